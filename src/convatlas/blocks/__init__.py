@@ -1,0 +1,1 @@
+"""The words that several papers share: one class for each idea."""

@@ -1,0 +1,1 @@
+"""One file for each paper; `registry` builds by name, `cards` says where each network comes from."""

@@ -1,0 +1,147 @@
+"""Builds a network by its name. Names and overrides are checked before torch is needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import fnmatch
+import importlib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from convatlas.models.cards import Card, all_aliases, all_cards
+
+if TYPE_CHECKING:
+    from convatlas.models.network import Config, FeatureExtractor, Network
+
+
+class UnknownNameError(ValueError):
+    """A name that is not there; the message says what was received and what is nearest to it."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> UnknownNameError:
+    """The one error for a name that does not exist.
+
+    Args:
+        kind: what it should name, for example "network".
+        name: as received.
+        known: the names that exist.
+        where: a closing hint, for example the command that lists them.
+    """
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.0)
+    return UnknownNameError(f"unknown {kind} {name!r}; nearest are {', '.join(near)}{where}")
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of networks, oldest paper first.
+
+    Args:
+        pattern: shell-style, for example "resnet*_cifar".
+    """
+    return [name for name in all_cards() if fnmatch.fnmatchcase(name, pattern)]
+
+
+def is_model(name: str) -> bool:
+    """Whether `name` is a network or an alias of one."""
+    return name in all_cards() or name in all_aliases()
+
+
+def find_card(name: str) -> Card:
+    """The card of a network, by name or alias.
+
+    Raises:
+        UnknownNameError: there is none; the message holds the three nearest names.
+    """
+    card = all_cards().get(all_aliases().get(name, name))
+    if card is None:
+        raise unknown("network", name, [*all_cards(), *all_aliases()], "; `convatlas list` shows all")
+    return card
+
+
+def find_config(name: str, overrides: dict[str, Any]) -> Config:
+    """The `Config` of a network with fields replaced.
+
+    Raises:
+        UnknownNameError: the network or a field does not exist.
+        ValueError: a value is out of range.
+    """
+    card = find_card(name)
+    config: Config = importlib.import_module(f"convatlas.models.{card.module}").VARIANTS[card.name]
+    allowed = [field.name for field in dataclasses.fields(config)]
+    for field, value in overrides.items():
+        if field not in allowed:
+            near = ", ".join(difflib.get_close_matches(field, allowed, n=3, cutoff=0.0))
+            raise UnknownNameError(
+                f"{card.name} has no option `{field}` (received {value!r}); nearest are {near}; "
+                f"it has {', '.join(allowed)}"
+            )
+    return dataclasses.replace(config, **overrides)
+
+
+def create_model(
+    name: str,
+    *,
+    pretrained: bool | str = False,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    drop_rate: float | None = None,
+    drop_path_rate: float | None = None,
+    global_pool: str | None = None,
+    features_only: bool = False,
+    out_indices: Sequence[int] | None = None,
+    **overrides: Any,
+) -> Network[Any] | FeatureExtractor:
+    """Builds a network, initialised as its paper says or with published weights.
+
+    Args:
+        name: a name or alias; `list_models()` has them all.
+        pretrained: True for the weights that are named by default, or a tag.
+        num_classes: K; 0 for no classifier; None for the published number.
+        in_chans: channels of the images; None for the published number.
+        drop_rate: dropout before the classifier; None for the paper's.
+        drop_path_rate: stochastic depth of the last block; None for the paper's.
+        global_pool: "avg", "max" or "" in networks that pool globally; None for the paper's.
+        features_only: return a `FeatureExtractor`, a backbone whose output is a list of maps.
+        out_indices: which maps, with `features_only`.
+        overrides: other fields of the network's `Config`.
+
+    Returns:
+        A `Network`, or a `FeatureExtractor` over one, in training mode, on torch's default device.
+
+    Raises:
+        UnknownNameError: no such network, option or weights; names the nearest.
+        ValueError: a value is out of range.
+    """
+    named = {
+        "num_classes": num_classes,
+        "in_chans": in_chans,
+        "drop_rate": drop_rate,
+        "drop_path_rate": drop_path_rate,
+        "global_pool": global_pool,
+    }
+    given = {key: value for key, value in named.items() if value is not None} | overrides
+    if out_indices is not None and not features_only:
+        raise ValueError(f"`out_indices`={out_indices!r} has a meaning with `features_only=True` only")
+    config = find_config(name, given)
+    net = _build(config, find_card(name).name)
+    if not features_only:
+        return net
+    from convatlas.models.network import FeatureExtractor
+
+    return FeatureExtractor(net, out_indices)
+
+
+def _build(config: Config, name: str) -> Network[Any]:
+    """Builds without arithmetic, then initialises once: torch's own initialisation would be thrown away."""
+    import torch
+
+    device = torch.get_default_device()
+    with torch.device("meta"):
+        net = config.build()
+    net.name = name
+    if device.type != "meta":
+        net.allocate(device)
+        with torch.no_grad():
+            net.init_weights(net)
+    return net
