@@ -10,21 +10,37 @@ from typing import TYPE_CHECKING, Any
 from convatlas._version import __version__
 
 if TYPE_CHECKING:
+    from convatlas.inference.load import load as load
     from convatlas.models.cards import Card as Card
     from convatlas.models.registry import create_model as create_model
     from convatlas.models.registry import find_card as find_card
     from convatlas.models.registry import is_model as is_model
     from convatlas.models.registry import list_models as list_models
+    from convatlas.training.loop import train as train
+    from convatlas.training.run import Run as Run
 
 _HOMES = {
     "Card": "models.cards",
+    "Run": "training.run",
     "create_model": "models.registry",
     "find_card": "models.registry",
     "is_model": "models.registry",
     "list_models": "models.registry",
+    "load": "inference.load",
+    "train": "training.loop",
 }
 
-__all__ = ["Card", "__version__", "create_model", "find_card", "is_model", "list_models"]
+__all__ = [
+    "Card",
+    "Run",
+    "__version__",
+    "create_model",
+    "find_card",
+    "is_model",
+    "list_models",
+    "load",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

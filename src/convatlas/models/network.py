@@ -129,6 +129,8 @@ class Network(nn.Module, Generic[ConfigT]):
         num_features: C of what `forward_features` returns.
         head_hidden_size: width of what `forward_head(x, pre_logits=True)` returns.
         min_input_size: smallest height and width in px that the network accepts.
+        transform: brings a picture to the tensor that the network was trained on, where that is known.
+        class_names: a name for each score, where that is known.
         head: classifier with `reset(num_classes, global_pool)` and, as its last layer, `fc`.
     """
 
@@ -143,6 +145,8 @@ class Network(nn.Module, Generic[ConfigT]):
         self.config: ConfigT = config
         self.name = ""
         self.num_classes = config.num_classes
+        self.transform: Callable[[Any], Tensor] | None = None
+        self.class_names: tuple[str, ...] = ()
 
     def features(self, x: Tensor, tap: Tap = pass_on) -> Tensor:
         """Runs everything before the head, showing `tap` each map of `feature_info` in order."""
@@ -225,7 +229,7 @@ def check_input(x: Tensor, name: str, in_chans: int, min_size: int) -> None:
     Raises:
         ValueError: not four dimensions, the wrong number of channels, or fewer than `min_size` px.
     """
-    if torch.jit.is_tracing():
+    if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
         return  # There, sizes are tensors, and a comparison would be burnt into the trace.
     if x.dim() != 4:
         raise ValueError(f"{name}: expected images of shape (B, {in_chans}, H, W); received {tuple(x.shape)}")

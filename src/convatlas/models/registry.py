@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import fnmatch
 import importlib
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, overload
 
+from convatlas.errors import UnknownNameError, nearest, unknown
 from convatlas.models.cards import Card, all_aliases, all_cards
 
 if TYPE_CHECKING:
     from convatlas.models.network import Config, FeatureExtractor, Network
-
-
-class UnknownNameError(ValueError):
-    """A name that is not there; the message says what was received and what is nearest to it."""
-
-
-def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> UnknownNameError:
-    """The one error for a name that does not exist.
-
-    Args:
-        kind: what it should name, for example "network".
-        name: as received.
-        known: the names that exist.
-        where: a closing hint, for example the command that lists them.
-    """
-    names = list(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.0)
-    return UnknownNameError(f"unknown {kind} {name!r}; nearest are {', '.join(near)}{where}")
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -55,7 +37,7 @@ def find_card(name: str) -> Card:
     """
     card = all_cards().get(all_aliases().get(name, name))
     if card is None:
-        raise unknown("network", name, [*all_cards(), *all_aliases()], "; `convatlas list` shows all")
+        raise unknown("network", name, [*all_cards(), *all_aliases()], "`convatlas list` shows all")
     return card
 
 
@@ -71,12 +53,19 @@ def find_config(name: str, overrides: dict[str, Any]) -> Config:
     allowed = [field.name for field in dataclasses.fields(config)]
     for field, value in overrides.items():
         if field not in allowed:
-            near = ", ".join(difflib.get_close_matches(field, allowed, n=3, cutoff=0.0))
             raise UnknownNameError(
-                f"{card.name} has no option `{field}` (received {value!r}); nearest are {near}; "
-                f"it has {', '.join(allowed)}"
+                f"{card.name} has no option `{field}` (received {value!r}); "
+                f"nearest: {nearest(field, allowed)}; it has {', '.join(allowed)}"
             )
     return dataclasses.replace(config, **overrides)
+
+
+@overload
+def create_model(name: str, *, features_only: Literal[False] = False, **options: Any) -> Network[Any]: ...
+
+
+@overload
+def create_model(name: str, *, features_only: Literal[True], **options: Any) -> FeatureExtractor: ...
 
 
 def create_model(

@@ -1,0 +1,5 @@
+"""`python -m convatlas` is `convatlas`."""
+
+from convatlas.cli import main
+
+main()

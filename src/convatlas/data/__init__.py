@@ -1,0 +1,1 @@
+"""Images and labels: sources, the order in which they are seen, and augmentation of batches."""

@@ -1,0 +1,202 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convatlas.cli import main
+
+
+def run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str
+) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["convatlas", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    shown = capsys.readouterr()
+    return int(end.value.code or 0), shown.out, shown.err
+
+
+def digit(path: Path) -> Path:
+    pixels = np.full((60, 60), 255, dtype=np.uint8)
+    pixels[10:50, 27:33] = 0
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_train_prints_the_result_and_what_to_do_next(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    out = str(tmp_path / "runs")
+    code, shown, _ = run(
+        capsys,
+        monkeypatch,
+        "train",
+        "lenet5",
+        "--seed",
+        "3",
+        "--out",
+        out,
+        "--set",
+        "epochs=2",
+        "--set",
+        "lr=0.02",
+    )
+    folder = tmp_path / "runs" / "lenet5-digits-1"
+    record = json.loads((folder / "run.json").read_text())
+    assert code == 0
+    assert (record["seed"], record["config"]["recipe"]["epochs"], record["config"]["recipe"]["lr"]) == (
+        3,
+        2,
+        0.02,
+    )
+    lines = shown.splitlines()
+    assert lines[0].startswith("epoch 1/2  loss ")
+    assert lines[1].startswith("epoch 2/2  loss ")
+    assert all(word in lines[0] for word in ("accuracy", "images/s", "s left"))
+    assert f"test accuracy {record['result']['test_accuracy']:.2%} on 359 images" in shown
+    assert f"convatlas predict {folder} PICTURE" in shown
+    report = (folder / "report.md").read_text()
+    assert "convatlas train lenet5 --data digits --seed 3 --set epochs=2 --set lr=0.02\n" in report
+
+
+def test_predict_for_people_and_for_machines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lenet_run: Path
+) -> None:
+    picture = digit(tmp_path / "one.png")
+    code, shown, _ = run(capsys, monkeypatch, "predict", str(lenet_run), str(picture))
+    assert code == 0
+    assert shown.startswith(f"{picture}: 1 ")
+    assert shown.count("%") == 3
+    code, shown, _ = run(capsys, monkeypatch, "predict", str(lenet_run), str(picture), "--json", "--top", "2")
+    answer = json.loads(shown)
+    assert code == 0
+    assert answer["picture"] == str(picture)
+    assert [set(entry) for entry in answer["top"]] == [{"class", "probability"}] * 2
+    assert answer["top"][0]["class"] == "1"
+
+
+@pytest.mark.parametrize("flag", [(), ("--json",)], ids=["people", "machines"])
+def test_good_pictures_are_answered_among_bad_ones(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    lenet_run: Path,
+    flag: tuple[str, ...],
+) -> None:
+    bad, good, gone = tmp_path / "bad.png", digit(tmp_path / "one.png"), tmp_path / "gone.png"
+    bad.write_text("no picture")
+    code, shown, errors = run(
+        capsys, monkeypatch, "predict", str(lenet_run), *map(str, (bad, good, gone)), *flag
+    )
+    assert code == 2
+    if flag:
+        records = [json.loads(line) for line in shown.splitlines()]
+        assert ["error" in record for record in records] == [True, False, True]
+    else:
+        assert shown.startswith(f"{good}: 1 ")
+        assert len(shown.splitlines()) == 1
+        assert [line.startswith("convatlas: ") for line in errors.splitlines()] == [True, True]
+        assert f"{gone}: no such file" in errors
+
+
+def test_list_shows_year_and_summary(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, shown, _ = run(capsys, monkeypatch, "list", "lenet5*")
+    assert code == 0
+    assert [line.split()[:2] for line in shown.splitlines()] == [["lenet5", "1998"], ["lenet5_1998", "1998"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(["train", "lenet6"], "unknown network 'lenet6'; nearest: lenet5", id="network"),
+        pytest.param(
+            ["train", "lenet5", "--data", "digit"], "unknown data set 'digit'; nearest: digits", id="data"
+        ),
+        pytest.param(
+            ["train", "lenet5", "--set", "epoch=3"],
+            "no field `epoch` (received 3); nearest: epochs",
+            id="field",
+        ),
+        pytest.param(["train", "lenet5", "--set", "epochs"], "expected FIELD=VALUE", id="set"),
+        pytest.param(["train", "lenet5", "--seed", "x"], "--seed", id="type"),
+        pytest.param(["train"], "parameter NETWORK requires an argument", id="no-network"),
+        pytest.param(["predict", "nowhere", "a.png"], "nowhere: no such run folder", id="run"),
+        pytest.param(["trian", "lenet5"], "trian", id="command"),
+        pytest.param(["train", "lenet5", "--sed", "3"], "--sed", id="option"),
+    ],
+)
+def test_bad_input_gets_one_line_and_code_two(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, shown, errors = run(capsys, monkeypatch, *arguments)
+    assert (code, shown) == (2, "")
+    assert message in errors
+    assert len(errors.splitlines()) == 1
+    assert errors.startswith("convatlas: ")
+
+
+def test_no_picture(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, lenet_run: Path
+) -> None:
+    code, _, errors = run(capsys, monkeypatch, "predict", str(lenet_run))
+    assert code == 2
+    assert "name at least one picture" in errors
+
+
+def test_debug_shows_where_an_error_comes_from(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "convatlas", "train", "lenet6"]
+    plain = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    debug = subprocess.run([*command, "--debug"], capture_output=True, text=True, cwd=tmp_path)
+    assert plain.returncode == 2
+    assert "Traceback" not in plain.stderr
+    assert "Traceback" in debug.stderr
+    assert "unknown network 'lenet6'" in debug.stderr
+
+
+def test_a_terminal_gets_a_bar(tmp_path: Path) -> None:
+    import pty
+    import select
+
+    parent, child = pty.openpty()
+    command = [
+        sys.executable,
+        "-m",
+        "convatlas",
+        "train",
+        "lenet5",
+        "--set",
+        "epochs=2",
+        "--out",
+        str(tmp_path),
+    ]
+    process = subprocess.Popen(command, stdout=child, stderr=child, close_fds=True, env=None)
+    import os
+
+    os.close(child)
+    shown = b""
+    while True:
+        ready, _, _ = select.select([parent], [], [], 60)
+        try:
+            data = os.read(parent, 65536) if ready else b""
+        except OSError:
+            break
+        if not data:
+            break
+        shown += data
+    os.close(parent)
+    assert process.wait(timeout=60) == 0
+    text = shown.decode()
+    assert "epoch 2/2" in text
+    assert "━" in text
+    assert "images/s" in text
