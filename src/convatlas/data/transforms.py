@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -72,11 +72,9 @@ def read_transform(record: str) -> Transform:
         ValueError: it is no such record.
     """
     try:
-        entry = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in json.loads(record).items()
-        }
-        return Transform(**entry)
+        entry: dict[str, Any] = json.loads(record)
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+        return Transform(**values)
     except (TypeError, AttributeError) as error:
         raise ValueError(f"not the record of a transform ({error})") from None
 

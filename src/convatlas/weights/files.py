@@ -133,12 +133,13 @@ def _read_torch(path: Path, *, mmap: bool) -> dict[str, Tensor]:
 
 def _refused(path: Path, error: Exception) -> WeightsError:
     """Says what a pickle asked for that is no tensor."""
-    asked = re.search(r"Unsupported (?:global|class): (?:GLOBAL )?([\w.]*\w)", str(error))
+    asked = re.search(r"[Uu]nsupported (?:global: )?GLOBAL ([\w.]*\w)", str(error))
     if asked is not None:
         return WeightsError(
             f"{path}: refused, because it asks to run `{asked[1]}`: only tensors are loaded, "
             "since whoever wrote this file could have put any code in it"
         )
+    # torch puts advice on how to run the code in front of its reason.
     reason = str(error).partition("WeightsUnpickler error:")[2].strip() or str(error)
     return WeightsError(
         f"{path}: refused, because it is not a pickle of tensors alone ({reason.splitlines()[0][:160]})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import torch
@@ -13,6 +14,21 @@ from convatlas.weights.keymap import find_table
 # Counts the batches that batch normalisation has seen; it matters to no result at a fixed momentum, and
 # files older than torch 0.4.1 lack it.
 OPTIONAL = "num_batches_tracked"
+
+
+@dataclasses.dataclass(frozen=True)
+class Renamed:
+    """Weights under our keys.
+
+    Attributes:
+        given: weights by our keys.
+        origin: their key for each of ours.
+        unmapped: lines on keys that have no place in ours.
+    """
+
+    given: Mapping[str, Tensor]
+    origin: Mapping[str, str]
+    unmapped: tuple[str, ...] = ()
 
 
 def load_foreign(net: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> None:
@@ -32,22 +48,8 @@ def load_foreign(net: nn.Module, state_dict: Mapping[str, Tensor], source: str) 
             network is as it was.
     """
     name = _name_of(net)
-    table = find_table(name, source)
-    renamed: dict[str, Tensor] = {}
-    unexpected: list[str] = []
-    origin: dict[str, str] = {}
-    for key, value in state_dict.items():
-        if table.drops(key):
-            continue
-        ours = table.our_key(key)
-        if ours is None:
-            unexpected.append(f"{key} {_shape(value)}, which {table.file} does not map")
-        elif ours in renamed:
-            unexpected.append(f"{key}, which {table.file} maps to {ours} as it does {origin[ours]}")
-        else:
-            renamed[ours] = value
-            origin[ours] = key
-    _load(net, renamed, f"{name}: weights from {source}", origin, unexpected, reshape=True)
+    weights = rename_keys(name, state_dict, source)
+    copy_weights(net, weights, f"{name}: weights from {source}", reshape=True)
 
 
 def load_own(net: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
@@ -56,8 +58,31 @@ def load_own(net: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     Raises:
         WeightsError: a key or shape does not fit; the message lists them all, and the network is as it was.
     """
-    title = f"{getattr(net, 'name', '') or type(net).__name__}: weights"
-    _load(net, state_dict, title, {}, [], reshape=False)
+    copy_weights(net, Renamed(state_dict, {}), f"{getattr(net, 'name', '') or type(net).__name__}: weights")
+
+
+def rename_keys(name: str, state_dict: Mapping[str, Tensor], source: str) -> Renamed:
+    """Brings another library's weights under the keys of our network `name`.
+
+    Raises:
+        WeightsError: there is no key table.
+    """
+    table = find_table(name, source)
+    given: dict[str, Tensor] = {}
+    origin: dict[str, str] = {}
+    unmapped: list[str] = []
+    for key, value in state_dict.items():
+        if table.drops(key):
+            continue
+        ours = table.our_key(key)
+        if ours is None:
+            unmapped.append(f"{key} {_shape(value)}, which {table.file} does not map")
+        elif ours in given:
+            unmapped.append(f"{key}, which {table.file} maps to {ours} as it does {origin[ours]}")
+        else:
+            given[ours] = value
+            origin[ours] = key
+    return Renamed(given, origin, tuple(unmapped))
 
 
 def _name_of(net: nn.Module) -> str:
@@ -70,43 +95,48 @@ def _name_of(net: nn.Module) -> str:
     return name
 
 
-def _load(
+def copy_weights(
     net: nn.Module,
-    given: Mapping[str, Tensor],
+    weights: Renamed,
     title: str,
-    origin: Mapping[str, str],
-    unexpected: list[str],
     *,
-    reshape: bool,
+    kept: frozenset[str] = frozenset(),
+    reshape: bool = False,
 ) -> None:
     """Checks every key and shape, then copies.
 
     Args:
         net: takes the weights.
-        given: weights by our keys.
+        weights: by our keys.
         title: how a message begins.
-        origin: their key for each of ours, where the two differ.
-        unexpected: lines on keys that could not be renamed.
+        kept: our keys that keep the values they have.
         reshape: whether another arrangement of the same numbers will do.
+
+    Raises:
+        WeightsError: a key or shape does not fit, or the network has no memory to copy to.
     """
-    wanted = net.state_dict(keep_vars=True)
-    missing = [f"{key} {_shape(value)}" for key, value in wanted.items() if key not in given]
-    missing = [line for line in missing if OPTIONAL not in line]
-    unexpected = list(unexpected)
+    wanted = {key: value for key, value in net.state_dict(keep_vars=True).items() if key not in kept}
+    missing = [
+        f"{key} {_shape(value)}"
+        for key, value in wanted.items()
+        if key not in weights.given and not key.endswith(OPTIONAL)
+    ]
+    unexpected = [line for line in weights.unmapped if OPTIONAL not in line]
     differing: list[str] = []
-    for key, value in given.items():
-        label = f"{origin[key]} -> {key}" if origin.get(key, key) != key else key
+    for key, value in weights.given.items():
+        theirs = weights.origin.get(key, key)
+        label = key if theirs == key else f"{theirs} -> {key}"
         if key not in wanted:
-            unexpected.append(f"{label} {_shape(value)}")
+            if not key.endswith(OPTIONAL):
+                unexpected.append(f"{label} {_shape(value)}")
         elif not _fits(value, wanted[key], reshape):
             differing.append(f"{label}: given {_shape(value)}, the network has {_shape(wanted[key])}")
-    unexpected = [line for line in unexpected if OPTIONAL not in line]
     if missing or unexpected or differing:
         raise WeightsError(_report(title, missing, unexpected, differing))
     if any(value.is_meta for value in wanted.values()):
         raise WeightsError(f"{title}: the network is on the meta device, where there is nothing to copy to")
     with torch.no_grad():
-        for key, value in given.items():
+        for key, value in weights.given.items():
             if key in wanted:
                 wanted[key].copy_(value.reshape(wanted[key].shape))
 
