@@ -1,0 +1,128 @@
+"""ImageNet's wide ResNets against Zagoruyko and Komodakis 2016, Table 8."""
+
+import math
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from convatlas import create_model
+from convatlas.weights import load_foreign
+
+
+def meta_model(name: str, **options: object) -> nn.Module:
+    with torch.device("meta"):
+        return create_model(name, **options)
+
+
+def count_macs(net: nn.Module, size: int = 224) -> int:
+    with FlopCounterMode(display=False) as counter:
+        net(torch.empty(1, 3, size, size, device="meta"))
+    return counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "macs"),
+    [
+        # torchvision's and timm's counts; the paper prints 68.9M for the first.
+        ("wide_resnet50_2", 68_883_240, 11_398_021_120),
+        ("wide_resnet101_2", 126_886_696, 22_753_050_624),
+    ],
+)
+def test_size(name: str, params: int, macs: int) -> None:
+    net = meta_model(name)
+    assert sum(p.numel() for p in net.parameters()) == params
+    assert count_macs(net) == macs
+
+
+def test_only_the_inside_of_a_block_is_wide() -> None:
+    wide, thin = meta_model("wide_resnet50_2"), meta_model("resnet50")
+    assert wide.feature_info == thin.feature_info
+    for ours, theirs in zip(wide.stages, thin.stages, strict=True):
+        block, other = ours[1], theirs[1]
+        assert block.conv2.conv.in_channels == 2 * other.conv2.conv.in_channels
+        assert block.conv2.conv.out_channels == 2 * other.conv2.conv.out_channels
+        assert block.conv3.conv.out_channels == other.conv3.conv.out_channels
+
+
+@pytest.mark.parametrize("width_mult", [1, 1.5])
+def test_width_mult(width_mult: float) -> None:
+    net = meta_model("wide_resnet50_2", width_mult=width_mult)
+    assert net.stages[0][0].conv2.conv.out_channels == 64 * width_mult
+    if width_mult == 1:
+        assert sum(p.numel() for p in net.parameters()) == 25_557_032  # ResNet-50
+
+
+@pytest.mark.parametrize(("kind", "count"), [("A", 0), ("B", 4), ("C", 16)])
+def test_shortcut_option(kind: str, count: int) -> None:
+    net = meta_model("wide_resnet50_2", shortcut=kind)
+    assert sum("shortcut.conv" in path for path in net.state_dict()) == count
+
+
+def test_zero_init_last_makes_a_block_its_shortcut() -> None:
+    block = create_model("wide_resnet50_2", zero_init_last=True).eval().stages[0][1]
+    x = torch.randn(1, 256, 4, 4)
+    assert torch.equal(block(x), torch.relu(x))
+
+
+def test_weights_follow_he_over_outputs() -> None:
+    torch.manual_seed(0)
+    net = create_model("wide_resnet50_2")
+    assert net.stem.conv.weight.std().item() == pytest.approx(math.sqrt(2 / (64 * 49)), rel=0.03)
+    assert net.stages[1][0].conv1.conv.weight.std().item() == pytest.approx(math.sqrt(2 / 256), rel=0.03)
+
+
+def test_drop_path_acts_in_training_only() -> None:
+    torch.manual_seed(0)
+    net = create_model("wide_resnet50_2", drop_path_rate=0.5, width_mult=0.25, num_classes=5)
+    x = torch.randn(4, 3, 32, 32)
+    assert not torch.equal(net(x), net(x))
+    net.eval()
+    assert torch.equal(net(x), net(x))
+
+
+@pytest.mark.parametrize("width_mult", [0.001, float("nan"), "2"], ids=repr)
+def test_wrong_width(width_mult: object) -> None:
+    with pytest.raises(ValueError, match=r"`width_mult`=.*; expected a number, at least 1/64"):
+        meta_model("wide_resnet50_2", width_mult=width_mult)
+
+
+def randomise(peer: nn.Module) -> nn.Module:
+    """Gives every norm other statistics and scales than a fresh one has."""
+    for layer in peer.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.weight, 0.3, 0.9)
+            nn.init.normal_(layer.bias, std=0.1)
+            nn.init.normal_(layer.running_mean, std=0.1)
+            nn.init.uniform_(layer.running_var, 0.5, 1.5)
+    return peer.eval()
+
+
+def peer_outputs(peer: nn.Module, x: torch.Tensor, modules: list[str]) -> list[torch.Tensor]:
+    """What the named modules, and then the whole, answer."""
+    maps: list[torch.Tensor] = []
+    for path in modules:
+        peer.get_submodule(path).register_forward_hook(lambda _m, _x, y: maps.append(y.clone()))
+    logits = peer(x)
+    return [*maps, logits]
+
+
+@pytest.mark.parametrize("source", ["torchvision", "timm"])
+@pytest.mark.parametrize("name", ["wide_resnet50_2", "wide_resnet101_2"])
+def test_equal_to_public_implementations(source: str, name: str) -> None:
+    torch.manual_seed(0)
+    make = torchvision.models.get_model if source == "torchvision" else timm.create_model
+    peer = randomise(make(name))
+    net = create_model(name).eval()
+    load_foreign(net, peer.state_dict(), source=source)
+    x = torch.randn(1, 3, 96, 96)
+    act = "relu" if source == "torchvision" else "act1"
+    with torch.no_grad():
+        expected = peer_outputs(peer, x, [act, "layer1", "layer2", "layer3", "layer4"])
+        outputs = [*net.forward_stages(x), net(x)]
+    for ours, theirs in zip(outputs, expected, strict=True):
+        assert theirs.std() > 1e-3
+        assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
