@@ -103,12 +103,29 @@ def test_good_pictures_are_answered_among_bad_ones(
         assert f"{gone}: no such file" in errors
 
 
-def test_list_shows_year_and_summary(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_list_shows_sizes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     code, shown, _ = run(capsys, monkeypatch, "list", "lenet5*")
     assert code == 0
-    assert [line.split()[:2] for line in shown.splitlines()] == [["lenet5", "1998"], ["lenet5_1998", "1998"]]
+    rows = [line.split()[:5] for line in shown.splitlines()[1:]]
+    assert rows == [["lenet5", "1998", "61.7k", "417k", "32"], ["lenet5_1998", "1998", "60k", "326k", "32"]]
+
+
+def test_list_takes_conditions(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "list --tag residual --year 2015..2015 --max-params 30M --max-macs 4.5G --sort macs".split()
+    code, shown, _ = run(capsys, monkeypatch, *words)
+    assert code == 0
+    found = [line.split()[0] for line in shown.splitlines()[1:]]
+    assert "resnet50_v1_5" in found
+    assert "resnet101_v1_5" not in found
+    assert found.index("resnet20_cifar") < found.index("resnet18")
+
+
+def test_show(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    code, shown, _ = run(capsys, monkeypatch, "show", "resnet50")
+    assert code == 0
+    assert "Deep Residual Learning for Image Recognition" in " ".join(shown.split())
+    code, shown, _ = run(capsys, monkeypatch, "show", "resnet50", "--json")
+    assert json.loads(shown)["name"] == "resnet50_v1_5"
 
 
 @pytest.mark.parametrize(
@@ -128,6 +145,11 @@ def test_list_shows_year_and_summary(
         pytest.param(["train"], "parameter NETWORK requires an argument", id="no-network"),
         pytest.param(["predict", "nowhere", "a.png"], "nowhere: no such run folder", id="run"),
         pytest.param(["trian", "lenet5"], "trian", id="command"),
+        pytest.param(["show", "lenet"], "unknown network 'lenet'; nearest: lenet5", id="show"),
+        pytest.param(["list", "nosuch*"], "no network fits", id="list"),
+        pytest.param(["list", "--tag", "residul"], "unknown tag 'residul'; nearest: residual", id="tag"),
+        pytest.param(["list", "--year", "15"], "expected a year or a range", id="year"),
+        pytest.param(["list", "--max-params", "many"], "expected a number, for example 5M", id="amount"),
         pytest.param(["train", "lenet5", "--sed", "3"], "--sed", id="option"),
     ],
 )

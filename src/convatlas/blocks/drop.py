@@ -1,6 +1,5 @@
 """Stochastic depth: dropping whole paths, sample by sample."""
 
-import torch
 from torch import Tensor, nn
 
 
@@ -13,7 +12,7 @@ class DropPath(nn.Module):
     Args:
         drop_rate: probability in [0, 1) that a sample's branch is dropped.
 
-    Shape: x (B, ...) -> (B, ...).
+    Shape: x (B, C, H, W) -> (B, C, H, W).
 
     Source: Huang et al. 2016, "Deep Networks with Stochastic Depth", Section 3; the rescaled form
     is that of EfficientNet's "drop connect".
@@ -24,12 +23,12 @@ class DropPath(nn.Module):
         self.drop_rate = drop_rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drops samples of x (B, ...)."""
+        """Drops samples of x (B, C, H, W)."""
         if self.drop_rate == 0.0 or not self.training:
             return x
         keep_rate = 1.0 - self.drop_rate
-        mask = torch.empty((x.shape[0],) + (1,) * (x.dim() - 1), dtype=x.dtype, device=x.device)
-        return x * mask.bernoulli_(keep_rate).div_(keep_rate)
+        mask = x.new_empty([x.shape[0], 1, 1, 1]).bernoulli_(keep_rate)
+        return x * mask.div_(keep_rate)
 
     def extra_repr(self) -> str:
         """Shows the rate in the printed network."""

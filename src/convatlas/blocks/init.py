@@ -27,6 +27,11 @@ def lecun_uniform_(weight: Tensor, bound: float = 2.4) -> None:
     nn.init.uniform_(weight, -bound / fan_in, bound / fan_in)
 
 
+def gaussian_(weight: Tensor, std: float = 0.01) -> None:
+    """N(0, std^2): what came before initialisation by fan. AlexNet and ZFNet say 0.01."""
+    nn.init.normal_(weight, std=std)
+
+
 def linear_uniform_(weight: Tensor) -> None:
     """U(-1 / sqrt(fan_in), 1 / sqrt(fan_in)): torch's own choice for a linear layer's weight."""
     bound = 1.0 / math.sqrt(weight.shape[1])

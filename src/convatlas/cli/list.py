@@ -3,14 +3,43 @@
 from __future__ import annotations
 
 
-def list_command(pattern: str = "*") -> None:
-    """List the networks, oldest paper first.
+def list_command(
+    pattern: str = "*",
+    /,
+    *,
+    tag: str | None = None,
+    year: str | None = None,
+    max_params: str | None = None,
+    max_macs: str | None = None,
+    sort: str = "year",
+) -> None:
+    """List the networks with their sizes.
 
     Args:
-        pattern: Shell-style pattern, for example "lenet*".
+        pattern: Shell-style pattern for names, for example "resnet*_cifar".
+        tag: An idea that the network is built from, for example residual.
+        year: Year of the paper, or a range such as 2015..2017.
+        max_params: Most parameters, for example 5M.
+        max_macs: Most multiply-adds for one image, for example 1G.
+        sort: year, name, params, macs or activations.
     """
-    from convatlas.models.registry import find_card, list_models
+    from convatlas.models.index import find_entries, parse_amount, parse_years, short_amount
 
-    for name in list_models(pattern):
-        card = find_card(name)
-        print(f"{name:<24} {card.paper.year}  {card.summary}")
+    entries = find_entries(
+        pattern,
+        tag=tag,
+        years=None if year is None else parse_years(year),
+        max_params=None if max_params is None else parse_amount("max-params", max_params),
+        max_macs=None if max_macs is None else parse_amount("max-macs", max_macs),
+        sort=sort,
+    )
+    if not entries:
+        raise ValueError("no network fits; try a wider pattern or fewer conditions")
+    width = max(len(entry.name) for entry in entries)
+    print(f"{'network':<{width}}  year  {'params':>6}  {'MACs':>6}  {'input':>5}  what it is")
+    for entry in entries:
+        alias = f" (also {', '.join(entry.aliases)})" if entry.aliases else ""
+        print(
+            f"{entry.name:<{width}}  {entry.year}  {short_amount(entry.params):>6}  "
+            f"{short_amount(entry.macs):>6}  {entry.input_size[1]:>5}  {entry.summary}{alias}"
+        )

@@ -38,10 +38,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convatlas.blocks.conv import ConvNormAct
-from convatlas.blocks.init import init_layers
+from convatlas.blocks.init import gaussian_, init_layers
 from convatlas.blocks.mlp_head import MlpHead, refuse_global_pool
 from convatlas.blocks.norm import LocalResponseNorm
-from convatlas.models.network import Config, Feature, FeatureInfo, Network, Tap, check_count, pass_on
+from convatlas.models.network import Config, Feature, FeatureInfo, Network, Tap, pass_on
 
 HIDDEN = 4096
 MAP_SIZE = 6
@@ -135,11 +135,6 @@ class Trunk(nn.Module):
         )
         self.stages = nn.ModuleList([nn.Sequential(stage2), nn.Sequential(stage3)])
         self.pools = nn.ModuleList(nn.MaxPool2d(3, 2) for _ in range(3))
-
-
-def gaussian_(weight: Tensor) -> None:
-    """N(0, 0.01^2)."""
-    nn.init.normal_(weight, std=0.01)
 
 
 class AlexNetBase(Network[AlexNetConfig]):
@@ -308,15 +303,6 @@ class SplitAlexNet(AlexNetBase):
                 )
         for part, place in self._placement():
             part.to_empty(device=place)
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replaces the last layer, where the first tower lies; the rest stays in its place. See `Network`."""
-        check_count("num_classes", num_classes, least=0)
-        self.head.reset(num_classes, global_pool)  # pyright: ignore[reportCallIssue]
-        like = next(self.towers.parameters())
-        self.get_classifier().to(device=like.device, dtype=like.dtype).train(self.training)
-        self.num_classes = num_classes
-        self.init_weights(self.get_classifier())
 
 
 def split_towers(state: Mapping[str, Tensor], towers: int = 2) -> dict[str, Tensor]:

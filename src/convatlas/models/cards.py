@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,12 @@ def all_cards() -> dict[str, Card]:
             if card.name in cards:
                 raise ValueError(f"{path.name}: `{card.name}` has a card in another file already")
             cards[card.name] = card
-    return dict(sorted(cards.items(), key=lambda item: (item[1].paper.year, item[0])))
+    return dict(sorted(cards.items(), key=lambda item: (item[1].paper.year, natural(item[0]))))
+
+
+def natural(name: str) -> list[str]:
+    """A key that sorts names as a person would: plain18 before plain110."""
+    return [f"{int(part):09d}" if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 @functools.cache
@@ -135,15 +141,15 @@ def all_aliases() -> dict[str, str]:
 
 
 def _read_cards(path: Path) -> list[Card]:
-    data = tomllib.loads(path.read_text(encoding="utf-8"))
     try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
         paper = Paper(**_tuples(data["paper"]))
         shared = data.get("defaults", {})
         return [
             _make_card(name, data["module"], paper, shared | entry)
             for name, entry in data["networks"].items()
         ]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{path.name}: {error}") from error
 
 

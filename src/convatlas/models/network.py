@@ -218,9 +218,9 @@ class Network(nn.Module, Generic[ConfigT]):
         check_count("num_classes", num_classes, least=0)
         like = next(self.parameters())
         self.head.reset(num_classes, global_pool)  # pyright: ignore[reportCallIssue]
-        self.head.to(device=like.device, dtype=like.dtype).train(self.training)
+        last = self.get_classifier().to(device=like.device, dtype=like.dtype).train(self.training)
         self.num_classes = num_classes
-        self.init_weights(self.get_classifier())
+        self.init_weights(last)
 
 
 def check_input(x: Tensor, name: str, in_chans: int, min_size: int) -> None:

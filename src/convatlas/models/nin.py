@@ -25,13 +25,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convatlas.blocks.conv import ConvNormAct
 from convatlas.blocks.head import check_global_pool, global_pool_2d
-from convatlas.blocks.init import init_layers
+from convatlas.blocks.init import gaussian_, init_layers
 from convatlas.models.network import Config, Feature, FeatureInfo, Network, Tap, pass_on
 
 
@@ -134,9 +135,7 @@ class NiNHead(nn.Module):
         return global_pool_2d(x if pre_logits else F.relu(self.fc(x)), self.global_pool)
 
 
-def gaussian_(weight: Tensor) -> None:
-    """N(0, 0.05^2)."""
-    nn.init.normal_(weight, std=0.05)
+gaussian = partial(gaussian_, std=0.05)
 
 
 class NiN(Network[NiNConfig]):
@@ -175,7 +174,7 @@ class NiN(Network[NiNConfig]):
 
     def init_weights(self, root: nn.Module) -> None:
         """N(0, 0.05^2), biases 0."""
-        init_layers(root, conv=gaussian_, linear=gaussian_)
+        init_layers(root, conv=gaussian, linear=gaussian)
 
 
 def smallest_input(config: NiNConfig) -> int:

@@ -85,7 +85,8 @@ def create_model(
 
     Args:
         name: a name or alias; `list_models()` has them all.
-        pretrained: True for the weights that are named by default, or a tag.
+        pretrained: True for the weights that are named by default, or a tag. A classifier for another
+            number of classes than theirs stays as it is initialised.
         num_classes: K; 0 for no classifier; None for the published number.
         in_chans: channels of the images; None for the published number.
         drop_rate: dropout before the classifier; None for the paper's.
@@ -100,6 +101,7 @@ def create_model(
 
     Raises:
         UnknownNameError: no such network, option or weights; names the nearest.
+        WeightsError: the weights cannot be had, or do not fit the options.
         ValueError: a value is out of range.
     """
     named = {
@@ -113,7 +115,16 @@ def create_model(
     if out_indices is not None and not features_only:
         raise ValueError(f"`out_indices`={out_indices!r} has a meaning with `features_only=True` only")
     config = find_config(name, given)
-    net = _build(config, find_card(name).name)
+    name = find_card(name).name
+    if pretrained is not False:
+        from convatlas.weights.published import find_published
+
+        find_published(name, pretrained)  # Before the work of building.
+    net = _build(config, name)
+    if pretrained is not False:
+        from convatlas.weights.published import load_pretrained
+
+        load_pretrained(net, pretrained)
     if not features_only:
         return net
     from convatlas.models.network import FeatureExtractor

@@ -27,7 +27,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from convatlas.blocks.conv import ConvNormAct
-from convatlas.blocks.init import init_layers
+from convatlas.blocks.init import gaussian_, init_layers
 from convatlas.blocks.mlp_head import MlpHead
 from convatlas.blocks.norm import LocalResponseNorm
 from convatlas.models.network import Config, Feature, FeatureInfo, Network, Tap, pass_on
@@ -48,11 +48,6 @@ class ZFNetConfig(Config):
     def build(self) -> ZFNet:
         """Makes the network."""
         return ZFNet(self)
-
-
-def gaussian_(weight: Tensor) -> None:
-    """N(0, 0.01^2)."""
-    nn.init.normal_(weight, std=0.01)
 
 
 class ZFNet(Network[ZFNetConfig]):

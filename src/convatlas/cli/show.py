@@ -1,0 +1,23 @@
+"""`convatlas show`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+
+def show_command(
+    network: str, /, *, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False
+) -> None:
+    """Show a network's card: its paper, and what was published against what is computed.
+
+    Args:
+        network: A name or alias.
+        as_json: Print one JSON object, for machines.
+    """
+    import json
+
+    from convatlas.models.describe import describe, record
+
+    print(json.dumps(record(network), indent=2, ensure_ascii=False) if as_json else describe(network))
