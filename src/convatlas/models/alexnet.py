@@ -289,8 +289,8 @@ class SplitAlexNet(AlexNetBase):
         parts += zip(self.head.get_submodule("towers").children(), self.devices, strict=True)
         return [*parts, (self.get_classifier(), self.devices[0])]
 
-    def allocate(self, device: torch.device) -> None:
-        """Gives each tower memory on its own device, whatever `device` is.
+    def place(self) -> None:
+        """Gives each tower memory on its own device.
 
         Raises:
             ValueError: this machine lacks one of the devices.

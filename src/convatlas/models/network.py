@@ -156,9 +156,8 @@ class Network(nn.Module, Generic[ConfigT]):
         """Initialises every parameter and buffer below `root` (the network or a part) as the paper says."""
         raise NotImplementedError(f"{type(self).__name__} has no `init_weights`")
 
-    def allocate(self, device: torch.device) -> None:
-        """Gives the parameters and buffers memory on `device`; their values are not set."""
-        self.to_empty(device=device)
+    def place(self) -> None:
+        """Moves parts to devices of their own, where the config names some; values are not set yet."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores images: (B, in_chans, H, W) -> logits (B, K), in training and in evaluation alike.

@@ -133,15 +133,16 @@ def create_model(
 
 
 def _build(config: Config, name: str) -> Network[Any]:
-    """Builds without arithmetic, then initialises once: torch's own initialisation would be thrown away."""
+    """Builds, and initialises once: torch's own initialisation would be thrown away."""
     import torch
 
-    device = torch.get_default_device()
-    with torch.device("meta"):
+    from convatlas.blocks.init import UninitialisedMode
+
+    with UninitialisedMode():
         net = config.build()
     net.name = name
-    if device.type != "meta":
-        net.allocate(device)
+    if torch.get_default_device().type != "meta":
+        net.place()
         with torch.no_grad():
             net.init_weights(net)
     return net

@@ -15,6 +15,9 @@ from convatlas.weights.keymap import find_table
 # files older than torch 0.4.1 lack it.
 OPTIONAL = "num_batches_tracked"
 
+# How the keys of side classifiers begin.
+SIDE = "aux_heads."
+
 
 @dataclasses.dataclass(frozen=True)
 class Renamed:
@@ -36,7 +39,8 @@ def load_foreign(net: nn.Module, state_dict: Mapping[str, Tensor], source: str) 
 
     Keys go through the key table for `net.name`. A weight of the same numbers in another arrangement is
     reshaped: a 1x1 convolution and a linear layer, or a linear layer over a flattened map and the
-    convolution that covers it.
+    convolution that covers it. Publishers often leave side classifiers out: where the weights hold none at
+    all, ours (`aux_heads`) keep their values.
 
     Args:
         net: one of our networks, with its `name`.
@@ -49,7 +53,15 @@ def load_foreign(net: nn.Module, state_dict: Mapping[str, Tensor], source: str) 
     """
     name = _name_of(net)
     weights = rename_keys(name, state_dict, source)
-    copy_weights(net, weights, f"{name}: weights from {source}", reshape=True)
+    kept = side_classifiers(net, weights)
+    copy_weights(net, weights, f"{name}: weights from {source}", kept=kept, reshape=True)
+
+
+def side_classifiers(net: nn.Module, weights: Renamed) -> frozenset[str]:
+    """Keys of the network's side classifiers, where the weights hold no side classifier; else none."""
+    if any(key.startswith(SIDE) for key in weights.given):
+        return frozenset()
+    return frozenset(key for key in net.state_dict() if key.startswith(SIDE))
 
 
 def load_own(net: nn.Module, state_dict: Mapping[str, Tensor]) -> None:

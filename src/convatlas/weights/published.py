@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from convatlas.errors import UnknownNameError, unknown
 from convatlas.weights.errors import WeightsError
 from convatlas.weights.files import read_weights
-from convatlas.weights.load import copy_weights, rename_keys
+from convatlas.weights.load import copy_weights, rename_keys, side_classifiers
 
 TABLE = Path(__file__).parent / "published.toml"
 CLASSES = Path(__file__).parent / "imagenet_classes.txt"
@@ -140,9 +140,10 @@ def load_pretrained(net: nn.Module, tag: bool | str = True) -> Published:
     """
     entry = find_published(str(getattr(net, "name", "")), tag)
     weights = rename_keys(entry.network, read_weights(fetch(entry)), entry.source)
-    title = f"{entry.label}: weights"
     given, kept = _adapt(weights.given, net.state_dict(keep_vars=True), entry)
-    copy_weights(net, dataclasses.replace(weights, given=given), title, kept=kept, reshape=True)
+    kept |= side_classifiers(net, weights)
+    weights = dataclasses.replace(weights, given=given)
+    copy_weights(net, weights, f"{entry.label}: weights", kept=kept, reshape=True)
     return entry
 
 

@@ -1,0 +1,234 @@
+"""Inception v3: convolutions factorised, with one side classifier.
+
+Szegedy, Vanhoucke, Ioffe, Shlens and Wojna 2015, "Rethinking the Inception Architecture for Computer Vision",
+Table 1 and Figures 4 to 10. The paper draws the modules without most widths; those are the authors' release's
+(TF-slim), which torchvision and timm repeat.
+
+| stage | px  | layers                                                                        |
+|-------|-----|-------------------------------------------------------------------------------|
+| stem  | 147 | 3x3, 32, stride 2; 3x3, 32; 3x3, 64 padded                                    |
+| 0     | 71  | 3x3 max pool, stride 2; 1x1, 80; 3x3, 192                                     |
+| 1     | 35  | 3x3 max pool, stride 2; three modules of 5x5 and two 3x3 (Figure 5)           |
+| 2     | 17  | reduction (Figure 10); four modules of 1x7 and 7x1 (Figure 6)                 |
+| 3     | 8   | reduction; two modules with branches that end in 1x3 beside 3x1 (Figure 7)    |
+| head  | 1   | mean, dropout, 1000 classes                                                   |
+
+Departs from paper: after the first pool Table 1 prints 3x3 convolutions of 80, 192 (stride 2) and 288; the
+release has a 1x1 of 80, a 3x3 of 192 and a pool. The release's modules at 35 px have a 5x5 convolution where
+Figure 5 has a 3x3.
+Departs from paper: the mean pools count the padding, as torchvision and timm; TF-slim's do not.
+Departs from paper: maps of other than 17 px are averaged, or repeated, to 17 before the side classifier, so
+that any image size works.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from torch import Tensor, nn
+
+from convatlas.blocks.head import ClassifierHead
+from convatlas.blocks.inception import AuxHead, Branch, Conv, InceptionMix, he_uniform_
+from convatlas.blocks.init import init_layers, xavier_uniform_
+from convatlas.models.network import AuxLogits, Config, Feature, FeatureInfo, Network, Tap, pass_on
+
+MIXED_7X7_CHANS = (128, 160, 160, 192)
+"""Channels within the branches of each module of 1x7 and 7x1 convolutions."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InceptionV3Config(Config):
+    """The knobs of Inception v3.
+
+    Args:
+        aux_heads: the side classifier on the last map of 17 px.
+        global_pool: how the last map becomes a vector, "avg", "max" or "".
+    """
+
+    drop_rate: float = 0.2
+    aux_heads: bool = True
+    global_pool: str = "avg"
+
+    def build(self) -> InceptionV3:
+        """Makes the network."""
+        return InceptionV3(self)
+
+
+def conv1x7(chans: int) -> Conv:
+    """One row of seven px."""
+    return Conv(chans, (1, 7), padding=(0, 3))
+
+
+def conv7x1(chans: int) -> Conv:
+    """One column of seven px."""
+    return Conv(chans, (7, 1), padding=(3, 0))
+
+
+def mean_pool() -> nn.Module:
+    """The mean of 3x3 px, zeros of the padding included."""
+    return nn.AvgPool2d(3, stride=1, padding=1)
+
+
+def mix_5x5(in_chans: int, pool_chans: int) -> InceptionMix:
+    """Figure 5, at 35 px; its first branch of 3x3 convolutions is one of 5x5."""
+    double = Conv(64, 1), Conv(96, 3, padding=1), Conv(96, 3, padding=1)
+    return InceptionMix(
+        {
+            "conv1x1": Branch(in_chans, Conv(64, 1)),
+            "conv5x5": Branch(in_chans, Conv(48, 1), Conv(64, 5, padding=2)),
+            "double3x3": Branch(in_chans, *double),
+            "pool": Branch(in_chans, mean_pool(), Conv(pool_chans, 1)),
+        }
+    )
+
+
+def reduce_35(in_chans: int) -> InceptionMix:
+    """Figure 10, from 35 to 17 px."""
+    return InceptionMix(
+        {
+            "conv3x3": Branch(in_chans, Conv(384, 3, stride=2)),
+            "double3x3": Branch(in_chans, Conv(64, 1), Conv(96, 3, padding=1), Conv(96, 3, stride=2)),
+            "pool": Branch(in_chans, nn.MaxPool2d(3, stride=2)),
+        }
+    )
+
+
+def mix_7x7(in_chans: int, mid_chans: int) -> InceptionMix:
+    """Figure 6 with n = 7, at 17 px."""
+    mid = mid_chans
+    return InceptionMix(
+        {
+            "conv1x1": Branch(in_chans, Conv(192, 1)),
+            "conv7x7": Branch(in_chans, Conv(mid, 1), conv1x7(mid), conv7x1(192)),
+            "double7x7": Branch(
+                in_chans, Conv(mid, 1), conv7x1(mid), conv1x7(mid), conv7x1(mid), conv1x7(192)
+            ),
+            "pool": Branch(in_chans, mean_pool(), Conv(192, 1)),
+        }
+    )
+
+
+def reduce_17(in_chans: int) -> InceptionMix:
+    """From 17 to 8 px."""
+    return InceptionMix(
+        {
+            "conv3x3": Branch(in_chans, Conv(192, 1), Conv(320, 3, stride=2)),
+            "conv7x7": Branch(in_chans, Conv(192, 1), conv1x7(192), conv7x1(192), Conv(192, 3, stride=2)),
+            "pool": Branch(in_chans, nn.MaxPool2d(3, stride=2)),
+        }
+    )
+
+
+def split_3x3(in_chans: int, chans: int) -> InceptionMix:
+    """A 1x3 convolution beside a 3x1: the two ends of a branch of Figure 7."""
+    return InceptionMix(
+        {
+            "conv1x3": Branch(in_chans, Conv(chans, (1, 3), padding=(0, 1))),
+            "conv3x1": Branch(in_chans, Conv(chans, (3, 1), padding=(1, 0))),
+        }
+    )
+
+
+def mix_wide(in_chans: int) -> InceptionMix:
+    """Figure 7, at 8 px."""
+    return InceptionMix(
+        {
+            "conv1x1": Branch(in_chans, Conv(320, 1)),
+            "conv3x3": Branch(in_chans, Conv(384, 1), split_3x3(384, 384)),
+            "double3x3": Branch(in_chans, Conv(448, 1), Conv(384, 3, padding=1), split_3x3(384, 384)),
+            "pool": Branch(in_chans, mean_pool(), Conv(192, 1)),
+        }
+    )
+
+
+def make_aux_head(in_chans: int, num_classes: int) -> AuxHead:
+    """Mean of 5x5 px at stride 3, 1x1 and 5x5 convolutions with batch norm, classes."""
+    body = nn.Sequential(
+        nn.AdaptiveAvgPool2d(17),
+        nn.AvgPool2d(5, stride=3),  # (B, 768, 5, 5)
+        Branch(in_chans, Conv(128, 1), Conv(768, 5)),  # (B, 768, 1, 1)
+        nn.Flatten(),
+    )
+    return AuxHead(body, 768, num_classes)
+
+
+class InceptionV3(Network[InceptionV3Config]):
+    """Inception v3.
+
+    Shape: x (B, C, H, W) of at least 75 px -> logits (B, K).
+
+    Shapes in comments: inception_v3.
+    """
+
+    def __init__(self, config: InceptionV3Config) -> None:
+        super().__init__(config)
+        self.stem = Branch(config.in_chans, Conv(32, 3, stride=2), Conv(32, 3), Conv(64, 3, padding=1))
+        self.stages = nn.ModuleList(
+            [
+                Branch(64, nn.MaxPool2d(3, stride=2), Conv(80, 1), Conv(192, 3)),
+                nn.Sequential(
+                    nn.MaxPool2d(3, stride=2), mix_5x5(192, 32), mix_5x5(256, 64), mix_5x5(288, 64)
+                ),
+                nn.Sequential(reduce_35(288), *(mix_7x7(768, mid_chans) for mid_chans in MIXED_7X7_CHANS)),
+                nn.Sequential(reduce_17(768), mix_wide(1280), mix_wide(2048)),
+            ]
+        )
+        heads = [make_aux_head(768, config.num_classes)] if config.aux_heads else []
+        self.aux_heads = nn.ModuleList(heads)
+        self.feature_info = FeatureInfo(
+            [
+                Feature("stem", 64, 2),
+                Feature("stages.0", 192, 4),
+                Feature("stages.1", 288, 8),
+                Feature("stages.2", 768, 16),
+                Feature("stages.3", 2048, 32),
+            ]
+        )
+        self.num_features = self.head_hidden_size = 2048
+        self.min_input_size = 75
+        self.head = ClassifierHead(
+            2048, config.num_classes, global_pool=config.global_pool, drop_rate=config.drop_rate
+        )
+
+    def features(self, x: Tensor, tap: Tap = pass_on) -> Tensor:
+        """Runs the stem and the stages."""
+        x = tap(self.stem(x))  # (B, 64, 147, 147)
+        x = tap(self.stages[0](x))  # (B, 192, 71, 71)
+        x = tap(self.stages[1](x))  # (B, 288, 35, 35)
+        x = tap(self.stages[2](x))  # (B, 768, 17, 17)
+        x = tap(self.stages[3](x))  # (B, 2048, 8, 8)
+        return x
+
+    def forward_aux(self, x: Tensor) -> AuxLogits:
+        """Scores of the end, and of the side classifier on the map of stride 16.
+
+        Raises:
+            ValueError: as `forward`.
+        """
+        maps = self.forward_stages(x)
+        return AuxLogits(self.forward_head(maps[-1]), tuple(head(maps[3]) for head in self.aux_heads))
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replaces the last layer, and that of the side classifier, by freshly initialised ones."""
+        super().reset_classifier(num_classes, global_pool)
+        for head in self.aux_heads:
+            if isinstance(head, AuxHead):
+                head.reset(num_classes)
+                self.init_weights(head.fc)
+
+    def init_weights(self, root: nn.Module) -> None:
+        """As TF-slim, where the paper is silent: He's variance, Xavier's rule for the classifier.
+
+        The side classifier's last two layers begin small, N(0, 0.01^2) and N(0, 0.001^2).
+        """
+        init_layers(root, conv=he_uniform_, linear=xavier_uniform_)
+        small = {}
+        for head in self.aux_heads:
+            small[head.get_submodule("body.2.1.conv")] = 0.01
+            small[head.get_submodule("fc")] = 0.001
+        for layer in root.modules():
+            if layer in small and isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.normal_(layer.weight, std=small[layer])
+
+
+VARIANTS = {"inception_v3": InceptionV3Config()}
