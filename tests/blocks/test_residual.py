@@ -8,16 +8,7 @@ from torch import nn
 
 from convatlas.blocks.residual import BasicBlock, Bottleneck, PlainBlock, make_shortcut, zero_last_norms
 from convatlas.blocks.squeeze import SqueezeExcite
-
-
-def randomise_norms(block: nn.Module) -> None:
-    """Statistics and scales that are not those of a fresh norm."""
-    for layer in block.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            nn.init.uniform_(layer.weight, 0.5, 1.5)
-            nn.init.normal_(layer.bias, std=0.2)
-            nn.init.normal_(layer.running_mean, std=0.2)
-            nn.init.uniform_(layer.running_var, 0.5, 1.5)
+from peers import randomise_norms
 
 
 @pytest.mark.parametrize("size", [6, 7], ids=["even", "odd"])

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from convatlas import create_model
 from convatlas.blocks.norm import LocalResponseNorm
 from convatlas.weights import load_foreign
+from peers import randomise, relative
 
 # Table 1: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection; and px of the map.
 TABLE_1 = [
@@ -185,23 +186,6 @@ def test_initial_weights_of_torchvision() -> None:
 def test_refuses_a_rate_of_one(field: str) -> None:
     with pytest.raises(ValueError, match=f"`{field}`=1.0; expected a rate of at least 0 and below 1"):
         create_model("googlenet", **{field: 1.0})
-
-
-def randomise(net: nn.Module) -> nn.Module:
-    """Weights that keep the scale of signals, and statistics that are not those of a fresh network."""
-    for layer in net.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            nn.init.uniform_(layer.weight, 0.5, 1.5)
-            nn.init.uniform_(layer.bias, -0.2, 0.4)
-            layer.running_mean.uniform_(-0.2, 0.2)
-            layer.running_var.uniform_(0.5, 1.5)
-        elif isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(layer.weight)
-    return net.eval()
-
-
-def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
 
 
 @torch.no_grad()

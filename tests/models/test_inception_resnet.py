@@ -10,6 +10,7 @@ from convatlas import create_model
 from convatlas.blocks.drop import DropPath
 from convatlas.blocks.inception import InceptionResidual
 from convatlas.weights import load_foreign
+from peers import randomise, relative
 
 
 def meta_model(name: str, **options: object) -> nn.Module:
@@ -154,23 +155,6 @@ def test_initial_weights() -> None:
 def test_refuses(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         create_model("inception_resnet_v1", **options)
-
-
-def randomise(net: nn.Module) -> nn.Module:
-    """Weights that keep the scale of signals, and statistics that are not those of a fresh network."""
-    for layer in net.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            nn.init.uniform_(layer.weight, 0.5, 1.5)
-            nn.init.uniform_(layer.bias, -0.2, 0.4)
-            layer.running_mean.uniform_(-0.2, 0.2)
-            layer.running_var.uniform_(0.5, 1.5)
-        elif isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(layer.weight)
-    return net.eval()
-
-
-def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from convatlas import create_model
 from convatlas.weights import load_foreign
+from peers import randomise, relative
 
 
 def meta_model(**options: object) -> nn.Module:
@@ -81,23 +82,6 @@ def test_options_reach_the_head() -> None:
 def test_smallest_size() -> None:
     with pytest.raises(ValueError, match="the input is 74x74 px; the smallest size that works is 75x75"):
         meta_model()(torch.empty(1, 3, 74, 74, device="meta"))
-
-
-def randomise(net: nn.Module) -> nn.Module:
-    """Weights that keep the scale of signals, and statistics that are not those of a fresh network."""
-    for layer in net.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            nn.init.uniform_(layer.weight, 0.5, 1.5)
-            nn.init.uniform_(layer.bias, -0.2, 0.4)
-            layer.running_mean.uniform_(-0.2, 0.2)
-            layer.running_var.uniform_(0.5, 1.5)
-        elif isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(layer.weight)
-    return net.eval()
-
-
-def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from convatlas import create_model
 from convatlas.blocks.drop import DropPath
 from convatlas.weights import load_foreign
+from peers import randomise_norms
 
 DEPTHS = {
     18: (2, 2, 2, 2),
@@ -156,15 +157,6 @@ def test_projections_have_no_norm_and_nothing_follows_the_addition() -> None:
     maps = net.forward_stages(torch.randn(1, 3, 64, 64))
     assert maps[1].min() < 0 < maps[1].max()
     assert maps[4].min() == 0  # the last activation
-
-
-def randomise_norms(net: nn.Module) -> None:
-    for layer in net.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            nn.init.uniform_(layer.weight, 0.5, 1.5)
-            nn.init.normal_(layer.bias, std=0.2)
-            nn.init.normal_(layer.running_mean, std=0.2)
-            nn.init.uniform_(layer.running_var, 0.5, 1.5)
 
 
 class Reference:

@@ -13,6 +13,7 @@ from convatlas import create_model
 from convatlas.blocks.drop import DropPath
 from convatlas.models.registry import UnknownNameError
 from convatlas.weights import load_foreign
+from peers import peer_outputs, randomise_norms
 
 BOTTLENECKS = [f"resnet{depth}_{version}" for depth in (50, 101, 152) for version in ("v1", "v1_5")]
 
@@ -176,26 +177,6 @@ def test_wrong_options(name: str, options: dict[str, object], message: str) -> N
         meta_model(name, **options)
 
 
-def randomise(peer: nn.Module) -> nn.Module:
-    """Gives every norm other statistics and scales than a fresh one has."""
-    for layer in peer.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            nn.init.uniform_(layer.weight, 0.3, 0.9)
-            nn.init.normal_(layer.bias, std=0.1)
-            nn.init.normal_(layer.running_mean, std=0.1)
-            nn.init.uniform_(layer.running_var, 0.5, 1.5)
-    return peer.eval()
-
-
-def peer_outputs(peer: nn.Module, x: torch.Tensor, modules: list[str]) -> list[torch.Tensor]:
-    """What the named modules, and then the whole, answer."""
-    maps: list[torch.Tensor] = []
-    for path in modules:
-        peer.get_submodule(path).register_forward_hook(lambda _m, _x, y: maps.append(y.clone()))
-    logits = peer(x)
-    return [*maps, logits]
-
-
 @pytest.mark.parametrize(
     ("source", "theirs", "ours"),
     [
@@ -213,7 +194,7 @@ def peer_outputs(peer: nn.Module, x: torch.Tensor, modules: list[str]) -> list[t
 def test_equal_to_public_implementations(source: str, theirs: str, ours: str) -> None:
     torch.manual_seed(0)
     make = torchvision.models.get_model if source == "torchvision" else timm.create_model
-    peer = randomise(make(theirs))
+    peer = randomise_norms(make(theirs), 0.3, 0.9)
     net = create_model(ours).eval()
     load_foreign(net, peer.state_dict(), source=source)
     x = torch.randn(1, 3, 96, 96)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from convatlas import create_model
 from convatlas.blocks.drop import DropPath
 from convatlas.models.registry import UnknownNameError
+from peers import randomise_norms
 
 BLOCKS = {20: 3, 32: 5, 44: 7, 56: 9, 110: 18, 1202: 200}
 PARAMS = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962, 1202: 19_421_274}
@@ -96,15 +97,6 @@ def test_maps_of_the_paper() -> None:
     maps = meta_model("resnet56_cifar").forward_stages(torch.empty(2, 3, 32, 32, device="meta"))
     expected = [(2, 16, 32, 32), (2, 16, 32, 32), (2, 32, 16, 16), (2, 64, 8, 8)]
     assert [tuple(m.shape) for m in maps] == expected
-
-
-def randomise_norms(net: nn.Module) -> None:
-    for layer in net.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            nn.init.uniform_(layer.weight, 0.5, 1.5)
-            nn.init.normal_(layer.bias, std=0.2)
-            nn.init.normal_(layer.running_mean, std=0.2)
-            nn.init.uniform_(layer.running_var, 0.5, 1.5)
 
 
 def reference(state: dict[str, Tensor], x: Tensor, blocks: int, shortcut: str | None) -> list[Tensor]:

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from convatlas import create_model
 from convatlas.blocks.drop import DropPath
 from convatlas.weights import load_foreign
+from peers import peer_outputs, randomise_norms
 
 IMAGENET = ["resnext50_32x4d", "resnext101_32x4d", "resnext101_32x8d", "resnext101_64x4d"]
 CIFAR = ["resnext29_8x64d_cifar", "resnext29_16x64d_cifar"]
@@ -192,26 +193,6 @@ def test_wrong_shortcut(name: str) -> None:
         meta_model(name, shortcut="Z")
 
 
-def randomise(peer: nn.Module) -> nn.Module:
-    """Gives every norm other statistics and scales than a fresh one has."""
-    for layer in peer.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            nn.init.uniform_(layer.weight, 0.3, 0.9)
-            nn.init.normal_(layer.bias, std=0.1)
-            nn.init.normal_(layer.running_mean, std=0.1)
-            nn.init.uniform_(layer.running_var, 0.5, 1.5)
-    return peer.eval()
-
-
-def peer_outputs(peer: nn.Module, x: torch.Tensor, modules: list[str]) -> list[torch.Tensor]:
-    """What the named modules, and then the whole, answer."""
-    maps: list[torch.Tensor] = []
-    for path in modules:
-        peer.get_submodule(path).register_forward_hook(lambda _m, _x, y: maps.append(y.clone()))
-    logits = peer(x)
-    return [*maps, logits]
-
-
 @pytest.mark.parametrize(
     ("source", "name"),
     [
@@ -227,7 +208,7 @@ def peer_outputs(peer: nn.Module, x: torch.Tensor, modules: list[str]) -> list[t
 def test_equal_to_public_implementations(source: str, name: str) -> None:
     torch.manual_seed(0)
     make = torchvision.models.get_model if source == "torchvision" else timm.create_model
-    peer = randomise(make(name))
+    peer = randomise_norms(make(name), 0.3, 0.9)
     net = create_model(name).eval()
     load_foreign(net, peer.state_dict(), source=source)
     x = torch.randn(1, 3, 96, 96)

@@ -12,6 +12,7 @@ from convatlas import create_model
 from convatlas.blocks.drop import DropPath
 from convatlas.blocks.squeeze import SqueezeExcite
 from convatlas.weights import load_foreign
+from peers import peer_outputs, randomise_norms
 
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
@@ -212,26 +213,6 @@ def test_wrong_options(name: str, options: dict[str, object], message: str) -> N
         meta_model(name, **options)
 
 
-def randomise(peer: nn.Module) -> nn.Module:
-    """Gives every norm other statistics and scales than a fresh one has."""
-    for layer in peer.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            nn.init.uniform_(layer.weight, 0.3, 0.9)
-            nn.init.normal_(layer.bias, std=0.1)
-            nn.init.normal_(layer.running_mean, std=0.1)
-            nn.init.uniform_(layer.running_var, 0.5, 1.5)
-    return peer.eval()
-
-
-def peer_outputs(peer: nn.Module, x: torch.Tensor, modules: list[str]) -> list[torch.Tensor]:
-    """What the named modules, and then the whole, answer."""
-    maps: list[torch.Tensor] = []
-    for path in modules:
-        peer.get_submodule(path).register_forward_hook(lambda _m, _x, y: maps.append(y.clone()))
-    logits = peer(x)
-    return [*maps, logits]
-
-
 @pytest.mark.parametrize(
     ("theirs", "ours"),
     [
@@ -245,7 +226,7 @@ def peer_outputs(peer: nn.Module, x: torch.Tensor, modules: list[str]) -> list[t
 )
 def test_equal_to_timm(theirs: str, ours: str) -> None:
     torch.manual_seed(0)
-    peer = randomise(timm.create_model(theirs))
+    peer = randomise_norms(timm.create_model(theirs), 0.3, 0.9)
     net = create_model(ours).eval()
     load_foreign(net, peer.state_dict(), source="timm")
     x = torch.randn(1, 3, 90, 90)  # 45 px at the first pooling, so that its rounding shows

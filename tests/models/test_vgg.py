@@ -14,6 +14,7 @@ from convatlas.models.network import Network
 from convatlas.models.vgg import VGG, VGGConfig
 from convatlas.weights import load_foreign
 from convatlas.weights.keymap import find_table
+from peers import randomise
 
 MAPPED = [f"vgg{depth}{suffix}" for depth in (11, 13, 16, 19) for suffix in ("", "_bn")]
 
@@ -146,21 +147,6 @@ def test_equals_the_peer(name: str, source: str) -> None:
         torch.testing.assert_close(net(x), expected, rtol=0, atol=1e-4 * expected.abs().max().item())
         for theirs, ours in zip(peer_stages(peer, x), net.forward_stages(x), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4 * theirs.abs().max().item())
-
-
-def randomise(peer: nn.Module) -> None:
-    """Weights by He's rule, so that the image reaches the scores; every statistic of a norm is random."""
-    with torch.no_grad():
-        for layer in peer.modules():
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(layer.weight)
-                nn.init.normal_(layer.bias, std=0.1)
-            elif isinstance(layer, nn.BatchNorm2d):
-                layer.weight.uniform_(0.8, 1.2)
-                layer.bias.normal_(std=0.1)
-                layer.running_mean.normal_(std=0.1)
-                layer.running_var.uniform_(0.8, 1.2)
-                layer.num_batches_tracked.zero_()
 
 
 def peer_stages(peer: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from convatlas import create_model
 from convatlas.weights import load_foreign
+from peers import peer_outputs, randomise_norms
 
 
 def meta_model(name: str, **options: object) -> nn.Module:
@@ -90,32 +91,12 @@ def test_wrong_width(width_mult: object) -> None:
         meta_model("wide_resnet50_2", width_mult=width_mult)
 
 
-def randomise(peer: nn.Module) -> nn.Module:
-    """Gives every norm other statistics and scales than a fresh one has."""
-    for layer in peer.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            nn.init.uniform_(layer.weight, 0.3, 0.9)
-            nn.init.normal_(layer.bias, std=0.1)
-            nn.init.normal_(layer.running_mean, std=0.1)
-            nn.init.uniform_(layer.running_var, 0.5, 1.5)
-    return peer.eval()
-
-
-def peer_outputs(peer: nn.Module, x: torch.Tensor, modules: list[str]) -> list[torch.Tensor]:
-    """What the named modules, and then the whole, answer."""
-    maps: list[torch.Tensor] = []
-    for path in modules:
-        peer.get_submodule(path).register_forward_hook(lambda _m, _x, y: maps.append(y.clone()))
-    logits = peer(x)
-    return [*maps, logits]
-
-
 @pytest.mark.parametrize("source", ["torchvision", "timm"])
 @pytest.mark.parametrize("name", ["wide_resnet50_2", "wide_resnet101_2"])
 def test_equal_to_public_implementations(source: str, name: str) -> None:
     torch.manual_seed(0)
     make = torchvision.models.get_model if source == "torchvision" else timm.create_model
-    peer = randomise(make(name))
+    peer = randomise_norms(make(name), 0.3, 0.9)
     net = create_model(name).eval()
     load_foreign(net, peer.state_dict(), source=source)
     x = torch.randn(1, 3, 96, 96)

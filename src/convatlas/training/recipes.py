@@ -104,7 +104,7 @@ def parse_settings(items: Iterable[str]) -> dict[str, Any]:
 
 
 RECIPES = {
-    "lenet5": Recipe(),
+    "lenet5": Recipe(batch_size=32),
     # Squared distances over 84 units give gradients about a hundred times those of a softmax layer.
     "lenet5_1998": Recipe(lr=2e-3, batch_size=32, loss="rbf", weight_decay=0.0),
 }
