@@ -1,0 +1,131 @@
+"""How rules are registered, and the few computations that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from ..errors import ShapeError
+from ..tensor import RULES, Traced
+
+_SPACES: tuple[Any, ...] = (
+    torch.Tensor,
+    torch,
+    functional,
+    vars(torch._C)["_nn"],
+    torch.special,
+    torch.linalg,
+    vars(torch._C)["_VariableFunctions"],
+)
+
+
+def functions_named(name: str) -> Iterator[Any]:
+    """Every function of PyTorch with this name: method, function, functional."""
+    for space in _SPACES:
+        found = getattr(space, name, None)
+        if callable(found):
+            yield found
+        elif found is not None and hasattr(found, "__get__"):
+            yield found.__get__
+
+
+def rule(*names: str) -> Callable[[Any], Any]:
+    """Registers a rule for every function of PyTorch with one of these names."""
+
+    def register(function: Any) -> Any:
+        for name in names:
+            add_rule(name, function)
+        return function
+
+    return register
+
+
+def add_rule(name: str, function: Any) -> None:
+    """Registers one rule under one name."""
+    for target in functions_named(name):
+        RULES[target] = function
+
+
+def prod(sizes: Any) -> int:
+    """Product of sizes."""
+    n = 1
+    for size in sizes:
+        n *= size
+    return n
+
+
+def broadcast(op: str, left: Any, right: Any) -> Any:
+    """Shape of two broadcast together."""
+    if left == right:
+        return left
+    short, long = (left, right) if len(left) < len(right) else (right, left)
+    out = list(long)
+    shift = len(long) - len(short)
+    for i, size in enumerate(short):
+        other = out[shift + i]
+        if size != other and size != 1:
+            if other != 1:
+                raise ShapeError(f"{op}: shapes {tuple(left)} and {tuple(right)} do not broadcast")
+            out[shift + i] = size
+    return tuple(out)
+
+
+def dims_of(dim: Any, ndim: int) -> tuple[int, ...]:
+    """Non-negative dimensions from None (all), an int or a sequence."""
+    if dim is None:
+        return tuple(range(ndim))
+    if isinstance(dim, int):
+        dim = (dim,)
+    elif not len(dim):
+        return tuple(range(ndim))
+    return tuple(wrap_dim(d, ndim) for d in dim)
+
+
+def wrap_dim(dim: int, ndim: int) -> int:
+    """A non-negative dimension."""
+    span = max(ndim, 1)
+    if not -span <= dim < span:
+        raise ShapeError(f"dimension {dim} of a tensor with {ndim} dimensions")
+    return dim % span
+
+
+def tupled(value: Any, n: int) -> tuple[int, ...]:
+    """`value` once per axis."""
+    if isinstance(value, int):
+        return (value,) * n
+    value = tuple(value)
+    return value * n if len(value) == 1 else value
+
+
+def result_type(tracer: Any, inputs: tuple[Any, ...]) -> torch.dtype:
+    """The dtype of arithmetic on these: traced tensors decide, others only by their class."""
+    dtype: torch.dtype | None = None
+    for x in inputs:
+        if type(x) is Traced and x.source is None:
+            if dtype is None:
+                dtype = x.dtype
+            elif dtype is not x.dtype:
+                dtype = torch.promote_types(dtype, x.dtype)
+    for x in inputs:
+        if type(x) is Traced and x.source is None:
+            continue
+        if isinstance(x, torch.Tensor):
+            floating = x.dtype.is_floating_point
+            if dtype is None or (floating and not dtype.is_floating_point):
+                dtype = tracer.dtype if floating else x.dtype
+        elif (
+            isinstance(x, float)
+            and dtype is not None
+            and not dtype.is_floating_point
+            and not dtype.is_complex
+        ):
+            dtype = torch.get_default_dtype()
+    return dtype if dtype is not None else tracer.dtype
+
+
+def traced(tracer: Any, x: Any) -> Traced:
+    """`x` itself, or the traced stand-in of a tensor from outside."""
+    return x if type(x) is Traced else tracer.constant(x)

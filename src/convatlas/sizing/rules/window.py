@@ -1,0 +1,217 @@
+"""Convolutions, poolings and linear layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..errors import ShapeError
+from ..geometry import Mix, Window
+from ..tensor import Traced
+from .base import add_rule, prod, rule, tupled
+
+
+def windows(op: str, sizes: Any, kernel: Any, stride: Any, padding: Any, dilation: Any) -> list[int]:
+    """Number of windows per axis: (n + 2p - d(k - 1) - 1) // s + 1."""
+    out: list[int] = []
+    for n, k, s, p, d in zip(sizes, kernel, stride, padding, dilation):  # noqa: B905
+        count = (n + 2 * p - d * (k - 1) - 1) // s + 1
+        if count < 1:
+            raise ShapeError(
+                f"{op}: a window of {d * (k - 1) + 1} does not fit {n} + 2*{p} = {n + 2 * p} (input sizes "
+                f"{tuple(sizes)})"
+            )
+        out.append(count)
+    return out
+
+
+def conv(
+    t: Any,
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Traced:
+    """Convolution over the last dimensions; the batch may be missing."""
+    wshape = weight.shape
+    n = len(wshape) - 2
+    op = _CONV_NAMES[n]
+    xshape = x.shape
+    if type(x) is not Traced:
+        x = t.constant(x)
+    if len(xshape) != n + 2:
+        if len(xshape) != n + 1:
+            raise ShapeError(
+                f"{op}: expects {n + 2} dimensions (batch, channels, {n} axes), got {tuple(xshape)}"
+            )
+        batch: tuple[int, ...] = ()
+        chans, sizes = xshape[0], xshape[1:]
+    else:
+        batch, chans, sizes = xshape[:1], xshape[1], xshape[2:]
+    if chans != wshape[1] * groups:
+        raise ShapeError(f"{op}: expects {wshape[1] * groups} channels, got {chans} in {tuple(xshape)}")
+    kernel = wshape[2:]
+    stride, dilation = tupled(stride, n), tupled(dilation, n)
+    end = None
+    if type(padding) is str:
+        total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
+        padding = tuple(p // 2 for p in total)
+        end = tuple(p - q for p, q in zip(total, padding, strict=True))
+        sizes = tuple(n + b - a for n, a, b in zip(sizes, padding, end, strict=True))
+    else:
+        padding = tupled(padding, n)
+    out = windows(op, sizes, kernel, stride, padding, dilation)
+    chans = wshape[0]
+    elements = chans * prod(out) * prod(batch)
+    macs = elements * prod(kernel) * wshape[1]
+    return t.emit(
+        op, "conv", (x, weight, bias), (*batch, chans, *out), x.dtype,
+        macs=macs, flops=2 * macs, bias=0 if bias is None else elements,
+        geometry=Window(tuple(kernel), stride, padding, dilation, False, end),
+    )  # fmt: skip
+
+
+_CONV_NAMES = {1: "conv1d", 2: "conv2d", 3: "conv3d"}
+for _name in ("conv1d", "conv2d", "conv3d"):
+    add_rule(_name, conv)
+
+
+@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def conv_transpose(
+    t: Any, x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
+    groups: int = 1, dilation: Any = 1,
+) -> Traced:  # fmt: skip
+    """Transposed convolution: each input position writes a window."""
+    n = weight.dim() - 2
+    op = f"conv_transpose{n}d"
+    if x.dim() != n + 2:
+        raise ShapeError(f"{op}: expects {n + 2} dimensions, got {tuple(x.shape)}")
+    if x.shape[1] != weight.shape[0]:
+        raise ShapeError(f"{op}: expects {weight.shape[0]} channels, got {x.shape[1]} in {tuple(x.shape)}")
+    kernel = tuple(weight.shape[2:])
+    stride, padding, dilation = tupled(stride, n), tupled(padding, n), tupled(dilation, n)
+    extra = tupled(output_padding, n)
+    sizes = [
+        (x.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (kernel[i] - 1) + extra[i] + 1
+        for i in range(n)
+    ]
+    shape = (x.shape[0], weight.shape[1] * groups, *sizes)
+    macs = x.numel() * prod(weight.shape[1:])
+    return t.emit(
+        op, "conv", (x, weight, bias), shape, x.dtype, macs=macs, flops=2 * macs,
+        bias=0 if bias is None else prod(shape),
+        geometry=Window(kernel, stride, padding, dilation, transposed=True),
+    )  # fmt: skip
+
+
+@rule("linear")
+def linear(t: Any, input: Any, weight: Any, bias: Any = None) -> Traced:
+    """A matrix times the last dimension, plus a bias."""
+    x = input if type(input) is Traced else t.constant(input)
+    shape = x.shape
+    wshape = weight.shape
+    if not shape or shape[-1] != wshape[-1]:
+        raise ShapeError(
+            f"linear: expects {wshape[-1]} features, got {shape[-1] if shape else 0} in {tuple(shape)}"
+        )
+    elements = prod(shape[:-1]) * prod(wshape[:-1])
+    macs = elements * wshape[-1]
+    return t.emit(
+        "linear", "linear", (x, weight, bias), shape[:-1] + wshape[:-1], x.dtype,
+        macs=macs, flops=2 * macs, bias=0 if bias is None else elements, geometry=Mix((len(shape) - 1,)),
+    )  # fmt: skip
+
+
+def pooled(n: int, k: int, s: int, p: int, d: int, ceil_mode: bool) -> int:
+    """Positions of a pooling along one axis; with `ceil_mode` the last window must start inside."""
+    reach = n + 2 * p - d * (k - 1) - 1
+    if not ceil_mode:
+        return reach // s + 1
+    out = -(-reach // s) + 1
+    return out - 1 if (out - 1) * s >= n + p else out
+
+
+def pool(
+    t: Any, op: str, x: Traced, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool, n: int
+) -> tuple[Any, Window]:
+    """Output shape and window of a pooling over the last `n` dimensions."""
+    if len(x.shape) not in (n + 1, n + 2):
+        raise ShapeError(f"{op}: expects {n + 1} or {n + 2} dimensions, got {tuple(x.shape)}")
+    kernel = tupled(kernel, n)
+    empty = stride is None or (not isinstance(stride, int) and not len(stride))
+    stride = kernel if empty else tupled(stride, n)
+    padding, dilation = tupled(padding, n), tupled(dilation, n)
+    sizes: list[int] = []
+    for size, k, s, p, d in zip(x.shape[-n:], kernel, stride, padding, dilation, strict=True):
+        if 2 * p > k:
+            raise ShapeError(f"{op}: padding {p} is more than half of the kernel {k}")
+        out = pooled(size, k, s, p, d, ceil_mode)
+        if out < 1:
+            raise ShapeError(
+                f"{op}: a window of {d * (k - 1) + 1} does not fit {size} + 2*{p} = {size + 2 * p} "
+                f"(input {tuple(x.shape)})"
+            )
+        sizes.append(out)
+    return (*x.shape[:-n], *sizes), Window(kernel, stride, padding, dilation, bool(ceil_mode))
+
+
+def _max_pool(n: int) -> Any:
+    op = f"max_pool{n}d"
+
+    def max_pool(
+        t: Any, input: Traced, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
+        ceil_mode: bool = False, return_indices: bool = False,
+    ) -> Any:  # fmt: skip
+        shape, window = pool(t, op, input, kernel_size, stride, padding, dilation, ceil_mode, n)
+        flops = prod(shape) * prod(window.kernel)
+        out = t.emit(op, "pool", (input,), shape, input.dtype, flops=flops, geometry=window)
+        return (out, t.more(out, shape, torch.int64)) if return_indices else out
+
+    return max_pool
+
+
+def _avg_pool(n: int) -> Any:
+    op = f"avg_pool{n}d"
+
+    def avg_pool(
+        t: Any, input: Traced, kernel_size: Any, stride: Any = None, padding: Any = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True, divisor_override: int | None = None,
+    ) -> Traced:  # fmt: skip
+        shape, window = pool(t, op, input, kernel_size, stride, padding, 1, ceil_mode, n)
+        flops = prod(shape) * (prod(window.kernel) + 1)
+        return t.emit(op, "pool", (input,), shape, input.dtype, flops=flops, geometry=window)
+
+    return avg_pool
+
+
+def _adaptive(op: str, n: int) -> Any:
+    def adaptive(t: Any, input: Traced, output_size: Any, return_indices: bool = False) -> Any:
+        x = input
+        if len(x.shape) not in (n + 1, n + 2):
+            raise ShapeError(f"{op}: expects {n + 1} or {n + 2} dimensions, got {tuple(x.shape)}")
+        sizes = x.shape[-n:]
+        wanted = (output_size,) * n if output_size is None or isinstance(output_size, int) else output_size
+        out = tuple(size if o is None else o for size, o in zip(sizes, wanted, strict=True))
+        shape = (*x.shape[:-n], *out)
+        dims = tuple(range(len(shape) - n, len(shape)))
+        geometry: Any = Mix(dims)
+        if prod(out) > 1 and all(s % o == 0 for s, o in zip(sizes, out, strict=True)):
+            step = tuple(s // o for s, o in zip(sizes, out, strict=True))
+            geometry = Window(step, step, (0,) * n, (1,) * n)
+        result = t.emit(op, "pool", (x,), shape, x.dtype, flops=x.numel() + prod(shape), geometry=geometry)
+        return (result, t.more(result, shape, torch.int64)) if return_indices else result
+
+    return adaptive
+
+
+for _n in (1, 2, 3):
+    for _suffix in ("", "_with_indices"):
+        add_rule(f"max_pool{_n}d{_suffix}", _max_pool(_n))
+    add_rule(f"avg_pool{_n}d", _avg_pool(_n))
+    for _kind in ("adaptive_avg_pool", "adaptive_max_pool"):
+        add_rule(f"{_kind}{_n}d", _adaptive(f"{_kind}{_n}d", _n))

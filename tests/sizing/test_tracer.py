@@ -1,0 +1,309 @@
+"""Unmodified modules of every habit run through the tracer, and come out as they went in."""
+
+import copy
+import threading
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+from convatlas.sizing import DataDependentError, ShapeError, SizingError, size
+from convatlas.sizing.run import run
+
+
+class Habit(nn.Module):
+    """A forward given as a function of the module's conv, linear and input."""
+
+    def __init__(self, do: object) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.fc = nn.Linear(8, 8)
+        self.scale = nn.Parameter(torch.ones(8, 8))
+        self.register_buffer("table", torch.randn(16, 8))
+        self.register_buffer("index", torch.arange(64).reshape(8, 8) % 16)
+        self.do = do
+
+    def forward(self, x: Tensor) -> object:
+        return self.do(self, x)
+
+
+def isinstance_check(m: Habit, x: Tensor) -> Tensor:
+    if not isinstance(x, torch.Tensor) or x.dtype != torch.float32 or not x.is_floating_point():
+        raise TypeError("not a tensor")
+    return m.conv(x)
+
+
+def in_place(m: Habit, x: Tensor) -> Tensor:
+    y = m.conv(x)
+    y += 1
+    y.mul_(2).relu_()
+    y[:, :4] = 0
+    return F.relu(y, inplace=True)
+
+
+def slices(m: Habit, x: Tensor) -> Tensor:
+    y = m.conv(x)
+    a, b = y.chunk(2, 1)
+    c, d, e = y.split([2, 2, 4], dim=1)
+    return (
+        torch.cat([a[..., ::2, 1:9], b[:, :, 8:, None, 0:8].squeeze(3)], 1)
+        + c.mean()
+        + d.sum()
+        + e[0, 0, 0, 0]
+    )
+
+
+def attend(m: Habit, x: Tensor) -> Tensor:
+    y = m.conv(x).flatten(2).transpose(1, 2)
+    q, k, v = (m.fc(y).reshape(y.shape[0], -1, 2, 4).transpose(1, 2) for _ in range(3))
+    z = F.scaled_dot_product_attention(q, k, v)
+    w = (q @ k.transpose(-2, -1)).softmax(-1) @ v
+    return torch.einsum("bhnc,bhmc->bhnm", z, w)
+
+
+def param_arithmetic(m: Habit, x: Tensor) -> Tensor:
+    weight = m.scale @ m.scale.t() / m.scale.norm()
+    bias = (m.table @ weight)[m.index.view(-1)].view(8, 8, -1)
+    return F.linear(m.conv(x).permute(0, 2, 3, 1), weight) + bias.sum()
+
+
+def created(m: Habit, x: Tensor) -> Tensor:
+    b, _, h, w = x.shape
+    grid = torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")).float()
+    y = (
+        m.conv(x)
+        + grid.sum(0)
+        + torch.linspace(0, 1, w)
+        + x.new_zeros(b, 1, h, w)
+        + torch.zeros_like(x[:, :1])
+    )
+    return y.masked_fill(torch.ones(h, w).tril().bool(), 0.0)
+
+
+def tokens(m: Habit, x: Tensor) -> Tensor:
+    y = m.conv(x)
+    b, c, h, w = y.shape
+    y = y.view(b, c, h // 4, 4, w // 4, 4).permute(0, 2, 4, 3, 5, 1).reshape(-1, 16, c)
+    y = m.fc(y) + m.table
+    patches = F.unfold(x, 2, stride=2)
+    return torch.cat([y.flatten(), patches.flatten()])
+
+
+HABITS = [isinstance_check, in_place, slices, attend, param_arithmetic, created, tokens]
+
+
+@pytest.mark.parametrize("do", HABITS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_shapes_and_macs(do: object, device: str) -> None:
+    net = Habit(do)
+    with FlopCounterMode(display=False) as counter:
+        expected = net(torch.randn(2, 3, 16, 16))
+    sheet = size(net.to(device) if device == "meta" and do is not created else net, (3, 16, 16), batch_size=2)
+    assert sheet.output == tuple(expected.shape)
+    assert sheet.macs == counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
+def test_attention_module(train: bool) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+            self.cross = nn.MultiheadAttention(32, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.layer(x)
+            return self.cross(y, x, x)[0]
+
+    net = Net().train(train)
+    with FlopCounterMode(display=False) as counter:
+        net(torch.randn(2, 10, 32))
+    sheet = size(net, (10, 32), batch_size=2, train=train)
+    assert sheet.macs == counter.get_total_flops() // 2
+    assert sheet.output == (2, 10, 32)
+
+
+def test_recurrent_layer_falls_back_to_meta() -> None:
+    net = nn.LSTM(8, 16, batch_first=True)
+    sheet = size(net, (5, 8), batch_size=3)
+    assert sheet.output[0] == (3, 5, 16)
+    assert sheet.macs == 3 * 5 * 4 * 16 * (8 + 16)
+    assert [row.op for row in sheet.not_counted] == ["lstm"]
+
+
+def test_several_inputs_and_dict_output() -> None:
+    class Pair(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> dict[str, object]:
+            return {"sum": x + y, "parts": (x, [y])}
+
+    sheet = size(Pair(), [(3, 4), (1, 4)])
+    assert sheet.output == {"sum": (1, 3, 4), "parts": ((1, 3, 4), [(1, 1, 4)])}
+    assert sheet.rows[0].inputs == (-1, -2)
+
+
+def test_example_tensors_of_integers() -> None:
+    net = nn.Sequential(nn.Embedding(100, 8), nn.Linear(8, 2))
+    sheet = size(net, torch.zeros(4, 7, dtype=torch.int64))
+    assert sheet.output == (4, 7, 2)
+    assert sheet.rows[-1].dtype == torch.float32
+
+
+def test_module_used_twice_counts_once_in_params() -> None:
+    conv = nn.Conv2d(3, 3, 3, padding=1)
+    sheet = size(nn.Sequential(conv, nn.ReLU(), conv), 8)
+    assert sheet.params == 3 * 3 * 9 + 3
+    assert sum(row.params for row in sheet.rows) == sheet.params
+    assert [row.macs for row in sheet.rows] == [64 * 81, 0, 64 * 81]
+
+
+def test_checkpointed_forward() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return checkpoint(self.conv, x, use_reentrant=False)
+
+    assert size(Net(), 8).output == (1, 4, 6, 6)
+
+
+def test_leaves_the_network_as_it_was() -> None:
+    class Remembers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5))
+            self.last: object = None
+            self.register_buffer("mean", torch.zeros(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.last = self.body(x)
+            self.mean = self.last.mean()
+            self.mean.add_(1)
+            return self.last
+
+    net = Remembers()
+    net.body[2].eval()
+    before = copy.deepcopy(net.state_dict())
+    keys = [sorted(m.__dict__) for m in net.modules()]
+    size(net, 8, train=True)
+    with pytest.raises(SizingError):
+        size(net, (5, 8, 8))
+    assert net.last is None
+    assert [sorted(m.__dict__) for m in net.modules()] == keys
+    assert [m.training for m in net.modules()] == [True, True, True, True, False]
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert net(torch.randn(2, 3, 8, 8)).shape == (2, 4, 6, 6)
+
+
+def test_other_threads_run_the_network_meanwhile() -> None:
+    outputs: list[Tensor] = []
+
+    class Meets(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if not outputs and type(x) is not Tensor:
+                thread = threading.Thread(target=lambda: outputs.append(self.conv(torch.ones(1, 3, 8, 8))))
+                thread.start()
+                thread.join()
+            return self.conv(x)
+
+    assert len(size(Meets(), 8).rows) == 1
+    assert outputs[0].shape == (1, 4, 6, 6)
+
+
+def test_hooks_of_the_user_still_run() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    seen: list[tuple[int, ...]] = []
+    net[0].register_forward_hook(lambda m, args, out: seen.append(tuple(out.shape)))
+    assert len(size(net, 8).rows) == 2
+    assert seen == [(1, 4, 6, 6)]
+
+
+LEAVES = nn.Sequential(
+    nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True),
+    nn.Conv2d(8, 8, 3, padding="same", padding_mode="reflect"), nn.ReLU6(), nn.SiLU(), nn.Hardswish(True),
+    nn.Hardsigmoid(), nn.ELU(), nn.Sigmoid(), nn.Tanh(), nn.GELU(), nn.MaxPool2d(3, 2, 1, ceil_mode=True),
+    nn.AvgPool2d(2), nn.AdaptiveAvgPool2d((2, 2)), nn.Identity(), nn.Flatten(), nn.Dropout(), nn.Linear(32,
+    5),
+    nn.LayerNorm(5),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
+def test_shortcuts_for_modules_equal_their_forward(train: bool) -> None:
+    short = size(LEAVES, 32, train=train, batch_size=2)
+    long = run(short.request, use_leaves=False)
+    assert [row[:-1] for row in short.rows] == [row[:-1] for row in long.rows]
+
+
+def test_dependence_on_values_names_the_line() -> None:
+    class Looks(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(DataDependentError, match=r"value through `__bool__` at .*test_tracer\.py:\d+"):
+        size(Looks(), 8)
+
+
+def test_dependence_on_a_mask() -> None:
+    class Masks(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[x > 0]
+
+    with pytest.raises(DataDependentError, match=r"selects by a mask at .*test_tracer\.py:\d+"):
+        size(Masks(), 8)
+
+
+def test_too_small_an_input() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 7), nn.MaxPool2d(2))
+    with pytest.raises(
+        ShapeError, match=r"layer '0': conv2d: a window of 7 does not fit 5.*works is \(3, 8, 8\)"
+    ):
+        size(net, 5)
+
+
+def test_wrong_channels() -> None:
+    net = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 1)), nn.Conv2d(5, 6, 1))
+    with pytest.raises(ShapeError, match=r"layer '1': conv2d: expects 5 channels, got 4 in \(1, 4, 8, 8\)"):
+        size(net, 8)
+
+
+def test_error_within_a_forward_names_its_module() -> None:
+    class Strict(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[-1] != 9:
+                raise AssertionError("wants 9")
+            return x
+
+    with pytest.raises(SizingError, match=r"layer '1': AssertionError: wants 9 .*works is \(3, 9, 9\)"):
+        size(nn.Sequential(nn.Conv2d(3, 3, 1), Strict()), 8)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "message"),
+    [
+        pytest.param({"input_size": "224"}, TypeError, "`input_size`='224'", id="text"),
+        pytest.param({"input_size": [(3, "a")]}, TypeError, "`input_size` holds", id="no sizes"),
+        pytest.param({"input_size": 0}, ValueError, "at least 1", id="zero"),
+        pytest.param({"input_size": 8, "batch_size": 0}, ValueError, "`batch_size`=0", id="no batch"),
+        pytest.param(
+            {"input_size": 8, "optimizer": "lion"}, ValueError, "`optimizer`='lion'", id="optimizer"
+        ),
+    ],
+)
+def test_bad_arguments(kwargs: dict[str, object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        size(nn.Conv2d(3, 4, 1), **kwargs)
+
+
+def test_not_a_module() -> None:
+    with pytest.raises(TypeError, match="`net`=int"):
+        size(3, 224)
