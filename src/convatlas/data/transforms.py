@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from convatlas.data.digits import digit_from_picture
+from convatlas.files import with_tuples
 from convatlas.models.cards import Card
 
 
@@ -72,9 +73,7 @@ def read_transform(record: str) -> Transform:
         ValueError: it is no such record.
     """
     try:
-        entry: dict[str, Any] = json.loads(record)
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
-        return Transform(**values)
+        return Transform(**with_tuples(json.loads(record)))
     except (TypeError, AttributeError) as error:
         raise ValueError(f"not the record of a transform ({error})") from None
 

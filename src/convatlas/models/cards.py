@@ -12,6 +12,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from convatlas.files import with_tuples
+
 PAPERS = Path(__file__).parent.parent / "papers"
 
 
@@ -143,7 +145,7 @@ def all_aliases() -> dict[str, str]:
 def _read_cards(path: Path) -> list[Card]:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-        paper = Paper(**_tuples(data["paper"]))
+        paper = Paper(**with_tuples(data["paper"]))
         shared = data.get("defaults", {})
         return [
             _make_card(name, data["module"], paper, shared | entry)
@@ -154,11 +156,7 @@ def _read_cards(path: Path) -> list[Card]:
 
 
 def _make_card(name: str, module: str, paper: Paper, entry: dict[str, Any]) -> Card:
-    fields = _tuples(entry)
+    fields = with_tuples(entry)
     fields["published"] = tuple(Published(**figure) for figure in fields.get("published", ()))
     fields["exact"] = Exact(**fields["exact"]) if "exact" in fields else None
     return Card(name=name, module=module, paper=paper, **fields)
-
-
-def _tuples(entry: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}

@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 
 from convatlas.errors import UnknownNameError, nearest
+from convatlas.files import with_tuples
 from convatlas.models.cards import natural
 
 INDEX = Path(__file__).parent / "index.json"
@@ -54,10 +55,7 @@ SORTS = ("year", "name", "params", "macs", "activations")
 def all_entries() -> tuple[Entry, ...]:
     """Every network, oldest paper first."""
     rows = json.loads(INDEX.read_text(encoding="utf-8"))
-    return tuple(
-        Entry(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
-        for row in rows
-    )
+    return tuple(Entry(**with_tuples(row)) for row in rows)
 
 
 def find_entry(name: str) -> Entry:

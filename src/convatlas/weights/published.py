@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from convatlas.errors import UnknownNameError, unknown
+from convatlas.files import with_tuples
 from convatlas.weights.errors import WeightsError
 from convatlas.weights.files import read_weights
 from convatlas.weights.load import copy_weights, rename_keys, side_classifiers
@@ -87,10 +88,7 @@ def all_published() -> dict[str, dict[str, Published]]:
 
 
 def _make_published(network: str, tag: str, entry: dict[str, Any]) -> Published:
-    fields: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
-    }
-    return Published(network=network, tag=tag, **fields)
+    return Published(network=network, tag=tag, **with_tuples(entry))
 
 
 def find_published(network: str, tag: bool | str = True) -> Published:
