@@ -133,8 +133,10 @@ def test_features_have_the_stated_channels_and_strides(name: str) -> None:
     for path in info.module_name():
         net.get_submodule(path)
     backbone = build(name, features_only=True, out_indices=(-1, 0))
-    last, first = backbone(images(net, size))
+    last, first = backbone.eval()(images(net, size))
     assert (last.shape, first.shape) == (maps[-1].shape, maps[0].shape)
+    backbone.train()(images(net, size))[0].sum().backward()
+    assert [key for key, p in backbone.named_parameters() if p.grad is None] == []
     assert backbone.feature_info.channels() == [info.channels()[-1], info.channels()[0]]
     with pytest.raises(
         ValueError, match=rf"`out_indices`=\[{len(info)}\]: {name} has {len(info)} feature maps"
@@ -179,7 +181,7 @@ def test_card_is_complete(name: str) -> None:
     assert card.tags
     assert len(card.mean) == len(card.std) == card.input_size[0]
     assert all(figure.place for figure in card.published)
-    assert 1989 <= card.paper.year <= 2019
+    assert 1998 <= card.paper.year <= 2020
     assert re.match(r"(arXiv:|doi:|https://)", card.paper.identifier)
     assert card.paper.new.endswith(".")
 

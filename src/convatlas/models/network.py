@@ -252,7 +252,7 @@ class FeatureExtractor(nn.Module):
     """A network without its head, as a backbone: images in, a list of feature maps out.
 
     Args:
-        net: the network; it is used, not copied, and loses its head.
+        net: the network; it is used, not copied, and loses its classifiers.
         out_indices: which maps of `net.feature_info`, negative counting from the end; None for all.
 
     Attributes:
@@ -277,6 +277,8 @@ class FeatureExtractor(nn.Module):
         self.out_indices = tuple(i % count for i in chosen)
         self.feature_info = FeatureInfo(net.feature_info[i] for i in self.out_indices)
         net.head = nn.Identity()
+        if hasattr(net, "aux_heads"):
+            net.aux_heads = nn.ModuleList()
         self.net = net
 
     def forward(self, x: Tensor) -> list[Tensor]:
