@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 from convatlas._version import __version__
 
 if TYPE_CHECKING:
+    from convatlas import sizing as sizing
+    from convatlas import weights as weights
     from convatlas.inference.load import load as load
     from convatlas.models.cards import Card as Card
     from convatlas.models.registry import create_model as create_model
     from convatlas.models.registry import find_card as find_card
     from convatlas.models.registry import is_model as is_model
     from convatlas.models.registry import list_models as list_models
+    from convatlas.sizing.run import size as size
     from convatlas.training.loop import train as train
     from convatlas.training.run import Run as Run
 
@@ -27,8 +30,11 @@ _HOMES = {
     "is_model": "models.registry",
     "list_models": "models.registry",
     "load": "inference.load",
+    "size": "sizing.run",
     "train": "training.loop",
 }
+
+_ROOMS = ("sizing", "weights")
 
 __all__ = [
     "Card",
@@ -39,12 +45,17 @@ __all__ = [
     "is_model",
     "list_models",
     "load",
+    "size",
+    "sizing",
     "train",
+    "weights",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Loads a public name from the module that holds it."""
+    """Loads a public name from the module that holds it, or a room as `convatlas.weights`."""
+    if name in _ROOMS:
+        return importlib.import_module(f"convatlas.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'convatlas' has no attribute {name!r}")

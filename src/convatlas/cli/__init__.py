@@ -8,8 +8,11 @@ import sys
 from cyclopts import App, CycloptsError
 
 from convatlas._version import __version__
+from convatlas.cli.bench import bench_command
 from convatlas.cli.list import list_command
 from convatlas.cli.predict import predict_command
+from convatlas.cli.show import show_command
+from convatlas.cli.size import size_command
 from convatlas.cli.train import train_command
 
 BAD_INPUT = 2
@@ -21,8 +24,11 @@ app = App(
     help="The atlas of convolutional networks. Add --debug to any command to see where an error comes from.",
 )
 app.command(list_command, name="list")
+app.command(show_command, name="show")
+app.command(size_command, name="size")
 app.command(train_command, name="train")
 app.command(predict_command, name="predict")
+app.command(bench_command, name="bench")
 
 
 def main() -> None:

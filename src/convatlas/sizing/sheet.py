@@ -51,7 +51,6 @@ class Request:
         dtype: of parameters and activations.
         train: whether it ran in training mode.
         optimizer: for `training_bytes`.
-        example: input tensors by keyword or nesting, where given; else None.
     """
 
     net: nn.Module

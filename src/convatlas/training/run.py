@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from convatlas._version import __version__
 from convatlas.files import write_json
+from convatlas.machine import processor
 
 if TYPE_CHECKING:
     from convatlas.models.network import Network
@@ -109,19 +110,10 @@ def machine(threads: int) -> dict[str, Any]:
     """What the run ran on."""
     return {
         "system": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": threads,
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _number(name: str, stem: str) -> int:

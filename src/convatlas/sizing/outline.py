@@ -1,0 +1,140 @@
+"""A network in few lines: which modules stand as stages, and how shapes, sizes and fields are written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from .geometry import Window
+from .sheet import Sheet, Stage
+
+if TYPE_CHECKING:
+    from .receptive import ReceptiveField
+    from .row import Row
+
+MIB = 1024**2
+# A container with more of the network than this is no stage; its children are.
+_MOST = 0.9
+
+
+def outline(sheet: Sheet) -> tuple[Stage, ...]:
+    """Subtotals per stage, in order of first use.
+
+    A stage is a child of the network. In place of a list of modules, or of a sequence that has nearly all of
+    the multiply-adds, its children stand.
+    """
+    stage_of = _stages_of(sheet)
+    groups: dict[str, list[Row]] = {}
+    for row in sheet.rows:
+        groups.setdefault(stage_of(row.path), []).append(row)
+    params: dict[str, int] = {}
+    for name, p in sheet.request.net.named_parameters():
+        path = stage_of(name.rpartition(".")[0])
+        params[path] = params.get(path, 0) + p.numel()
+    return tuple(
+        Stage(
+            path,
+            tuple(row.index for row in rows),
+            rows[-1].output_shape,
+            params.get(path, 0),
+            sum(row.macs for row in rows),
+            sum(row.flops + row.bias_flops for row in rows),
+            sum(row.bytes_written for row in rows if not row.inplace),
+        )
+        for path, rows in groups.items()
+    )
+
+
+def _stages_of(sheet: Sheet) -> Callable[[str], str]:
+    opened: set[str] = set()
+    for name, child in sheet.request.net.named_children():
+        inside = sum(row.macs for row in sheet.rows if row.path.split(".", 1)[0] == name)
+        listed = isinstance(child, nn.ModuleList | nn.ModuleDict)
+        if listed or (isinstance(child, nn.Sequential) and len(child) > 1 and inside > _MOST * sheet.macs):
+            opened.add(name)
+
+    def stage_of(path: str) -> str:
+        parts = path.split(".")
+        return ".".join(parts[: 2 if parts[0] in opened else 1])
+
+    return stage_of
+
+
+def title_of(sheet: Sheet) -> str:
+    """Name of the network, else of its class."""
+    net = sheet.request.net
+    name = getattr(net, "name", "")
+    return name if isinstance(name, str) and name else type(net).__name__
+
+
+def inputs_of(sheet: Sheet) -> str:
+    """The inputs, batch and dtype: "3x224x224, batch 1, float32"."""
+    shapes = sheet.request.shapes
+    given = " and ".join("x".join(map(str, shape[1:])) for shape in shapes)
+    return f"{given}, batch {shapes[0][0]}, {dtype_name(sheet)}"
+
+
+def dtype_name(sheet: Sheet) -> str:
+    """Such as "float32"."""
+    return str(sheet.dtype).removeprefix("torch.")
+
+
+def shape_of(sheet: Sheet, shape: tuple[int, ...]) -> str:
+    """A shape without its batch, "64x56x56"; whole, in brackets, where it does not begin with the batch."""
+    if len(shape) > 1 and shape[0] == sheet.request.shapes[0][0]:
+        return "x".join(map(str, shape[1:]))
+    return f"({', '.join(map(str, shape))})"
+
+
+def field_of(field: ReceptiveField | None) -> str:
+    """A receptive field's size: "11", "11x7" or "global"; "-" where there is none."""
+    if field is None:
+        return "-"
+    if field.size and all(size is None for size in field.size):
+        return "global"
+    sizes = ["all" if size is None else str(size) for size in field.size]
+    return sizes[0] if len(set(sizes)) == 1 else "x".join(sizes)
+
+
+def operation_of(row: Row) -> str:
+    """The operation with its window: "conv2d 3x3 /2 pad 1"."""
+    window = row.geometry
+    if not isinstance(window, Window) or row.kind not in ("conv", "pool"):
+        return row.op
+    words = [row.op, "x".join(map(str, window.kernel))]
+    if set(window.stride) != {1}:
+        words.append("/" + _short(window.stride))
+    if set(window.padding) | set(window.end) != {0}:
+        words.append("pad " + _short(window.padding))
+    if set(window.dilation) != {1}:
+        words.append("dilated " + _short(window.dilation))
+    groups = _groups(row, window)
+    return " ".join([*words, f"groups {groups}"] if groups > 1 else words)
+
+
+def _groups(row: Row, window: Window) -> int:
+    if row.kind != "conv" or window.transposed or not row.macs:
+        return 1
+    kernel = 1
+    for k in window.kernel:
+        kernel *= k
+    return row.input_shapes[0][-len(window.kernel) - 1] // (row.macs // row.output_elements // kernel)
+
+
+def _short(values: tuple[int, ...]) -> str:
+    return str(values[0]) if len(set(values)) == 1 else "x".join(map(str, values))
+
+
+def mib(count: int) -> str:
+    """Bytes as MiB: two digits after the point, or four significant ones where small."""
+    value = count / MIB
+    return f"{value:,.2f}" if value >= 0.095 or not count else f"{value:.2g}"
+
+
+def seconds(value: float) -> str:
+    """Time in us, ms or s."""
+    if value < 1e-3:
+        return f"{value * 1e6:.3g} us"
+    return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"

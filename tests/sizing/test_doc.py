@@ -1,0 +1,90 @@
+"""docs/sizing.md says what the commands print; what its prose adds is checked here one by one."""
+
+import doctest
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+import convatlas
+from convatlas.cli import main
+from convatlas.sizing import Sheet
+
+PAGE = Path(__file__).parents[2] / "docs" / "sizing.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^```console\n\$ (.*)\n([\s\S]*?)^```$", TEXT, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("command", "shown"), COMMANDS, ids=[command for command, _ in COMMANDS])
+def test_commands_print_what_the_page_shows(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    command: str,
+    shown: str,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", shlex.split(command))
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    # Lines of "..." stand for any.
+    pattern = "".join(
+        r"(?:.*\n)*?" if line == "..." else re.escape(line) + r"\n" for line in shown.splitlines()
+    )
+    assert re.fullmatch(pattern, capsys.readouterr().out), capsys.readouterr().out
+
+
+def test_python_says_what_the_page_shows() -> None:
+    found = doctest.testfile(str(PAGE), module_relative=False)
+    assert found.attempted > 10
+    assert found.failed == 0
+
+
+def sized(name: str) -> Sheet:
+    return convatlas.size(convatlas.create_model(name), 224)
+
+
+def test_values_of_vgg16_by_part() -> None:
+    rows = sized("vgg16").rows
+    parts = {
+        "input": 3 * 224 * 224,
+        "convolutions": sum(row.output_elements for row in rows if row.kind == "conv"),
+        "poolings": sum(row.output_elements for row in rows if row.op == "max_pool2d"),
+        "fully connected layers": sum(row.output_elements for row in rows if row.kind == "linear"),
+    }
+    prose = " ".join(TEXT.split())
+    for name, count in parts.items():
+        assert f"{name} {count:,}" in prose
+    assert f"{sum(parts.values()):,} values for one image" in prose
+    assert round(4 * sum(parts.values()) / 1e6) == 61
+
+
+def test_the_slides_358m() -> None:
+    prose = " ".join(TEXT.split())
+    three = 28 * 28 * 192 * 9 * 64
+    assert three == 86_704_128
+    assert f"271,351,808 + {three:,} = {271_351_808 + three:,}" in prose
+
+
+# What the tools print for torchvision's resnet50 in eval mode, 3x224x224: FlopCounterMode of torch 2.15,
+# fvcore 0.1.5 (FlopCountAnalysis.total), thop 0.1.1 (profile), ptflops 0.7.5 (backend pytorch).
+@pytest.mark.parametrize(
+    "printed",
+    [
+        pytest.param(8_178_368_512, id="torch"),
+        pytest.param(4_111_512_576, id="fvcore"),
+        pytest.param(4_133_742_592, id="thop"),
+        pytest.param(4_132_436_968, id="ptflops"),
+    ],
+)
+def test_figures_of_other_tools_are_rebuilt(printed: int) -> None:
+    assert f"\n{printed}\n" in TEXT
+
+
+def test_the_papers_figures() -> None:
+    # He et al. 2015, Table 1: 3.8 x 10^9 for 50 layers, truncated; Hu et al. 2017, Table 2: 3.86.
+    assert f"{sized('resnet50_v1').macs / 1e9:.2f}" == "3.86"
+    assert f"{sized('resnet50_v1_5').macs / 1e9:.2f}" == "4.09"

@@ -1,0 +1,248 @@
+import csv
+import io
+import json
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from convatlas.sizing import Sheet, size
+from convatlas.sizing.byhand import values_by_hand
+from convatlas.sizing.compare import compare, compare_json
+from convatlas.sizing.expression import build
+from convatlas.sizing.outline import outline
+from convatlas.sizing.render import (
+    grid_csv,
+    grid_markdown,
+    grid_text,
+    record,
+    to_csv,
+    to_html,
+    to_json,
+    to_latex,
+    to_markdown,
+    to_text,
+)
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 96, 11, 4)
+        self.stages = nn.ModuleList([nn.Sequential(nn.Conv2d(96, 8, 1, 2), nn.ReLU()), nn.Conv2d(8, 8, 3)])
+        self.head_of_it = nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+        return self.head_of_it(x.mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def sheet() -> Sheet:
+    return size(Small(), 227)
+
+
+def test_stages_stand_for_lists_of_modules(sheet: Sheet) -> None:
+    stages = outline(sheet)
+    assert [stage.path for stage in stages] == ["stem", "stages.0", "stages.1", "", "head_of_it"]
+    assert stages[0].params == 34_944
+    assert sum(stage.params for stage in stages) == sheet.params
+    assert sum(stage.macs for stage in stages) == sheet.macs
+
+
+def test_a_sequence_with_nearly_everything_is_opened() -> None:
+    net = nn.Sequential()
+    net.features = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3))
+    assert [stage.path for stage in outline(size(net, 8))] == ["features.0", "features.1"]
+
+
+def test_text_of_stages(sheet: Sheet) -> None:
+    lines = to_text(sheet).splitlines()
+    assert lines[0] == "Small on 3x227x227, batch 1, float32"
+    assert lines[2].split() == "stage output CxHxW params MACs % MACs MiB out sees px".split()
+    stem = next(line for line in lines if line.startswith("stem"))
+    # 290,400 values of 4 bytes.
+    assert stem.split()[1:4] == ["96x55x55", "34,944", "105,415,200"]
+    assert stem.split()[-2:] == ["1.11", "11"]
+    assert next(line for line in lines if line.startswith("total")).split()[1] == f"{sheet.params:,}"
+    text = "\n".join(lines)
+    assert "1 operation skips positions of the input" in text
+    assert " smallest input 27 px" in text
+
+
+def test_text_of_layers_and_formulas(sheet: Sheet) -> None:
+    plain, full = to_text(sheet, layers=True), to_text(sheet, formulas=True)
+    assert "(227 - 11 + 2*0)/4 + 1 = 55" not in plain
+    for text in (plain, full):
+        assert "conv2d 11x11 /4" in text
+    assert "    (227 - 11 + 2*0)/4 + 1 = 55\n    11*11*3 * 96 + 96 = 34,944 parameters\n" in full
+    assert "    never reads 27 of 55 x 27 of 55 positions of its input\n" in full
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+@pytest.mark.parametrize("formulas", [False, True], ids=["stages", "formulas"])
+def test_text_fits(sheet: Sheet, width: int, formulas: bool) -> None:
+    text = to_text(sheet, formulas=formulas, width=width)
+    assert max(map(len, text.splitlines())) <= width
+    assert text.isascii()
+
+
+def test_numbers_are_never_broken(sheet: Sheet) -> None:
+    assert "105,415,200" in to_text(sheet, layers=True, width=20)
+
+
+def test_color_adds_codes_only(sheet: Sheet) -> None:
+    colored = to_text(sheet, formulas=True, color=True)
+    assert "\033[1m" in colored
+    for code in ("\033[0m", "\033[1m", "\033[2m"):
+        colored = colored.replace(code, "")
+    assert colored == to_text(sheet, formulas=True)
+
+
+def test_time_is_shown_where_known(sheet: Sheet) -> None:
+    assert " time " not in to_text(sheet)
+    assert " time           1.5 ms for a forward" in to_text(sheet, seconds=0.0015)
+
+
+def test_batch_and_dtype_are_said() -> None:
+    net = build("conv 4 3x3 groups 1, dw 3x3 dilate 2, pool 2x2, gap", (3, 64, 64))
+    text = to_text(size(net, (3, 64, 64), batch_size=7, dtype=torch.bfloat16), layers=True)
+    assert "on 3x64x64, batch 7, bfloat16" in text
+    assert "conv2d 3x3 dilated 2 groups 4" in text
+    assert "4x62x62" in text
+
+
+def test_csv_is_exact(sheet: Sheet) -> None:
+    stages = list(csv.DictReader(io.StringIO(to_csv(sheet))))
+    layers = list(csv.DictReader(io.StringIO(to_csv(sheet, layers=True))))
+    assert [row["stage"] for row in stages] == ["stem", "stages.0", "stages.1", "", "head_of_it"]
+    assert len(layers) == len(sheet.rows)
+    assert layers[0]["macs"] == "105415200"
+    assert layers[0]["bytes_written"] == str(4 * 290_400)
+    assert layers[0]["output_shape"] == "1x96x55x55"
+    assert (layers[0]["receptive_field_size"], layers[0]["receptive_field_stride"]) == ("11x11", "4x4")
+    assert layers[1]["unread"] == "27x27"
+    assert layers[-1]["receptive_field_size"] == "global"
+    assert layers[0]["formulas"].startswith("(227 - 11 + 2*0)/4 + 1 = 55; ")
+
+
+def test_json_holds_everything(sheet: Sheet) -> None:
+    found = json.loads(to_json(sheet, 0.25))
+    assert found == json.loads(json.dumps(record(sheet, 0.25)))
+    assert found["params"] == sum(p.numel() for p in sheet.request.net.parameters())
+    assert found["input_shapes"] == [[1, 3, 227, 227]]
+    assert found["estimated_seconds"] == 0.25
+    assert found["training_bytes"] == sum(found["training_parts"].values())
+    assert sum(layer["macs"] for layer in found["layers"]) == found["macs"]
+    assert len(found["stages"]) == 5
+    assert found["layers"][0]["receptive_field_start"] == [0, 0]
+
+
+def test_markdown_and_latex(sheet: Sheet) -> None:
+    lines = to_markdown(sheet).splitlines()
+    assert lines[0] == "**Small** on 3x227x227, batch 1, float32"
+    assert lines[3] == "| --- | --- | --: | --: | --: | --: | --: |"
+    assert {line.count("|") for line in lines[2:]} == {8}
+    latex = to_latex(sheet, layers=True)
+    assert r"\begin{tabular}{lllrrrr}" in latex
+    assert r"head\_of\_it & linear & 10 &" in latex
+    assert latex.count(r"\\") == len(sheet.rows) + 2
+
+
+def test_markdown_escapes_bars() -> None:
+    net = nn.Sequential()
+    net.add_module("a|b", nn.ReLU())
+    assert r"| a\|b |" in to_markdown(size(net, (3, 4, 4)))
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag != "br":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_html_is_well_formed_and_escaped() -> None:
+    net = nn.Sequential()
+    net.add_module("<script>", nn.Conv2d(3, 96, 11, 4))
+    sheet = size(net, 227)
+    page = sheet._repr_html_()
+    assert page == to_html(sheet)
+    assert "<script>" not in page
+    tags = Tags()
+    tags.feed(page)
+    tags.close()
+    assert tags.open == []
+    assert "<script>" in tags.text
+    assert "(227 - 11 + 2*0)/4 + 1 = 55" in tags.text
+    assert "34,944" in tags.text
+
+
+def test_values_by_hand_of_vgg16() -> None:
+    import convatlas
+
+    with torch.device("meta"):
+        net = convatlas.create_model("vgg16")
+    sheet = size(net, 224)
+    assert sheet.params == 138_357_544
+    # Input, convolutions, poolings, fully connected layers: what the course lists.
+    assert values_by_hand(sheet) == 150_528 + 13_547_520 + 1_530_368 + 9_192 == 15_237_608
+    assert "15,237,608 values" in to_text(sheet)
+
+
+def test_values_by_hand_scale_with_the_batch(sheet: Sheet) -> None:
+    assert values_by_hand(size(Small(), 227, batch_size=3)) == 3 * values_by_hand(sheet)
+
+
+def test_compare() -> None:
+    small = size(build("conv 96 11x11 /4", (3, 227, 227)), 227)
+    large = size(build("conv 96 11x11 /4, relu, fc 10", (3, 227, 227)), 227)
+    rows = {row[0]: row[1:] for row in compare([small, large]).rows}
+    assert rows["parameters"] == ("34,944", f"{34_944 + 290_400 * 10 + 10:,}", "84.10")
+    assert rows["sees px"] == ("11", "global", "")
+    assert rows["sees px before head"] == ("11", "11", "")
+    assert rows["stage 1"][0] == rows["stage 1"][1] == "conv1: 96x55x55, 105,415,200 MACs"
+    assert rows["stage 2"] == ("", "relu1: 96x55x55, 0 MACs", "")
+    assert [found["params"] for found in json.loads(compare_json([small, large]))] == [
+        small.params,
+        large.params,
+    ]
+
+
+def test_compared_as_text_and_tables() -> None:
+    small = size(build("conv 96 11x11 /4", (3, 227, 227)), 227)
+    table = compare([small, small, small])
+    assert max(map(len, grid_text(table, width=100).splitlines())) <= 100
+    assert next(csv.reader(io.StringIO(grid_csv(table)))) == list(table.columns)
+    assert grid_markdown(table).startswith("|  | conv 96 11x11 /4 |")
+
+
+def test_compare_needs_two(sheet: Sheet) -> None:
+    with pytest.raises(ValueError, match="`sheets` holds 1; expected at least 2"):
+        compare([sheet])
+
+
+def test_needs_no_rich() -> None:
+    program = """
+import sys, torch
+from convatlas.sizing import size
+from convatlas.sizing.render import to_text
+assert to_text(size(torch.nn.Conv2d(3, 8, 3), 8))
+assert "rich" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
