@@ -222,3 +222,32 @@ def test_a_terminal_gets_a_bar(tmp_path: Path) -> None:
     assert "epoch 2/2" in text
     assert "━" in text
     assert "images/s" in text
+
+
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]], ids=["nothing", "short", "long"])
+def test_the_overview_names_every_command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    from convatlas.cli import COMMANDS
+
+    code, shown, _ = run(capsys, monkeypatch, *arguments)
+    assert code == 0
+    for name in COMMANDS:
+        assert f"  {name} " in shown
+        code, help_text, _ = run(capsys, monkeypatch, name, "--help")
+        assert code == 0
+        assert f"Usage: convatlas {name}" in help_text
+
+
+def test_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    import convatlas
+
+    assert run(capsys, monkeypatch, "--version") == (0, f"{convatlas.__version__}\n", "")
+
+
+def test_list_without_conditions(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from convatlas import list_models
+
+    code, shown, _ = run(capsys, monkeypatch, "list")
+    assert code == 0
+    assert [line.split()[0] for line in shown.splitlines()[1:]] == list_models()

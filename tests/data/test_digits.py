@@ -18,6 +18,15 @@ def test_the_data_set_is_the_published_one() -> None:
     assert (images[:, :, [0, 1, 30, 31]] == 0).all()
 
 
+def test_equal_to_what_scikit_learn_reads() -> None:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images, labels = read_digits()
+    assert torch.equal(images, enlarge(torch.from_numpy(bunch.images / 16.0).float()))
+    assert labels.tolist() == bunch.target.tolist()
+
+
 def test_the_split_is_fixed_stratified_and_disjoint() -> None:
     first, second = load_source("digits"), load_source("digits")
     assert first.fingerprint == second.fingerprint

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
-
-from cyclopts import App, CycloptsError
+from typing import Any
 
 from convatlas._version import __version__
-from convatlas.cli.bench import bench_command
-from convatlas.cli.list import list_command
-from convatlas.cli.predict import predict_command
-from convatlas.cli.show import show_command
-from convatlas.cli.size import size_command
-from convatlas.cli.train import train_command
 
 BAD_INPUT = 2
 INTERRUPTED = 130
 
-app = App(
-    name="convatlas",
-    version=__version__,
-    help="The atlas of convolutional networks. Add --debug to any command to see where an error comes from.",
-)
-app.command(list_command, name="list")
-app.command(show_command, name="show")
-app.command(size_command, name="size")
-app.command(train_command, name="train")
-app.command(predict_command, name="predict")
-app.command(bench_command, name="bench")
+# Name, and what it does; the command is `NAME_command` in `cli/NAME.py`.
+COMMANDS = {
+    "list": "List the networks with their sizes.",
+    "show": "Show a network's card: its paper, and what was published against what is computed.",
+    "size": "Size a network before it runs: shapes, parameters, multiply-adds, memory.",
+    "train": "Train a network and leave a run folder behind.",
+    "predict": "Say what is on pictures.",
+    "bench": "Measure this machine, for estimates of time.",
+}
 
 
 def main() -> None:
@@ -39,15 +31,16 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
-        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        code = _run(arguments)
         sys.stdout.flush()
-    except CycloptsError as error:
-        code = _complain(error, debug)
     except BrokenPipeError:  # The reader of our output left, for example `head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except (ValueError, OSError) as error:
-        code = _complain(error, debug)
+        if debug:
+            raise
+        print(f"convatlas: {' '.join(str(error).split())}", file=sys.stderr)
+        code = BAD_INPUT
     except KeyboardInterrupt:
         if debug:
             raise
@@ -56,8 +49,41 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _complain(error: Exception, debug: bool) -> int:
-    if debug:
-        raise error
-    print(f"convatlas: {' '.join(str(error).split())}", file=sys.stderr)
-    return BAD_INPUT
+def _run(arguments: list[str]) -> Any:
+    """Parses and calls; what needs no parsing is answered without the parser, whose import takes 0.2 s."""
+    if arguments in ([], ["-h"], ["--help"]):
+        print(_overview())
+        return 0
+    if arguments == ["--version"]:
+        print(__version__)
+        return 0
+    if arguments == ["list"]:
+        return _command("list")()
+
+    from cyclopts import App, CycloptsError
+
+    app = App(name="convatlas", version=__version__, help_format="plaintext")
+    for name in COMMANDS:
+        app.command(_command(name), name=name)
+    try:
+        return app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        raise ValueError(str(error)) from error
+
+
+def _command(name: str) -> Any:
+    return getattr(importlib.import_module(f"convatlas.cli.{name}"), f"{name}_command")
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [
+        "Usage: convatlas COMMAND ...",
+        "",
+        "The atlas of convolutional networks.",
+        "",
+        *(f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()),
+        "",
+        "`convatlas COMMAND --help` tells more; --debug, anywhere, shows where an error comes from.",
+    ]
+    return "\n".join(lines)

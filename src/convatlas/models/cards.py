@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from convatlas.files import with_tuples
+from convatlas.models.index import natural
 
 PAPERS = Path(__file__).parent.parent / "papers"
 
@@ -129,11 +129,6 @@ def all_cards() -> dict[str, Card]:
                 raise ValueError(f"{path.name}: `{card.name}` has a card in another file already")
             cards[card.name] = card
     return dict(sorted(cards.items(), key=lambda item: (item[1].paper.year, natural(item[0]))))
-
-
-def natural(name: str) -> list[str]:
-    """A key that sorts names as a person would: plain18 before plain110."""
-    return [f"{int(part):09d}" if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 @functools.cache

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from convatlas.errors import UnknownNameError, nearest
 from convatlas.files import with_tuples
-from convatlas.models.cards import natural
 
 INDEX = Path(__file__).parent / "index.json"
 
@@ -103,6 +102,11 @@ def find_entries(
     if sort == "name":
         return sorted(found, key=lambda entry: natural(entry.name))
     return sorted(found, key=lambda entry: getattr(entry, sort))
+
+
+def natural(name: str) -> list[str]:
+    """A key that sorts names as a person would: plain18 before plain110."""
+    return [f"{int(part):09d}" if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def parse_years(text: str) -> tuple[int, int]:

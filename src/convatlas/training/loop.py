@@ -26,6 +26,7 @@ from convatlas.training.progress import Watcher, silent_watcher
 from convatlas.training.recipes import Recipe, find_recipe
 from convatlas.training.report import write_report
 from convatlas.training.run import METRICS, WEIGHTS, Run, machine, make_run_folder, versions, write_record
+from convatlas.training.sgd import sgd_step
 from convatlas.weights.files import write_safetensors
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -116,16 +117,12 @@ def fit(
     Raises:
         TrainingError: the loss is infinite or not a number.
     """
+    net.to(memory_format=torch.channels_last)
     images = transform.normalise(source.train.images)
     paper = float(transform.normalise(torch.zeros(1, 1, 1, dtype=torch.uint8)).min())  # no ink
     loss_of = LOSSES[recipe.loss]
-    optimizer = torch.optim.SGD(
-        net.parameters(),
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        nesterov=True,
-        weight_decay=recipe.weight_decay,
-    )
+    params = list(net.parameters())
+    velocities = [torch.zeros_like(p) for p in params]
     size, batch = len(source.train), recipe.batch_size
     num_steps = recipe.epochs * math.ceil(size / batch)
     history: list[dict[str, float]] = []
@@ -141,12 +138,10 @@ def fit(
                 if recipe.affine is not None:
                     draw = dataclasses.asdict(recipe.affine)
                     x = random_affine(x, seed=seed, epoch=epoch, samples=samples, fill=paper, **draw)
-                for group in optimizer.param_groups:
-                    group["lr"] = recipe.lr_at(step, num_steps)
                 loss = loss_of(net(x), source.train.labels[torch.from_numpy(samples)])
-                optimizer.zero_grad()
                 loss.backward()
-                optimizer.step()
+                lr, decay = recipe.lr_at(step, num_steps), recipe.weight_decay
+                sgd_step(params, velocities, lr=lr, momentum=recipe.momentum, weight_decay=decay)
                 step += 1
                 value = loss.item()
                 if not math.isfinite(value):
