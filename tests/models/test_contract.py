@@ -83,8 +83,10 @@ def test_class_count_and_channels_are_free(name: str) -> None:
         features = net.forward_features(images(net, usual_size(name)))
         assert features.shape[:2] == (2, net.num_features)
         assert net.forward_head(features, pre_logits=True).shape == (2, net.head_hidden_size)
-        net.reset_classifier(5)
-        assert net(images(net, usual_size(name))).shape == (2, 5)
+        net.to(torch.float64).reset_classifier(5)
+        answer = net.forward_aux(images(net, usual_size(name)).double())
+        assert answer.main.dtype == torch.float64
+        assert [logits.shape for logits in (answer.main, *answer.aux)] == [(2, 5)] * (1 + len(answer.aux))
         net.reset_classifier(0)
         assert isinstance(net.get_classifier(), nn.Identity)
 

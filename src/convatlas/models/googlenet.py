@@ -251,14 +251,6 @@ class GoogLeNet(Network[GoogLeNetConfig]):
         main = self.forward_head(self.features(x, aux_tap=keep))
         return AuxLogits(main, tuple(head(m) for head, m in zip(self.aux_heads, maps, strict=False)))
 
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replaces the last layer, and that of each side classifier, by freshly initialised ones."""
-        super().reset_classifier(num_classes, global_pool)
-        for head in self.aux_heads:
-            if isinstance(head, AuxHead):
-                head.reset(num_classes)
-                self.init_weights(head.fc)
-
     def init_weights(self, root: nn.Module) -> None:
         """As the Caffe replica, with biases of 0.2 before activations; or as torchvision, N(0, 0.01^2)."""
         if self.config.torchvision:

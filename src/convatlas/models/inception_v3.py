@@ -208,14 +208,6 @@ class InceptionV3(Network[InceptionV3Config]):
         maps = self.forward_stages(x)
         return AuxLogits(self.forward_head(maps[-1]), tuple(head(maps[3]) for head in self.aux_heads))
 
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replaces the last layer, and that of the side classifier, by freshly initialised ones."""
-        super().reset_classifier(num_classes, global_pool)
-        for head in self.aux_heads:
-            if isinstance(head, AuxHead):
-                head.reset(num_classes)
-                self.init_weights(head.fc)
-
     def init_weights(self, root: nn.Module) -> None:
         """As TF-slim, where the paper is silent: He's variance, Xavier's rule for the classifier.
 

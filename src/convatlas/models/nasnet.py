@@ -269,14 +269,6 @@ class NASNet(Network[NASNetConfig]):
         maps = self.forward_stages(x)
         return AuxLogits(self.forward_head(maps[-1]), tuple(head(maps[-2]) for head in self.aux_heads))
 
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replaces the last layer, and that of the side classifier, by freshly initialised ones."""
-        super().reset_classifier(num_classes, global_pool)
-        for head in self.aux_heads:
-            if isinstance(head, AuxHead):
-                head.reset(num_classes)
-                self.init_weights(head.fc)
-
     def init_weights(self, root: nn.Module) -> None:
         """As the authors' code, where the paper is silent: a variance of 2 / fan_out.
 

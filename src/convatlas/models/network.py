@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -131,6 +131,7 @@ class Network(nn.Module, Generic[ConfigT]):
         min_input_size: smallest height and width in px that the network accepts.
         transform: brings a picture to the tensor that the network was trained on, where that is known.
         class_names: a name for each score, where that is known.
+        aux_heads: auxiliary classifiers with `reset(num_classes)` and `fc`, in networks that have some.
         head: classifier with `reset(num_classes, global_pool)` and, as its last layer, `fc`.
     """
 
@@ -205,7 +206,7 @@ class Network(nn.Module, Generic[ConfigT]):
         return self.head.get_submodule("fc")
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replaces the last layer by a freshly initialised one.
+        """Replaces the last layer, of auxiliary classifiers too, by a freshly initialised one.
 
         Args:
             num_classes: K; 0 for no classifier.
@@ -217,9 +218,13 @@ class Network(nn.Module, Generic[ConfigT]):
         check_count("num_classes", num_classes, least=0)
         like = next(self.parameters())
         self.head.reset(num_classes, global_pool)  # pyright: ignore[reportCallIssue]
-        last = self.get_classifier().to(device=like.device, dtype=like.dtype).train(self.training)
+        aux_heads: Iterable[nn.Module] = getattr(self, "aux_heads", ())
+        for head in aux_heads:
+            head.reset(num_classes)  # pyright: ignore[reportCallIssue]
         self.num_classes = num_classes
-        self.init_weights(last)
+        for head in (self.head, *aux_heads):
+            last = head.get_submodule("fc").to(device=like.device, dtype=like.dtype)
+            self.init_weights(last.train(self.training))
 
 
 def check_input(x: Tensor, name: str, in_chans: int, min_size: int) -> None:
