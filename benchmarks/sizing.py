@@ -1,11 +1,9 @@
 """Times `convatlas.sizing.size` against the tools that people size networks with.
 
-Each round times every tool (best of three calls) on a network that is already built, in turn, so that a
-slow moment of the machine
-falls on all alike; medians are compared. Every tool gets what is fastest for it: the network on the meta
-device
-where it accepts that. With `--build` the network is built within the timed region, on meta too but for
-fvcore.
+Each round times every tool in turn (best of three calls) on a network that is already built, so that a slow
+moment of the machine falls on all alike; medians over the rounds are compared. Every tool gets what is
+fastest for it: the network on the meta device where it accepts that. With `--build` the network is built
+within the timed region, on meta too but for fvcore.
 
     python benchmarks/sizing.py [--rounds 5] [--nets resnet50 ...] [--build] [--memory]
 """
