@@ -45,3 +45,13 @@ def peer_outputs(peer: nn.Module, x: torch.Tensor, modules: list[str]) -> list[t
 def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     """Largest difference, relative to the largest number."""
     return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+
+
+@torch.no_grad()
+def assert_same_outputs(net: nn.Module, peer: nn.Module, x: torch.Tensor, modules: list[str]) -> None:
+    """The network's stages are what the peer's named modules answer, and the scores are the peer's."""
+    expected = peer_outputs(peer, x, modules)
+    outputs = [*net.forward_stages(x), net(x)]
+    for ours, theirs in zip(outputs, expected, strict=True):
+        assert theirs.std() > 1e-3
+        assert relative(ours, theirs) <= 1e-4

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from convatlas import create_model
 from convatlas.blocks.cell import Cell, Edge, Genotype
 from convatlas.weights import load_foreign
+from peers import randomise, relative
 
 SIZES = {"nasnet_a_mobile": 224, "nasnet_a_large": 331, "nasnet_a_cifar": 32}
 # Mobile and Large: TF-slim, Keras, pytorchcv. CIFAR: `cifar_params` below.
@@ -219,22 +220,6 @@ def test_initialisation_follows_the_fan_out() -> None:
     conv = net.get_submodule("stages.3.0.nodes.0.1.conv1")
     assert conv.depthwise.weight.std().item() == pytest.approx(math.sqrt(2 / 49), rel=0.05)
     assert conv.pointwise.weight.std().item() == pytest.approx(math.sqrt(2 / 176), rel=0.05)
-
-
-def randomise(net: nn.Module) -> nn.Module:
-    for layer in net.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            nn.init.uniform_(layer.weight, 0.5, 1.5)
-            nn.init.uniform_(layer.bias, -0.2, 0.4)
-            layer.running_mean.uniform_(-0.2, 0.2)
-            layer.running_var.uniform_(0.5, 1.5)
-        elif isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(layer.weight)
-    return net.eval()
-
-
-def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
 
 
 @torch.no_grad()

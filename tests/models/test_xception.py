@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from convatlas import create_model
 from convatlas.weights import load_foreign
+from peers import randomise, relative
 
 
 def meta_model(**options: object) -> nn.Module:
@@ -90,22 +91,6 @@ def test_initialisation_is_xaviers() -> None:
     weight = net.get_submodule("stages.2.1.convs.0.pointwise").weight
     assert weight.abs().max() <= math.sqrt(6 / (728 + 728))
     assert weight.std().item() == pytest.approx(math.sqrt(2 / (728 + 728)), rel=0.01)
-
-
-def randomise(net: nn.Module) -> nn.Module:
-    for layer in net.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            nn.init.uniform_(layer.weight, 0.5, 1.5)
-            nn.init.uniform_(layer.bias, -0.2, 0.4)
-            layer.running_mean.uniform_(-0.2, 0.2)
-            layer.running_var.uniform_(0.5, 1.5)
-        elif isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(layer.weight)
-    return net.eval()
-
-
-def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
 
 
 @torch.no_grad()

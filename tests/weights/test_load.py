@@ -89,11 +89,13 @@ def test_keys_are_mapped_and_equivalent_shapes_reshaped() -> None:
 
 
 def test_batch_counter_is_optional_on_both_sides() -> None:
-    given = theirs()
+    net, given = Small(), theirs()
     del given["bn.num_batches_tracked"]
-    load_foreign(Small(), given, source="there")
-    given = theirs() | {"c0.num_batches_tracked": torch.tensor(1)}
-    load_foreign(Small(), given, source="there")
+    load_foreign(net, given, source="there")
+    assert torch.equal(net.norm.running_var, given["bn.running_var"])
+    net, given = Small(), theirs() | {"c0.num_batches_tracked": torch.tensor(1)}
+    load_foreign(net, given, source="there")
+    assert torch.equal(net.norm.running_var, given["bn.running_var"])
 
 
 def test_one_error_lists_all_and_changes_nothing() -> None:

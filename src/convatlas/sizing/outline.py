@@ -25,26 +25,7 @@ def outline(sheet: Sheet) -> tuple[Stage, ...]:
     A stage is a child of the network. In place of a list of modules, or of a sequence that has nearly all of
     the multiply-adds, its children stand.
     """
-    stage_of = _stages_of(sheet)
-    groups: dict[str, list[Row]] = {}
-    for row in sheet.rows:
-        groups.setdefault(stage_of(row.path), []).append(row)
-    params: dict[str, int] = {}
-    for name, p in sheet.request.net.named_parameters():
-        path = stage_of(name.rpartition(".")[0])
-        params[path] = params.get(path, 0) + p.numel()
-    return tuple(
-        Stage(
-            path,
-            tuple(row.index for row in rows),
-            rows[-1].output_shape,
-            params.get(path, 0),
-            sum(row.macs for row in rows),
-            sum(row.flops + row.bias_flops for row in rows),
-            sum(row.bytes_written for row in rows if not row.inplace),
-        )
-        for path, rows in groups.items()
-    )
+    return sheet.group(_stages_of(sheet))
 
 
 def _stages_of(sheet: Sheet) -> Callable[[str], str]:

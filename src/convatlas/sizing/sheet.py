@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -133,10 +133,21 @@ class Sheet:
         """Subtotals per module down to `depth` names, in order of first use."""
         if depth < 1:
             raise ValueError(f"`depth`={depth}; expected at least 1")
+        return self.group(lambda path: ".".join(path.split(".")[:depth]))
+
+    def group(self, stage_of: Callable[[str], str]) -> tuple[Stage, ...]:
+        """Subtotals per stage, in order of first use.
+
+        Args:
+            stage_of: the stage that a module path belongs to.
+        """
         groups: dict[str, list[Row]] = {}
         for row in self.rows:
-            groups.setdefault(".".join(row.path.split(".")[:depth]), []).append(row)
-        params = self._params_below(depth)
+            groups.setdefault(stage_of(row.path), []).append(row)
+        params: dict[str, int] = {}
+        for name, p in self.request.net.named_parameters():
+            path = stage_of(name.rpartition(".")[0])
+            params[path] = params.get(path, 0) + p.numel()
         return tuple(
             Stage(
                 path,
@@ -149,13 +160,6 @@ class Sheet:
             )
             for path, rows in groups.items()
         )
-
-    def _params_below(self, depth: int) -> dict[str, int]:
-        counts: dict[str, int] = {}
-        for name, p in self.request.net.named_parameters():
-            path = ".".join(name.split(".")[:-1][:depth])
-            counts[path] = counts.get(path, 0) + p.numel()
-        return counts
 
     def input_dtypes(self, row: Row) -> list[torch.dtype]:
         """The dtype of each input of a row."""
