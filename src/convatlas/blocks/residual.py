@@ -237,8 +237,8 @@ class Bottleneck(nn.Module):
         return self.act(self.drop_path(y) + self.shortcut(x))
 
 
-def check_stride_on(stride_on: str) -> None:
-    """Refuses an unknown place for a bottleneck's stride.
+def check_stride_on(stride_on: str, *, bottleneck: bool = True) -> None:
+    """Refuses an unknown place for a block's stride, and a 1x1 convolution that blocks of two 3x3 have not.
 
     Raises:
         ValueError: as said.
@@ -247,6 +247,8 @@ def check_stride_on(stride_on: str) -> None:
         raise ValueError(
             f'`stride_on`={stride_on!r}; allowed are "1x1" (v1, the paper) and "3x3" (v1.5, most libraries)'
         )
+    if stride_on == "1x1" and not bottleneck:
+        raise ValueError('`stride_on`="1x1" needs `bottleneck`=True: a block of two 3x3 has no 1x1')
 
 
 def zero_last_norms(root: nn.Module) -> None:

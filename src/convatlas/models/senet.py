@@ -90,9 +90,7 @@ class SEResNetConfig(SENetConfig):
             ValueError: it is unknown, or on a 1x1 convolution that blocks of two 3x3 have not.
         """
         super().__post_init__()
-        check_stride_on(self.stride_on)
-        if self.stride_on == "1x1" and not self.bottleneck:
-            raise ValueError('`stride_on`="1x1" needs `bottleneck`=True: a block of two 3x3 has no 1x1')
+        check_stride_on(self.stride_on, bottleneck=self.bottleneck)
 
     @property
     def expansion(self) -> int:

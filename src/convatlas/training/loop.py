@@ -120,6 +120,7 @@ def fit(
     net.to(memory_format=torch.channels_last)
     images = transform.normalise(source.train.images)
     paper = float(transform.normalise(torch.zeros(1, 1, 1, dtype=torch.uint8)).min())  # no ink
+    affine = None if recipe.affine is None else dataclasses.asdict(recipe.affine)
     loss_of = LOSSES[recipe.loss]
     params = list(net.parameters())
     velocities = [torch.zeros_like(p) for p in params]
@@ -135,9 +136,8 @@ def fit(
             for start in range(0, size, batch):
                 samples = order[start : start + batch]
                 x = images[torch.from_numpy(samples)]
-                if recipe.affine is not None:
-                    draw = dataclasses.asdict(recipe.affine)
-                    x = random_affine(x, seed=seed, epoch=epoch, samples=samples, fill=paper, **draw)
+                if affine is not None:
+                    x = random_affine(x, seed=seed, epoch=epoch, samples=samples, fill=paper, **affine)
                 loss = loss_of(net(x), source.train.labels[torch.from_numpy(samples)])
                 loss.backward()
                 lr, decay = recipe.lr_at(step, num_steps), recipe.weight_decay
