@@ -53,9 +53,15 @@ def tools() -> dict[str, Callable[[Any, tuple[int, ...]], Any]]:
     def meta(shape: tuple[int, ...]) -> torch.Tensor:
         return torch.empty(shape, device="meta")
 
-    def ours(net: Any, shape: tuple[int, ...]) -> int:
-        sheet = size(net, shape[1:])
-        return sum(row.macs for row in sheet.rows) + sheet.params
+    def ours(net: Any, shape: tuple[int, ...]) -> list[tuple[Any, ...]]:
+        # What is worked out only when asked for, bytes and receptive fields, is asked for of every row.
+        return [
+            (
+                row.path, row.op, row.input_shapes, row.output_shapes, row.params, row.macs, row.flops,
+                row.bytes_read, row.bytes_written, row.receptive_field,
+            )
+            for row in size(net, shape[1:]).rows
+        ]  # fmt: skip
 
     def flop_counter(net: Any, shape: tuple[int, ...]) -> int:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:

@@ -1,13 +1,13 @@
 """Sizes every classification model of torchvision and every model of timm and checks the numbers.
 
 Parameters must equal the sum over `parameters()`; MACs must equal half of what PyTorch's FlopCounterMode
-counts
-on the meta device. Models are built on meta, so the sweep needs little memory,
-but it takes a while: results are
-appended to a file, and a further run goes on where the last one stopped.
+counts on the meta device. Models are built on meta, so the sweep needs little memory, but it takes a while:
+results are appended to a file, and a further run goes on where the last one stopped. PyTorch's counts, which
+take most of the time, can be taken from the file of an earlier sweep with the same versions.
 
     python benchmarks/sizing_coverage.py --out coverage.jsonl --seconds 170
     python benchmarks/sizing_coverage.py --out coverage.jsonl --report
+    python benchmarks/sizing_coverage.py --out again.jsonl --known coverage.jsonl
 """
 
 import argparse
@@ -53,17 +53,15 @@ def build(name: str) -> tuple[nn.Module, tuple[int, ...]]:
     return net.eval(), shape
 
 
-def check(name: str) -> dict[str, Any]:
+def check(name: str, known: dict[str, list[int]]) -> dict[str, Any]:
     """One result: status is ok, differs, fails (ours) or reference (PyTorch itself fails on meta)."""
     result: dict[str, Any] = {"name": name}
     try:
         net, shape = build(name)
-        with FlopCounterMode(display=False) as counter:
-            net(torch.empty(1, *shape, device="meta"))
+        macs = known[name][1] if name in known else pytorchs_macs(net, shape)
     except Exception as error:
         return result | {"status": "reference", "error": f"{type(error).__name__}: {error}"[:300]}
     params = sum(p.numel() for p in net.parameters())
-    macs = counter.get_total_flops() // 2
     try:
         sheet = size(net, shape)
     except Exception as error:
@@ -76,6 +74,13 @@ def check(name: str) -> dict[str, Any]:
         "expected": [params, macs],
         "not_counted": sorted({row.op for row in sheet.not_counted}),
     }
+
+
+def pytorchs_macs(net: nn.Module, shape: tuple[int, ...]) -> int:
+    """Half of what FlopCounterMode counts."""
+    with FlopCounterMode(display=False) as counter:
+        net(torch.empty(1, *shape, device="meta"))
+    return counter.get_total_flops() // 2
 
 
 def results(path: Path) -> Iterator[dict[str, Any]]:
@@ -115,6 +120,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=170, help="stop after this long; run again to go on")
     parser.add_argument("--step", type=int, default=1, help="take every n-th model only")
     parser.add_argument("--retry", action="store_true", help="first forget what was not ok")
+    parser.add_argument("--known", type=Path, help="take PyTorch's counts from this earlier file")
     parser.add_argument("--report", action="store_true")
     args = parser.parse_args()
     if args.report:
@@ -122,6 +128,7 @@ def main() -> None:
     kept = [r for r in results(args.out) if r["status"] == "ok" or not args.retry]
     args.out.write_text("".join(json.dumps(r) + "\n" for r in kept))
     done = {r["name"] for r in kept}
+    known = {r["name"]: r["expected"] for r in results(args.known)} if args.known else {}
     end = time.monotonic() + args.seconds
     for name in model_names()[:: args.step]:
         if name in done:
@@ -129,7 +136,7 @@ def main() -> None:
         if time.monotonic() > end:
             break
         with args.out.open("a") as out:
-            out.write(json.dumps(check(name)) + "\n")
+            out.write(json.dumps(check(name, known)) + "\n")
     report(args.out)
 
 

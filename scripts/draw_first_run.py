@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 import convatlas
 from convatlas.data.pictures import read_picture
-from convatlas.inference.predict import Answer, predict
+from convatlas.inference.answers import Answer
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,7 +40,7 @@ def main() -> None:
         run = convatlas.train("lenet5", data="digits", out=folder)
         lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
         paths = hand_drawn(folder)
-        answers = list(predict(run.load(), paths))
+        answers = run.load().predict(paths)
         for axes, path, answer in zip(pictures, paths, answers, strict=True):
             assert isinstance(answer, Answer)
             axes.imshow(np.asarray(read_picture(path)), cmap="gray", vmin=0, vmax=255)

@@ -12,24 +12,32 @@ from convatlas._version import __version__
 if TYPE_CHECKING:
     from convatlas import sizing as sizing
     from convatlas import weights as weights
+    from convatlas.inference.evaluate import evaluate as evaluate
     from convatlas.inference.load import load as load
+    from convatlas.inference.optimize import optimize as optimize
+    from convatlas.inference.predictor import Predictor as Predictor
     from convatlas.models.cards import Card as Card
     from convatlas.models.registry import create_model as create_model
     from convatlas.models.registry import find_card as find_card
     from convatlas.models.registry import is_model as is_model
     from convatlas.models.registry import list_models as list_models
     from convatlas.sizing.run import size as size
+    from convatlas.training.loop import resume as resume
     from convatlas.training.loop import train as train
     from convatlas.training.run import Run as Run
 
 _HOMES = {
     "Card": "models.cards",
+    "Predictor": "inference.predictor",
     "Run": "training.run",
     "create_model": "models.registry",
+    "evaluate": "inference.evaluate",
     "find_card": "models.registry",
     "is_model": "models.registry",
     "list_models": "models.registry",
     "load": "inference.load",
+    "optimize": "inference.optimize",
+    "resume": "training.loop",
     "size": "sizing.run",
     "train": "training.loop",
 }
@@ -38,13 +46,17 @@ _ROOMS = ("sizing", "weights")
 
 __all__ = [
     "Card",
+    "Predictor",
     "Run",
     "__version__",
     "create_model",
+    "evaluate",
     "find_card",
     "is_model",
     "list_models",
     "load",
+    "optimize",
+    "resume",
     "size",
     "sizing",
     "train",

@@ -27,42 +27,6 @@ def digit(path: Path) -> Path:
     return path
 
 
-def test_train_prints_the_result_and_what_to_do_next(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    out = str(tmp_path / "runs")
-    code, shown, _ = run(
-        capsys,
-        monkeypatch,
-        "train",
-        "lenet5",
-        "--seed",
-        "3",
-        "--out",
-        out,
-        "--set",
-        "epochs=2",
-        "--set",
-        "lr=0.02",
-    )
-    folder = tmp_path / "runs" / "lenet5-digits-1"
-    record = json.loads((folder / "run.json").read_text())
-    assert code == 0
-    assert (record["seed"], record["config"]["recipe"]["epochs"], record["config"]["recipe"]["lr"]) == (
-        3,
-        2,
-        0.02,
-    )
-    lines = shown.splitlines()
-    assert lines[0].startswith("epoch 1/2  loss ")
-    assert lines[1].startswith("epoch 2/2  loss ")
-    assert all(word in lines[0] for word in ("accuracy", "images/s", "s left"))
-    assert f"test accuracy {record['result']['test_accuracy']:.2%} on 359 images" in shown
-    assert f"convatlas predict {folder} PICTURE" in shown
-    report = (folder / "report.md").read_text()
-    assert "convatlas train lenet5 --data digits --seed 3 --set epochs=2 --set lr=0.02\n" in report
-
-
 def test_predict_for_people_and_for_machines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lenet_run: Path
 ) -> None:
@@ -184,44 +148,6 @@ def test_debug_shows_where_an_error_comes_from(tmp_path: Path) -> None:
     assert "Traceback" not in plain.stderr
     assert "Traceback" in debug.stderr
     assert "unknown network 'lenet6'" in debug.stderr
-
-
-def test_a_terminal_gets_a_bar(tmp_path: Path) -> None:
-    import pty
-    import select
-
-    parent, child = pty.openpty()
-    command = [
-        sys.executable,
-        "-m",
-        "convatlas",
-        "train",
-        "lenet5",
-        "--set",
-        "epochs=2",
-        "--out",
-        str(tmp_path),
-    ]
-    process = subprocess.Popen(command, stdout=child, stderr=child, close_fds=True, env=None)
-    import os
-
-    os.close(child)
-    shown = b""
-    while True:
-        ready, _, _ = select.select([parent], [], [], 60)
-        try:
-            data = os.read(parent, 65536) if ready else b""
-        except OSError:
-            break
-        if not data:
-            break
-        shown += data
-    os.close(parent)
-    assert process.wait(timeout=60) == 0
-    text = shown.decode()
-    assert "epoch 2/2" in text
-    assert "━" in text
-    assert "images/s" in text
 
 
 @pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]], ids=["nothing", "short", "long"])

@@ -3,7 +3,6 @@ import pytest
 import torch
 from PIL import Image
 
-from convatlas.data.augment import random_affine
 from convatlas.data.digits import digit_from_picture, enlarge, read_digits
 from convatlas.data.sources import load_source
 
@@ -87,41 +86,3 @@ def test_a_training_digit_comes_back_much_as_it_was() -> None:
 def test_a_blank_picture_is_refused() -> None:
     with pytest.raises(ValueError, match="all of one colour"):
         digit_from_picture(Image.new("L", (50, 50), 255))
-
-
-def test_affine_without_room_to_move_is_the_identity() -> None:
-    images = torch.rand(4, 1, 32, 32)
-    same = random_affine(
-        images, seed=0, epoch=0, samples=np.arange(4), degrees=0.0, scale=0.0, shear=0.0, shift=0.0, fill=0.0
-    )
-    torch.testing.assert_close(same, images, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("knob", ["degrees", "scale", "shear", "shift"])
-def test_each_affine_knob_moves_each_sample_by_its_own_draw(knob: str) -> None:
-    amounts = {"degrees": 0.0, "scale": 0.0, "shear": 0.0, "shift": 0.0} | {
-        knob: 20.0 if knob == "degrees" else 0.5
-    }
-    image = torch.zeros(1, 1, 32, 32)
-    image[:, :, 4:20, 6:9] = 1.0
-    batch = image.repeat(8, 1, 1, 1)
-    out = random_affine(batch, seed=1, epoch=2, samples=np.arange(8), fill=0.0, **amounts)
-    assert len(out.flatten(1).unique(dim=0)) == 8
-    alone = random_affine(image, seed=1, epoch=2, samples=np.array([5]), fill=0.0, **amounts)
-    assert torch.equal(alone[0], out[5])
-
-
-def test_affine_fills_with_the_given_value() -> None:
-    images = torch.full((2, 1, 32, 32), -0.1)
-    out = random_affine(
-        images,
-        seed=0,
-        epoch=0,
-        samples=np.arange(2),
-        degrees=45.0,
-        scale=0.5,
-        shear=0.0,
-        shift=9.0,
-        fill=-0.1,
-    )
-    torch.testing.assert_close(out, images, rtol=0, atol=1e-6)

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 import convatlas
 from convatlas.data.sources import load_source
-from convatlas.inference.predict import Answer, Refusal, predict
+from convatlas.inference.answers import Answer, Refusal
 
 # Strokes on a 100x100 field, drawn by hand for this test: polylines, one list for each stroke.
 # fmt: off
@@ -52,7 +51,7 @@ def test_reads_digits_drawn_by_hand(
     paths = [tmp_path / f"{digit}.png" for digit in STROKES]
     for digit, path in enumerate(paths):
         draw(digit, ink, paper, width).save(path)
-    answers = list(predict(convatlas.load(lenet_run), paths))
+    answers = convatlas.load(lenet_run).predict(paths)
     read = [answer.top[0][0] if isinstance(answer, Answer) else "-" for answer in answers]
     right = sum(said == str(digit) for digit, said in enumerate(read))
     assert right >= 9, read
@@ -62,7 +61,7 @@ def test_probabilities_are_those_of_the_network(lenet_run: Path, tmp_path: Path)
     net = convatlas.load(lenet_run)
     path = tmp_path / "a.png"
     draw(3).save(path)
-    (answer,) = predict(net, [path], top=10)
+    (answer,) = net.predict(path, top=10)
     assert isinstance(answer, Answer)
     shares = [share for _, share in answer.top]
     assert sum(shares) == pytest.approx(1.0, abs=1e-5)
@@ -80,8 +79,8 @@ def test_a_bad_file_does_not_keep_the_others_waiting(lenet_run: Path, tmp_path: 
     draw(7).save(good)
     bad.write_text("nothing")
     Image.new("L", (40, 40), 200).save(blank)
-    first, second, third, fourth = predict(
-        convatlas.load(lenet_run), [bad, good, blank, tmp_path / "gone.png"]
+    first, second, third, fourth = convatlas.load(lenet_run).predict(
+        [bad, good, blank, tmp_path / "gone.png"]
     )
     assert isinstance(second, Answer)
     assert isinstance(first, Refusal)
@@ -105,63 +104,11 @@ def test_loaded_networks_are_ready(lenet_run: Path) -> None:
 @pytest.mark.parametrize("top", [0, 11])
 def test_top_out_of_range(lenet_run: Path, top: int) -> None:
     with pytest.raises(ValueError, match=rf"`top`={top}; expected 1 to 10, the number of classes"):
-        predict(convatlas.load(lenet_run), [], top=top)
-
-
-def copy_of(run: Path, to: Path) -> Path:
-    to.mkdir()
-    for path in run.iterdir():
-        (to / path.name).write_bytes(path.read_bytes())
-    return to
-
-
-def test_what_is_no_run_folder(lenet_run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"lenet5-digits-9: no such run folder; runs there: lenet5-digits-1"):
-        convatlas.load(lenet_run.parent / "lenet5-digits-9")
-    with pytest.raises(ValueError, match=r"is not the folder of a finished run \(it holds no run\.json\)"):
-        convatlas.load(tmp_path)
-    damaged = copy_of(lenet_run, tmp_path / "damaged")
-    (damaged / "run.json").write_text("{")
-    with pytest.raises(ValueError, match=r"run\.json: is damaged"):
-        convatlas.load(damaged)
-
-
-def test_weights_that_do_not_fit(lenet_run: Path, tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    cut = copy_of(lenet_run, tmp_path / "cut")
-    whole = (cut / "weights.safetensors").read_bytes()
-    (cut / "weights.safetensors").write_bytes(whole[:-100])
-    with pytest.raises(ValueError, match=r"weights\.safetensors: truncated or damaged"):
-        convatlas.load(cut)
-
-    other = copy_of(lenet_run, tmp_path / "other")
-    tensors = load_file(other / "weights.safetensors")
-    tensors["head.fc.weight"] = tensors["head.fc.weight"][:7]
-    metadata = {"network": "lenet5", "num_classes": "10", "transform": "{}", "class_names": "[]"}
-    save_file(
-        {name: tensor.clone() for name, tensor in tensors.items()}, other / "weights.safetensors", metadata
-    )
-    with pytest.raises(ValueError, match=r"head\.fc\.weight: given \(7, 84\), the network has \(10, 84\)"):
-        convatlas.load(other)
-
-    bare = copy_of(lenet_run, tmp_path / "bare")
-    save_file({"x": torch.zeros(1)}, bare / "weights.safetensors")
-    with pytest.raises(ValueError, match="its header does not say 'network'"):
-        convatlas.load(bare)
-
-
-def test_answers_as_records() -> None:
-    answer = Answer(Path("a.png"), (("7", 0.75), ("1", 0.25)))
-    assert json.loads(json.dumps(answer.record())) == {
-        "picture": "a.png",
-        "top": [{"class": "7", "probability": 0.75}, {"class": "1", "probability": 0.25}],
-    }
-    assert Refusal(Path("b.png"), "b.png: no").record() == {"picture": "b.png", "error": "b.png: no"}
+        convatlas.load(lenet_run).predict([], top=top)
 
 
 def test_noise_is_answered_too(lenet_run: Path, tmp_path: Path) -> None:
     path = tmp_path / "noise.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 300), dtype=np.uint8)).save(path)
-    (answer,) = predict(convatlas.load(lenet_run), [path])
+    (answer,) = convatlas.load(lenet_run).predict(path)
     assert isinstance(answer, Answer)

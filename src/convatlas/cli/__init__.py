@@ -17,8 +17,16 @@ COMMANDS = {
     "list": "List the networks with their sizes.",
     "show": "Show a network's card: its paper, and what was published against what is computed.",
     "size": "Size a network before it runs: shapes, parameters, multiply-adds, memory.",
+    "recipe": "List the training recipes, or show one as a TOML file.",
+    "data": "Say what a data set is like, or pack one into shards.",
     "train": "Train a network and leave a run folder behind.",
+    "resume": "Go on with a training that was stopped or killed.",
+    "runs": "Show the runs in a folder, or what differs between two of them.",
     "predict": "Say what is on pictures.",
+    "eval": "Measure a network, or several together, on labelled pictures.",
+    "features": "Write what a network sees in pictures, as vectors or maps.",
+    "explain": "Draw which places of a picture speak for a class.",
+    "export": "Write a network into a file that runs elsewhere: ONNX, torch.export, OpenVINO.",
     "bench": "Measure this machine, for estimates of time.",
 }
 

@@ -5,42 +5,148 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+if TYPE_CHECKING:
+    from convatlas.inference.predictor import Predictor
+
 
 def predict_command(
-    run: Path,
+    network: str,
     /,
-    *pictures: Path,
+    *pictures: Annotated[str, Parameter(allow_leading_hyphen=True)],
     top: int = 3,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    out: Path | None = None,
+    fps: str = "1",
+    engine: Literal["eager", "auto"] = "eager",
+    precision: Literal["fp32", "bf16", "int8"] = "fp32",
+    calibrate: Path | None = None,
+    batch_size: int = 32,
+    workers: int | None = None,
+    exact: Annotated[bool, Parameter(negative="")] = False,
+    device: str | None = None,
+    classes: Path | None = None,
+    cluster: Literal["ray"] | None = None,
 ) -> int:
     """Say what is on pictures.
 
-    A dark digit on white paper and a white digit on black both work: the paper is what the rim of the
-    picture shows, and what differs from it is ink.
+    A file that cannot be used is named with its reason, the others are answered, and the exit code is 2. A
+    job with --out that was killed goes on when the same command is given again. For a network of digits, dark
+    ink on white paper and white ink on black both work.
 
     Args:
-        run: Run folder that training left behind.
-        pictures: Picture files.
+        network: Run folder that training left behind, network with published weights, such as
+            efficientnet_lite0, or file of weights.
+        pictures: Picture files, folders, patterns, films, or - for standard input (a picture, a film, or
+            names of files).
         top: How many classes to show for each picture.
         as_json: Print one JSON object a line, for machines.
+        out: Write the answers into this file, which ends in .jsonl, .csv or .parquet.
+        fps: Frames a second that are taken from a film; or all.
+        engine: eager, or auto for the fastest engine on this machine, which is sought once.
+        precision: The lowest that the engine found by auto may compute in.
+        calibrate: Folder of pictures for int8, like those to come.
+        batch_size: Pictures that go through the network together.
+        workers: Threads that read pictures; one for each core if not given.
+        exact: Decode large JPEGs at their full size, which takes longer.
+        device: cpu or cuda; a GPU if there is one, if not given.
+        classes: File with a name for each class, one a line, in the order of the scores.
+        cluster: Spread the files of a job with --out over a cluster: ray, at the address in RAY_ADDRESS.
     """
-    from convatlas.inference.load import load
-    from convatlas.inference.predict import Answer, predict
-
+    for picture in pictures:  # The parser lets them through, for the sake of "-".
+        if len(picture) > 1 and picture.startswith("-") and not Path(picture).exists():
+            raise ValueError(f"Unknown option: {picture}")
     if not pictures:
-        raise ValueError("name at least one picture after the run folder")
+        raise ValueError("name at least one picture after the network")
+    if cluster is not None and out is None:
+        raise ValueError("`--cluster` writes into a file: add --out, such as --out answers.jsonl")
+    from convatlas.inference.answers import Answer, plain
+    from convatlas.inference.load import load
+    from convatlas.inference.progress import watched
+
+    names = None if classes is None else read_classes(classes)
+    rate = None if fps == "all" else read_rate(fps)
+    predictor = load(
+        network,
+        class_names=names,
+        engine=engine,
+        precision=precision,
+        calibration=calibrate,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        exact=exact,
+    )
+    if out is not None:
+        return write(predictor, pictures, out, top, rate, cluster)
     failed = False
-    for answer in predict(load(run), pictures, top=top):
+    said = predictor.stream(pictures, top=top, fps=rate)
+    for answer in said if sys.stdout.isatty() else watched(said):
         failed |= not isinstance(answer, Answer)
         if as_json:
             print(json.dumps(answer.record()))
         elif isinstance(answer, Answer):
-            shown = "  ".join(f"{name} {share:.1%}" for name, share in answer.top)
-            print(f"{answer.picture}: {shown}")
+            shown = "  ".join(f"{plain(name)} {share:.1%}" for name, share in answer.top)
+            at = "" if answer.seconds is None else f" at {answer.seconds:.2f} s"
+            print(f"{plain(answer.picture)}{at}: {shown}")
         else:
-            print(f"convatlas: {answer.reason}", file=sys.stderr)
+            print(f"convatlas: {plain(answer.reason)}", file=sys.stderr)
+    show_engines(predictor)
     return 2 if failed else 0
+
+
+def write(
+    predictor: Predictor,
+    pictures: tuple[str, ...],
+    out: Path,
+    top: int,
+    fps: float | None,
+    cluster: str | None,
+) -> int:
+    """Runs a job, and says what became of it."""
+    from convatlas.inference.job import run_job
+
+    runner = None
+    if cluster is not None:
+        from convatlas.inference.cluster import ray_runner
+
+        runner = ray_runner(predictor, top=top, fps=fps)
+    job = run_job(predictor, pictures, out, top=top, fps=fps, runner=runner)
+    before = f", {job.resumed:,} files were answered before" if job.resumed else ""
+    print(f"{job.out}: {job.answers:,} answers, {job.refusals:,} refused{before}")
+    show_engines(predictor)
+    return 2 if job.refusals else 0
+
+
+def show_engines(predictor: Predictor) -> None:
+    """Says on standard error how the engines were chosen that were not remembered."""
+    for report in predictor.reports:
+        if not report.remembered:
+            print(report, file=sys.stderr)
+
+
+def read_classes(path: Path) -> list[str]:
+    """The lines of a file.
+
+    Raises:
+        ValueError: it is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: is no text; expected a class name on each line") from None
+
+
+def read_rate(text: str) -> float:
+    """A number of frames a second.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"`--fps`={text!r}; expected frames a second, such as 2, or all") from None

@@ -1,51 +1,352 @@
-"""Augmentation of whole batches; each sample has its own draw, which depends on nothing else."""
+"""Augmentation: what may happen to training images, and doing it to a whole batch.
 
+Each sample has its own draws, which are a function of (seed, epoch, sample, operation) and of nothing else.
+So it looks the same whatever the batch size, its place in the batch, the number of workers or machines.
+
+Importing this module needs no torch, so that recipes can be read without it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, get_args
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
-from torch import Tensor
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
 
-from convatlas.data.draws import uniform
+Interpolation = Literal["bilinear", "bicubic", "random"]
+"""How a picture is resized; "random" draws nearest, bilinear, bicubic or area for each picture."""
 
 
-def random_affine(
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResizedCrop:
+    """A random part of the picture, resized to the size that is trained on.
+
+    Attributes:
+        scale: smallest and largest share of the picture's area.
+        ratio: smallest and largest width / height.
+        interpolation: of the resizing.
+
+    Source: Szegedy et al. 2014, "Going Deeper with Convolutions", Section 6.
+    """
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3.0 / 4.0, 4.0 / 3.0)
+    interpolation: Interpolation = "bilinear"
+
+    def __post_init__(self) -> None:
+        """Checks the ranges.
+
+        Raises:
+            ValueError: a value is out of its range.
+        """
+        _check_range("scale", self.scale, most=1.0)
+        _check_range("ratio", self.ratio)
+        _check_choice("interpolation", self.interpolation, get_args(Interpolation))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScaleJitter:
+    """The picture at a random size, then a random crop. With `low` equal to `high`, the crop alone is random.
+
+    Attributes:
+        low: px of the short side at least, for crops of 224 px; for other sizes in proportion.
+        high: px at most, likewise.
+        interpolation: of the resizing.
+
+    Source: Krizhevsky et al. 2012, Section 4.1 (256); Simonyan and Zisserman 2014, Section 3.1 (256 to 512);
+    He et al. 2015, Section 3.4 (256 to 480).
+    """
+
+    low: int = 256
+    high: int = 512
+    interpolation: Interpolation = "bilinear"
+
+    def __post_init__(self) -> None:
+        """Checks the ranges.
+
+        Raises:
+            ValueError: a value is out of its range.
+        """
+        if not _is_whole(self.low, 224) or not _is_whole(self.high, 224) or self.low > self.high:
+            raise ValueError(
+                f"`low`={self.low!r}, `high`={self.high!r}; expected whole numbers of px, 224 <= low <= high"
+            )
+        _check_choice("interpolation", self.interpolation, get_args(Interpolation))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Policy:
+    """Random operations of torchvision on each picture: colour, contrast, shear, rotation, ...
+
+    Attributes:
+        kind: "rand_augment" applies `num_ops` operations of one strength; "trivial_augment" one of a random
+            strength.
+        num_ops: operations for each picture, of "rand_augment".
+        magnitude: their strength on torchvision's scale of 0 to 30, of "rand_augment".
+
+    Source: Cubuk et al. 2019, "RandAugment"; Müller and Hutter 2021, "TrivialAugment".
+    """
+
+    kind: Literal["rand_augment", "trivial_augment"] = "rand_augment"
+    num_ops: int = 2
+    magnitude: int = 9
+
+    def __post_init__(self) -> None:
+        """Checks the ranges.
+
+        Raises:
+            ValueError: a value is out of its range.
+        """
+        _check_choice("kind", self.kind, ("rand_augment", "trivial_augment"))
+        if not _is_whole(self.num_ops, 1):
+            raise ValueError(f"`num_ops`={self.num_ops!r}; expected a whole number of at least 1")
+        if not _is_whole(self.magnitude, 0) or self.magnitude > 30:
+            raise ValueError(f"`magnitude`={self.magnitude!r}; expected a whole number of 0 to 30")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PadCrop:
+    """The image is padded, and a random part of its old size is cut out.
+
+    Attributes:
+        pad: px on each side.
+        mode: "zeros" pads with black, "reflect" with the mirrored image.
+
+    Source: He et al. 2015, Section 4.2 (zeros); Zagoruyko and Komodakis 2016, the authors' code (reflect).
+    """
+
+    pad: int = 4
+    mode: Literal["zeros", "reflect"] = "zeros"
+
+    def __post_init__(self) -> None:
+        """Checks the ranges.
+
+        Raises:
+            ValueError: a value is out of its range.
+        """
+        if not _is_whole(self.pad, 1):
+            raise ValueError(f"`pad`={self.pad!r}; expected a whole number of px of at least 1")
+        _check_choice("mode", self.mode, ("zeros", "reflect"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Affine:
+    """A random rotation, change of size, shear and shift; what comes in from outside is black.
+
+    Attributes:
+        degrees: largest rotation either way.
+        scale: largest change of size, as the logarithm of the factor.
+        shear: largest shear, px of x for each px of y.
+        shift: largest shift along each axis, px.
+    """
+
+    degrees: float = 10.0
+    scale: float = 0.1
+    shear: float = 0.1
+    shift: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Checks the ranges.
+
+        Raises:
+            ValueError: a value is out of its range.
+        """
+        for name in ("degrees", "scale", "shear", "shift"):
+            _check_number(name, getattr(self, name))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ColourJitter:
+    """Random brightness, contrast and saturation: each is multiplied by a factor of 1 - x to 1 + x.
+
+    Attributes:
+        brightness: x of the distance from black.
+        contrast: x of the distance from the image's mean grey.
+        saturation: x of the distance from the pixel's own grey; without effect on grey images.
+
+    Source: Howard 2013, "Some Improvements on Deep CNN Based Image Classification", in the form of
+    fb.resnet.torch.
+    """
+
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+
+    def __post_init__(self) -> None:
+        """Checks the ranges.
+
+        Raises:
+            ValueError: a value is out of its range.
+        """
+        for name in ("brightness", "contrast", "saturation"):
+            _check_number(name, getattr(self, name), most=1.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Erase:
+    """A random rectangle becomes the mean colour.
+
+    Attributes:
+        rate: share of the images that lose one.
+        area: smallest and largest share of the image's area.
+        ratio: smallest and largest height / width.
+
+    Source: Zhong et al. 2017, "Random Erasing Data Augmentation", Algorithm 1.
+    """
+
+    rate: float = 0.5
+    area: tuple[float, float] = (0.02, 0.4)
+    ratio: tuple[float, float] = (0.3, 1.0 / 0.3)
+
+    def __post_init__(self) -> None:
+        """Checks the ranges.
+
+        Raises:
+            ValueError: a value is out of its range.
+        """
+        _check_number("rate", self.rate, most=1.0)
+        _check_range("area", self.area, most=1.0)
+        _check_range("ratio", self.ratio)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Augment:
+    """All that may happen to a training image, in the order in which it happens.
+
+    `resized_crop` or `scale_jitter`, and `policy`, work on one picture of any size (`convatlas.data.crops`);
+    the others on a batch (`augment_batch`), and `mixup` and `cutmix` on the finished batch
+    (`convatlas.data.mixing`).
+
+    Attributes:
+        resized_crop: a random part, resized; None for none.
+        scale_jitter: a random size, then a random crop; None for none.
+        policy: torchvision's RandAugment or TrivialAugment; None for none.
+        pad_crop: a random crop of the padded image; None for none.
+        flip: share of the images that are mirrored left to right.
+        affine: a random affine map; None for none.
+        colour_jitter: random brightness, contrast and saturation; None for none.
+        lighting: standard deviation of the steps along ImageNet's principal colours; AlexNet's is 0.1.
+        erase: a random rectangle becomes the mean colour; None for none.
+        cutout: px a side of a square around a random px that becomes the mean colour; 0 for none.
+        mixup: alpha of the Beta distribution of the share in a mixture of two images; 0 for none.
+        cutmix: likewise of the area that comes from another image; with both, each image draws which.
+    """
+
+    resized_crop: ResizedCrop | None = None
+    scale_jitter: ScaleJitter | None = None
+    policy: Policy | None = None
+    pad_crop: PadCrop | None = None
+    flip: float = 0.0
+    affine: Affine | None = None
+    colour_jitter: ColourJitter | None = None
+    lighting: float = 0.0
+    erase: Erase | None = None
+    cutout: int = 0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Checks the ranges.
+
+        Raises:
+            ValueError: a value is out of its range, or both kinds of crop are there.
+        """
+        if self.resized_crop is not None and self.scale_jitter is not None:
+            raise ValueError("`resized_crop` and `scale_jitter` are two ways to crop; set one to None")
+        for name in ("flip", "mixup", "cutmix"):
+            _check_number(name, getattr(self, name), most=1.0)
+        _check_number("lighting", self.lighting)
+        if not _is_whole(self.cutout, 0):
+            raise ValueError(f"`cutout`={self.cutout!r}; expected a whole number of px, or 0 for none")
+
+    @property
+    def per_picture(self) -> bool:
+        """Whether a part of it works on single pictures, before they are a batch (`TrainFit`)."""
+        return any(part is not None for part in (self.resized_crop, self.scale_jitter, self.policy))
+
+    @property
+    def mixes(self) -> bool:
+        """Whether a sample needs its neighbour in the epoch's order (`mix`)."""
+        return self.mixup > 0.0 or self.cutmix > 0.0
+
+
+def augment_batch(
     images: Tensor,
+    samples: NDArray[np.int64],
     *,
+    augment: Augment,
     seed: int,
     epoch: int,
-    samples: NDArray[np.int64],
-    degrees: float,
-    scale: float,
-    shear: float,
-    shift: float,
-    fill: float,
+    mean: Sequence[float],
+    std: Sequence[float],
 ) -> Tensor:
-    """Turns, scales, shears and shifts each image by its own random amounts.
+    """Applies the operations that work on a batch, and normalises.
 
     Args:
-        images: (B, C, H, W), floating point.
+        images: (B, C, H, W) of uint8; left as they are.
+        samples: index of each image in the data set, (B,).
+        augment: what may happen.
         seed: of the run.
         epoch: counted from 0.
-        samples: index of each image in the data set, (B,).
-        degrees: largest rotation either way.
-        scale: largest change of size, as the logarithm of the factor, either way.
-        shear: largest shear either way, px of x for each px of y.
-        shift: largest shift along each axis, px.
-        fill: value of what comes in from outside.
+        mean: per channel, for values in [0, 1].
+        std: per channel, likewise.
 
     Returns:
-        (B, C, H, W).
+        (B, C, H, W) of float32, channels-last in memory.
+
+    Raises:
+        ValueError: the padding does not fit the size, or colours are asked of images that have none.
     """
-    height, width = images.shape[-2:]
-    draws = torch.from_numpy(uniform(seed, epoch, samples, "affine", 5) * 2.0 - 1.0).to(images.dtype)
-    angle, log_scale, slant, right, down = draws.unbind(1)
-    angle = angle * math.radians(degrees)
-    cos, sin = (f(angle) * torch.exp(log_scale * scale) for f in (torch.cos, torch.sin))
-    first = torch.stack([cos, slant * shear - sin, right * (2.0 * shift / width)], dim=1)
-    second = torch.stack([sin, cos, down * (2.0 * shift / height)], dim=1)
-    theta = torch.stack([first, second], dim=1)  # (B, 2, 3)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images - fill, grid, align_corners=False) + fill
+    # Late, so that this module needs no torch.
+    from convatlas.data import colour, warp
+    from convatlas.data.draws import uniform
+
+    def draw(purpose: str, count: int) -> NDArray[np.float64]:
+        return uniform(seed, epoch, samples, purpose, count)
+
+    if augment.pad_crop is not None:
+        images = warp.random_crop(images, draw("crop", 2), augment.pad_crop)
+    if augment.flip > 0.0:
+        images = warp.random_flip(images, draw("flip", 1), augment.flip)
+    if augment.affine is not None:
+        images = warp.random_affine(images, draw("affine", 5), augment.affine)
+    if augment.colour_jitter is None and augment.lighting == 0.0:
+        x = colour.normalise(images, mean, std)
+    else:
+        x = colour.recolour(images, draw, augment.colour_jitter, augment.lighting, mean, std)
+    if augment.erase is not None:
+        warp.erase(x, draw, augment.erase)
+    if augment.cutout:
+        warp.cut_out(x, draw("cutout", 2), augment.cutout)
+    return x
+
+
+def _is_whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_number(name: str, value: object, most: float = math.inf) -> None:
+    if not _is_number(value) or not 0.0 <= value <= most:  # pyright: ignore[reportOperatorIssue]
+        allowed = "of at least 0" if math.isinf(most) else f"of 0 to {most:g}"
+        raise ValueError(f"`{name}`={value!r}; expected a number {allowed}")
+
+
+def _check_range(name: str, value: object, most: float = math.inf) -> None:
+    fits = isinstance(value, tuple) and len(value) == 2 and all(_is_number(end) for end in value)
+    if not fits or not 0.0 < value[0] <= value[1] <= most:  # pyright: ignore[reportIndexIssue]
+        end = "" if math.isinf(most) else f" <= {most:g}"
+        raise ValueError(f"`{name}`={value!r}; expected two numbers, 0 < low <= high{end}")
+
+
+def _check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"`{name}`={value!r}; allowed are {', '.join(map(repr, allowed))}")

@@ -1,15 +1,31 @@
 """Reading picture files: what a person may hand over, made into one plain image."""
 
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import importlib.util
+import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO, TypeVar
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
 # Only the decoders that are needed: the obscure ones are where the security holes are.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 MAX_SIDE = 20_000
 # Below the number at which Pillow itself begins to warn.
 MAX_PIXELS = 89_000_000
+PNG = b"\x89PNG\r\n\x1a\n"
+ORIENTATION = 0x0112  # EXIF's number for it
+RGB = 3  # torchvision's ImageReadMode.RGB
+
+Answer = TypeVar("Answer")
 
 
 class PictureError(ValueError):
@@ -30,47 +46,180 @@ def read_picture(path: Path) -> Image.Image:
         PictureError: missing, no picture, damaged, empty, or larger than 20,000 px a side or 89 Mpx.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            _check_size(path, *image.size)
-            image.load()
-            return _plain(ImageOps.exif_transpose(image))
-    except PictureError:
-        raise
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise PictureError(f"{path}: is no regular file, so no picture")
+        with path.open("rb") as file:
+            return _read(file, str(path))
     except FileNotFoundError:
         raise PictureError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise PictureError(f"{path}: is a folder, not a picture") from None
     except PermissionError:
         raise PictureError(f"{path}: may not be read (no permission)") from None
-    except Image.DecompressionBombError:
-        raise PictureError(f"{path}: has more pixels than any picture this reads ({MAX_PIXELS:,})") from None
+
+
+def decode_picture(data: bytes, name: str, least_side: int | None = None) -> Tensor:
+    """Decodes the content of a picture file: (3, H, W) of uint8, RGB, in memory as (H, W, 3).
+
+    To the bit what `read_picture` gives, in RGB. The usual JPEG is decoded by torchvision, which takes
+    a little more than half of Pillow's time; what is odd (CMYK, rotated by EXIF, arithmetic coding) and
+    every other format by Pillow, since torchvision's decoder of PNG crashes on some damaged files.
+
+    Args:
+        data: the content.
+        name: of the file, for messages.
+        least_side: a JPEG may come at a half, a quarter or an eighth of its size, which takes a fraction of
+            the time, as long as its shorter side keeps so many px; None for its own size.
+
+    Raises:
+        PictureError: as `read_picture` raises it.
+    """
+    frame = _jpeg_frame(data)
+    if frame is not None:
+        _check_size(name, frame.width, frame.height)
+    shrinks = (
+        frame is not None and least_side is not None and min(frame.width, frame.height) >= 2 * least_side
+    )
+    decode = _torchvision_jpeg() if frame is not None and frame.is_usual and not shrinks else None
+    if frame is not None and decode is not None and _orientation(data, frame, name) == 1:
+        try:
+            return decode(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        except RuntimeError:
+            pass  # Pillow says what is wrong, or copes.
+    pixels = np.array(_read(io.BytesIO(data), name, least_side if shrinks else None).convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def picture_size(data: bytes, name: str) -> tuple[int, int]:
+    """Height and width in px as the header states them, without decoding.
+
+    Args:
+        data: the content of a picture file; of a JPEG or PNG, the beginning is enough that holds the header.
+        name: of the file, for messages.
+
+    Raises:
+        PictureError: it is no picture, or too large.
+    """
+    frame = _jpeg_frame(data)
+    if frame is not None:
+        width, height = frame.width, frame.height
+    else:
+        width, height = _opened(io.BytesIO(data), name, lambda image: image.size)
+    _check_size(name, width, height)
+    return height, width
+
+
+def _read(file: IO[bytes], name: str, least_side: int | None = None) -> Image.Image:
+    def load(image: Image.Image) -> Image.Image:
+        _check_size(name, *image.size)
+        if least_side is not None:
+            image.draft(None, (least_side, least_side))
+        image.load()
+        return plain_picture(ImageOps.exif_transpose(image))
+
+    return _opened(file, name, load)
+
+
+def _opened(file: IO[bytes], name: str, use: Callable[[Image.Image], Answer]) -> Answer:
+    """Opens a picture with Pillow and uses it; whatever goes wrong becomes one line."""
+    head = file.read(24)
+    file.seek(0)
+    if (
+        head.startswith(PNG) and len(head) == 24
+    ):  # Before Pillow, which warns of a large one on standard error.
+        _check_size(name, int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big"))
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            return use(image)
+    except PictureError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise PictureError(f"{name}: has more pixels than any picture this reads ({MAX_PIXELS:,})") from None
     except UnidentifiedImageError:
-        raise PictureError(f"{path}: {_what_it_is(path)}") from None
+        raise PictureError(f"{name}: {_what_it_is(head)}") from None
+    except IsADirectoryError:
+        raise
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
-        raise PictureError(f"{path}: damaged or cut off ({error})") from None
+        raise PictureError(f"{name}: damaged or cut off ({error})") from None
 
 
-def _check_size(path: Path, width: int, height: int) -> None:
+def _check_size(name: str, width: int, height: int) -> None:
     if width < 1 or height < 1:
-        raise PictureError(f"{path}: is {width}x{height} px; a picture has at least one px a side")
+        raise PictureError(f"{name}: is {width}x{height} px; a picture has at least one px a side")
     if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
         raise PictureError(
-            f"{path}: is {width}x{height} px; the largest that is read is {MAX_SIDE:,} px a side "
+            f"{name}: is {width}x{height} px; the largest that is read is {MAX_SIDE:,} px a side "
             f"and {MAX_PIXELS:,} px in all"
         )
 
 
-def _what_it_is(path: Path) -> str:
-    head = path.read_bytes()[:24] if path.is_file() else b""
-    if not head:
-        return "is an empty file"
-    if head.startswith(b"\x89PNG\r\n\x1a\n") and 0 in (head[16:20].count(0) - 4, head[20:24].count(0) - 4):
-        width, height = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
-        return f"is {width}x{height} px; a picture has at least one px a side"
-    return f"is no picture in a format that is read ({', '.join(FORMATS)})"
+def _what_it_is(head: bytes) -> str:
+    return f"is no picture in a format that is read ({', '.join(FORMATS)})" if head else "is an empty file"
 
 
-def _plain(image: Image.Image) -> Image.Image:
+@dataclasses.dataclass(frozen=True)
+class _Frame:
+    """What a JPEG says of its pixels, and where the header that says it ends."""
+
+    width: int
+    height: int
+    is_usual: bool
+    end: int
+
+
+def _jpeg_frame(data: bytes) -> _Frame | None:
+    """The frame header of a JPEG (ITU-T T.81, B.2.2); None where there is none to be found."""
+    if not data.startswith(b"\xff\xd8"):
+        return None
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+            continue
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            if at + 10 > len(data):
+                return None
+            height, width = (int.from_bytes(data[at + i : at + i + 2], "big") for i in (5, 7))
+            # Baseline, extended or progressive, Huffman-coded, 8 bits, grey or three channels.
+            usual = marker in (0xC0, 0xC1, 0xC2) and data[at + 4] == 8 and data[at + 9] in (1, 3)
+            return _Frame(width, height, usual, at)
+        if marker in (0xD9, 0xDA) or length < 2:
+            return None
+        at += 2 + length
+    return None
+
+
+def _orientation(data: bytes, frame: _Frame, name: str) -> int:
+    """How a JPEG is to be turned, 1 to 8; 1 is as it is. Pillow reads it, as `read_picture` has it read."""
+    header = data[: frame.end]
+    if b"Exif\0" not in header and b"Orientation" not in header:
+        return 1
+    return _opened(io.BytesIO(data), name, lambda image: int(image.getexif().get(ORIENTATION, 1)))
+
+
+@functools.cache
+def _torchvision_jpeg() -> Callable[[Tensor], Tensor] | None:
+    """Torchvision's decoder of JPEG to RGB; None where this build has none.
+
+    Its library is loaded without importing torchvision, which would take seconds. From 0.29 on
+    torchvision's decoders are to be removed some day; Pillow then does it all, in more time.
+    """
+    package = importlib.util.find_spec("torchvision")
+    if package is None or package.origin is None:
+        return None
+    if not hasattr(torch.ops.image, "decode_jpeg"):
+        for library in sorted(Path(package.origin).parent.glob("image*.*")):
+            with contextlib.suppress(OSError):
+                torch.ops.load_library(library)
+    if not hasattr(torch.ops.image, "decode_jpeg"):
+        return None
+    return lambda data: torch.ops.image.decode_jpeg(data, RGB)
+
+
+def plain_picture(image: Image.Image) -> Image.Image:
+    """Brings a picture of any mode to "L" or "RGB" with 8 bits a channel, as `read_picture` does."""
     if image.mode.startswith(("I", "F")):
         return _from_deep_grey(image)
     if image.mode in ("L", "RGB"):

@@ -2,96 +2,199 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from convatlas.data.digits import read_digits
-from convatlas.data.draws import permutation
+from convatlas.data.sets import (
+    Chosen,
+    DataError,
+    DatasetSet,
+    ImageSet,
+    Note,
+    OnBadImage,
+    Samples,
+    Source,
+    stratified_mask,
+    to_pixels,
+)
+from convatlas.data.small import load_cifar, load_digits, load_mnist_like, memory_source
+from convatlas.data.tables import IntArray
 from convatlas.errors import unknown
 
+MNIST_LIKE = ("fashion-mnist", "mnist")
+CIFAR = ("cifar10", "cifar100")
+KINDS = ("folder", "imagenet", "shards")
+NAMES = ("digits", *MNIST_LIKE, *CIFAR, *(f"{kind}:PATH" for kind in KINDS))
 
-@dataclasses.dataclass(frozen=True)
-class ImageSet:
-    """Labelled images in memory.
-
-    Attributes:
-        images: (N, C, H, W) of uint8.
-        labels: (N,) of int64.
-    """
-
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        """N, the number of samples."""
-        return len(self.labels)
+# Samples of a dataset that are looked at to learn the size of its pictures.
+PROBES = 16
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """A data set with its split.
-
-    Attributes:
-        name: as `load_source` knows it.
-        train: what is trained on.
-        test: what is only measured on.
-        class_names: a name for each label.
-        fingerprint: SHA-256 over both parts, in hexadecimal; the same data have the same.
-    """
-
-    name: str
-    train: ImageSet
-    test: ImageSet
-    class_names: tuple[str, ...]
-    fingerprint: str
-
-
-def load_source(name: str) -> Source:
+def load_source(
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    seed: int = 0,
+    test_share: float = 0.2,
+    on_bad_image: OnBadImage = "refuse",
+    note: Note | None = None,
+) -> Source:
     """Loads a data set.
 
     Args:
-        name: "digits" (1,797 handwritten digits that come with scikit-learn).
+        name: "digits" (1,797 handwritten digits that come with scikit-learn), "fashion-mnist", "mnist",
+            "cifar10", "cifar100"; "folder:PATH" (a folder for each class, with or without train and val),
+            "imagenet:PATH" (ImageNet's train and val), or "shards:PATH" (tar archives of webdataset).
+        data_dir: where "mnist" and its kin lie, or are downloaded to; the user's cache by default.
+        seed: of the split of a folder or of shards that have no part to test; the other sets come split.
+        test_share: share of each class that such a split measures on, in (0, 1).
+        on_bad_image: "refuse" a folder with pictures that cannot be read, or "skip" them.
+        note: is told, in a line, what takes long.
 
     Raises:
         UnknownNameError: there is none of that name.
+        DataError: it is not there, or cannot be used as it is.
+        ValueError: an argument is out of its range.
     """
-    if name not in SOURCES:
-        raise unknown("data set", name, SOURCES)
-    return SOURCES[name]()
+    if not 0.0 < test_share < 1.0:
+        raise ValueError(f"`test_share`={test_share!r}; expected a share between 0 and 1, such as 0.2")
+    if on_bad_image not in ("refuse", "skip"):
+        raise ValueError(f"`on_bad_image`={on_bad_image!r}; expected 'refuse' or 'skip'")
+    kind, colon, path = name.partition(":")
+    if colon and kind in KINDS:
+        if not path:
+            raise ValueError(f"data set {name!r} names no folder; expected {kind}:PATH")
+        return _reader(kind)(
+            Path(path).expanduser(), seed=seed, test_share=test_share, on_bad_image=on_bad_image, note=note
+        )
+    if name == "digits":
+        return load_digits()
+    folder = None if data_dir is None else Path(data_dir).expanduser()
+    if name in MNIST_LIKE:
+        return load_mnist_like(name, folder)
+    if name in CIFAR:
+        return load_cifar(name, folder)
+    hint = f"a folder of pictures is folder:{name}" if Path(name).is_dir() else ""
+    raise unknown("data set", name, NAMES, hint)
 
 
-def _digits() -> Source:
-    images, labels = read_digits()
-    is_test = stratified_mask(labels, share=0.2, seed=0)
-    names = tuple(str(digit) for digit in range(10))
-    return make_source("digits", images, labels, is_test, names)
+def _reader(kind: str) -> Callable[..., Source]:
+    # Imported when it is needed: it takes as long as reading the digits.
+    if kind == "folder":
+        from convatlas.data.folder import read_folder
+
+        return read_folder
+    if kind == "imagenet":
+        from convatlas.data.imagenet import read_imagenet
+
+        return read_imagenet
+    from convatlas.data.shards import read_shards
+
+    return read_shards
 
 
-def make_source(
-    name: str, images: Tensor, labels: Tensor, is_test: Tensor, class_names: tuple[str, ...]
+def source_from(
+    train: Any, test: Any = None, class_names: tuple[str, ...] | None = None, *, seed: int = 0
 ) -> Source:
-    """Splits labelled images (N, C, H, W) by a mask (N,)."""
-    train = ImageSet(images[~is_test], labels[~is_test])
-    test = ImageSet(images[is_test], labels[is_test])
-    digest = hashlib.sha256()
-    for part in (train.images, train.labels, test.images, test.labels):
-        digest.update(part.contiguous().numpy().tobytes())
-    return Source(name, train, test, class_names, digest.hexdigest())
+    """Makes a source of data that Python holds.
+
+    Args:
+        train: a map-style dataset that gives (picture, label) as `DatasetSet` takes them, or `Samples`.
+        test: likewise; a fifth of each class of `train`, chosen by `seed`, where not given.
+        class_names: a name for each label; the dataset's `classes`, or the numbers, where not given.
+        seed: of the split.
+
+    Raises:
+        TypeError: it is no map-style dataset.
+        DataError: labels do not fit the classes, or a picture is none.
+    """
+    first = as_samples(train)
+    if test is None:
+        is_test = stratified_mask(first.labels, share=0.2, seed=seed).numpy()
+        first, second = (_choose(first, np.flatnonzero(mask)) for mask in (~is_test, is_test))
+    else:
+        second = as_samples(test)
+    for part, use in ((first, "learn from"), (second, "test on")):
+        if not len(part):
+            raise DataError(f"there is no sample to {use}")
+    known = getattr(train, "classes", None) if class_names is None else class_names
+    least, most = (
+        int(f(torch.stack([f(part.labels) for part in (first, second)]))) for f in (torch.amin, torch.amax)
+    )
+    names = tuple(map(str, range(most + 1) if known is None else known))
+    if least < 0 or most >= len(names):
+        raise DataError(
+            f"labels go from {least} to {most}; expected 0 to {len(names) - 1}, a number for each class"
+        )
+    if isinstance(first, ImageSet) and isinstance(second, ImageSet):
+        return memory_source("dataset", first, second, names)
+    digest = hashlib.sha256(json.dumps(names).encode())
+    sizes = {size for part in (first, second) for size in _probe(part, digest)}
+    return Source(
+        "dataset", first, second, names, digest.hexdigest(), sizes.pop() if len(sizes) == 1 else None
+    )
 
 
-def stratified_mask(labels: Tensor, *, share: float, seed: int) -> Tensor:
-    """Marks the same share of each class, chosen by `seed`: (N,) of bool."""
-    mask = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique().tolist():
-        members = np.flatnonzero(labels.numpy() == label)
-        order = permutation(seed, 0, len(members), f"split {label}")
-        mask[torch.from_numpy(members[order[: round(len(members) * share)]])] = True
-    return mask
+def as_samples(data: Any) -> Samples:
+    """Makes samples of a map-style dataset; samples stay what they are.
+
+    Raises:
+        TypeError: it is no map-style dataset.
+        PictureError: it does not give pictures with labels.
+    """
+    if hasattr(data, "picture") and hasattr(data, "labels"):
+        return data
+    if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+        raise TypeError(
+            f"data of type {type(data).__name__}; expected the name of a data set, a `Source`, "
+            "or a map-style dataset, which has `__len__` and `__getitem__`"
+        )
+    if not len(data):
+        raise DataError("the dataset is empty")
+    first = data[0]
+    if not isinstance(first, Sequence) or len(first) < 2:
+        raise TypeError(f"the dataset gives {type(first).__name__}; expected (picture, label)")
+    to_pixels(first[0], "sample 0")
+    return DatasetSet(data, _labels(data).long())
 
 
-SOURCES: dict[str, Callable[[], Source]] = {"digits": _digits}
+def _labels(dataset: Any) -> Tensor:
+    """The labels of a map-style dataset, without decoding its pictures where it tells them apart."""
+    from torch.utils.data import Subset, TensorDataset
+
+    if isinstance(dataset, Subset):
+        return _labels(dataset.dataset)[torch.as_tensor(dataset.indices)]
+    if isinstance(dataset, TensorDataset):
+        return dataset.tensors[1]
+    for name in ("targets", "labels"):
+        found = getattr(dataset, name, None)
+        whole = found is not None and not callable(found) and len(found) == len(dataset)
+        if whole and getattr(dataset, "target_transform", None) is None:
+            return torch.as_tensor(found)
+    return torch.tensor([int(dataset[index][1]) for index in range(len(dataset))])
+
+
+def _choose(samples: Samples, rows: IntArray) -> Samples:
+    chosen = torch.from_numpy(rows)
+    if isinstance(samples, ImageSet):
+        return ImageSet(samples.images[chosen], samples.labels[chosen])
+    return Chosen(samples, rows, samples.labels[chosen])
+
+
+def _probe(part: Samples, digest: Any) -> list[tuple[int, int, int]]:
+    """The sizes (C, H, W) of some pictures, evenly spread; they and all labels go into the fingerprint."""
+    digest.update(part.labels.numpy().tobytes())
+    sizes: list[tuple[int, int, int]] = []
+    for index in np.unique(np.linspace(0, len(part) - 1, PROBES).round().astype(np.int64)).tolist():
+        picture = part.picture(index)
+        digest.update(picture.contiguous().numpy().tobytes())
+        chans, height, width = picture.shape
+        sizes.append((chans, height, width))
+    return sizes

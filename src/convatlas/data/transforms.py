@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Literal
+import math
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from convatlas.data.colour import normalisation, normalise
+from convatlas.data.crops import central_crop
 from convatlas.data.digits import digit_from_picture
 from convatlas.files import with_tuples
 from convatlas.models.cards import Card
+
+# Beyond any network of the atlas: a record that asks for more is not to be believed.
+MAX_CHANNELS = 64
+MAX_SIDE = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +35,9 @@ class Transform:
         std: per channel, likewise.
         interpolation: "bilinear" or "bicubic", for photographs.
         crop_pct: share of the resized short side that the crop keeps, for photographs.
+
+    Raises:
+        ValueError: a value cannot be; records come from files, in which anything may stand.
     """
 
     kind: Literal["digit", "photo"]
@@ -37,29 +47,87 @@ class Transform:
     interpolation: str = "bilinear"
     crop_pct: float = 0.875
 
+    def __post_init__(self) -> None:
+        """Checks every value."""
+        sizes = self.input_size
+        if (
+            not _are_numbers(sizes, 3, int)
+            or min(sizes) < 1
+            or sizes[0] > MAX_CHANNELS
+            or max(sizes) > MAX_SIDE
+        ):
+            raise ValueError(
+                f"a transform with `input_size`={sizes!r}; expected C, H, W up to {MAX_CHANNELS} channels "
+                f"and {MAX_SIDE} px"
+            )
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if not _are_numbers(values, sizes[0], int | float):
+                raise ValueError(f"a transform with `{name}`={values!r}; expected {sizes[0]} numbers")
+        if min(self.std) <= 0.0:
+            raise ValueError(f"a transform with `std`={self.std!r}; expected numbers above 0")
+        if self.kind not in ("digit", "photo") or self.interpolation not in ("bilinear", "bicubic"):
+            raise ValueError(f"a transform of an unknown kind: {self.kind!r}, {self.interpolation!r}")
+        if not _are_numbers((self.crop_pct,), 1, int | float) or not 0.0 < self.crop_pct <= 1.0:
+            raise ValueError(
+                f"a transform with `crop_pct`={self.crop_pct!r}; expected a share above 0, up to 1"
+            )
+
     def __call__(self, picture: Image.Image) -> Tensor:
         """Prepares one picture: (C, H, W) in float32.
 
         Raises:
             ValueError: there is nothing on the picture.
         """
-        pixels = digit_from_picture(picture) if self.kind == "digit" else self._crop(picture)
-        return self.normalise(pixels)
+        return self.prepare(torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1))
+
+    def prepare(self, picture: Tensor) -> Tensor:
+        """Prepares one picture, by one thread alone, so that many can work side by side.
+
+        Args:
+            picture: (3, H, W) of uint8, RGB.
+
+        Returns:
+            (C, H, W) of float32, channels-last in memory; to the bit what `normalise` gives for a batch.
+
+        Raises:
+            ValueError: there is nothing on the picture.
+        """
+        rows = np.ascontiguousarray(self.pixels(picture).permute(1, 2, 0).numpy())
+        height, width, chans = rows.shape
+        scale, offset = normalisation(self.mean, self.std)
+        # The numbers of a whole row at once: a third of the time that torch takes channel by channel.
+        values = rows.reshape(height, -1) * np.tile(scale.astype(np.float32), width)
+        values += np.tile(offset.astype(np.float32), width)
+        return torch.from_numpy(values.reshape(height, width, chans)).permute(2, 0, 1)
+
+    def pixels(self, picture: Tensor) -> Tensor:
+        """All of it but the normalisation, which is faster for a whole batch.
+
+        Args:
+            picture: (3, H, W) of uint8, RGB.
+
+        Returns:
+            (C, H, W) of uint8.
+
+        Raises:
+            ValueError: there is nothing on the picture.
+        """
+        chans, height, width = self.input_size
+        if chans == 1 or self.kind == "digit":
+            grey = Image.fromarray(picture.permute(1, 2, 0).numpy()).convert("L")
+            if self.kind == "digit":
+                return digit_from_picture(grey)
+            picture = torch.from_numpy(np.array(grey))[None]
+        return central_crop(picture, (height, width), self.crop_pct, self.interpolation)
+
+    @property
+    def resized_side(self) -> int:
+        """Px that the shorter side of a photograph is resized to."""
+        return round(max(self.input_size[1:]) / self.crop_pct)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Brings uint8 (..., C, H, W) to float32 with the mean and deviation of training."""
-        mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
-        return (pixels.float() / 255.0 - mean) / std
-
-    def _crop(self, picture: Image.Image) -> Tensor:
-        chans, height, width = self.input_size
-        image = picture.convert("L" if chans == 1 else "RGB")
-        factor = max(height, width) / self.crop_pct / min(image.size)
-        size = [max(1, round(side * factor)) for side in image.size]
-        image = image.resize((size[0], size[1]), Image.Resampling[self.interpolation.upper()])
-        left, top = (size[0] - width) // 2, (size[1] - height) // 2
-        crop = np.asarray(image.crop((left, top, left + width, top + height)))
-        return torch.from_numpy(crop.reshape(height, width, chans).copy()).permute(2, 0, 1)
+        return normalise(pixels, self.mean, self.std)
 
     def record(self) -> str:
         """The transform as JSON, which `read_transform` reads."""
@@ -81,3 +149,12 @@ def read_transform(record: str) -> Transform:
 def card_transform(card: Card, kind: Literal["digit", "photo"] = "photo") -> Transform:
     """The transform that a card states."""
     return Transform(kind, card.input_size, card.mean, card.std, card.interpolation, card.crop_pct)
+
+
+def _are_numbers(values: Any, count: int, kind: Any) -> bool:
+    """Whether these are so many finite numbers."""
+    return (
+        isinstance(values, tuple)
+        and len(values) == count
+        and all(isinstance(value, kind) and math.isfinite(value) for value in values)
+    )

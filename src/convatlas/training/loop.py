@@ -1,209 +1,261 @@
-"""The training loop."""
+"""Training a network, and going on with a training that was stopped."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
-import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import nn
 
-from convatlas.data.augment import random_affine
-from convatlas.data.draws import permutation
-from convatlas.data.sources import ImageSet, Source, load_source
-from convatlas.data.transforms import Transform, card_transform
-from convatlas.models.cards import Card
-from convatlas.models.lenet import rbf_loss
-from convatlas.models.network import Network, check_count
-from convatlas.models.registry import create_model, find_card
-from convatlas.training.progress import Watcher, silent_watcher
-from convatlas.training.recipes import Recipe, find_recipe
-from convatlas.training.report import write_report
-from convatlas.training.run import METRICS, WEIGHTS, Run, machine, make_run_folder, versions, write_record
-from convatlas.training.sgd import sgd_step
-from convatlas.weights.files import write_safetensors
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-
-LOSSES: dict[str, Loss] = {"softmax": F.cross_entropy, "rbf": rbf_loss}
-
-
-class TrainingError(ValueError):
-    """Training cannot go on; the message says why and what to change."""
+from convatlas.data.sets import OnBadImage, Source
+from convatlas.models.registry import is_model
+from convatlas.training import checkpoint as files
+from convatlas.training.epochs import CHECKPOINTS
+from convatlas.training.events import Callback, Watcher
+from convatlas.training.ranks import Ranks, open_ranks
+from convatlas.training.recipe import Recipe
+from convatlas.training.record import (
+    asked,
+    conditions,
+    conditions_now,
+    differences,
+    find_launched,
+    make_record,
+    options_of,
+    read_wish,
+)
+from convatlas.training.run import Run, RunError, open_run
+from convatlas.training.session import (
+    Upkeep,
+    arithmetic,
+    attended,
+    check_room,
+    hold,
+    load_final,
+    make_folder,
+    work,
+)
+from convatlas.training.settings import change
+from convatlas.training.setup import OnNan, make_job, make_source, make_wish
 
 
 def train(
-    network: str,
+    network: str | nn.Module,
     *,
-    data: str = "digits",
+    data: str | Source | Any = "digits",
+    test_data: Any = None,
+    recipe: str | Path | Recipe | None = None,
     seed: int = 0,
     out: str | Path = "runs",
-    watcher: Callable[[int, int], Watcher] = silent_watcher,
+    name: str | None = None,
+    data_dir: str | Path | None = None,
+    model: Mapping[str, Any] | None = None,
+    pretrained: bool | str = False,
+    input_size: int | None = None,
+    workers: int | None = None,
+    device: str | None = None,
+    exact: bool = False,
+    compile: bool = False,
+    on_nan: OnNan = "stop",
+    on_bad_image: OnBadImage = "refuse",
+    save_every: int | None = None,
+    keep: int = 3,
+    tensorboard: bool = False,
+    callbacks: Sequence[Callback] = (),
+    watcher: Watcher | None = None,
     **settings: Any,
 ) -> Run:
-    """Trains a network and leaves a run folder behind.
+    """Trains a network and leaves a run folder behind, from which it can be resumed at any time.
 
-    The result depends on the arguments, the machine and the number of threads alone: the same give
-    bit-identical weights. torch's global random numbers are left as they were.
+    On a CPU the result depends on the arguments, the machine and the number of threads alone: the same give
+    bit-identical weights, however often training was stopped and whatever the number of workers. torch's
+    global random numbers are left as they were. Under `torchrun`, all processes train together.
 
     Args:
-        network: a name or alias in the registry.
-        data: a data set, as `convatlas.data.sources.load_source` knows it.
-        seed: of the weights, of the order and of augmentation.
+        network: a name or alias in the registry, or any module that gives (B, K) scores for images, which
+            is trained in place.
+        data: a data set by name, as `load_source` knows it; a `Source`; or a map-style dataset that gives
+            (picture, label).
+        test_data: a map-style dataset to measure on; a fifth of `data` where that is a dataset and this is
+            not given.
+        recipe: a name, a TOML file or a `Recipe`; None for the network's paper's, "modern" for a module.
+        seed: of the weights, the order, augmentation and dropout.
         out: folder in which the run folder is made.
-        watcher: makes what shows the progress from the number of epochs and of images in all; silence
-            by default.
+        name: of the run folder; None for network, data and the next free number.
+        data_dir: where small data sets lie or are downloaded to.
+        model: fields of the network's config to change, for example `{"shortcut": "B"}`.
+        pretrained: True for published weights to begin with, or their tag.
+        input_size: px a side that images are brought to; None for the size that they have in memory, or
+            the network's own for pictures on disk.
+        workers: processes that decode pictures; None for what fits the machine.
+        device: "cpu" or "cuda"; None for a GPU if there is one.
+        exact: compute in float32 and rearrange nothing.
+        compile: use torch's compiler.
+        on_nan: when the loss is no number, "stop", "skip" the step, or "rollback" to the last checkpoint
+            and go on with half the learning rate.
+        on_bad_image: "refuse" or "skip" pictures that cannot be read.
+        save_every: steps between checkpoints; None for each epoch, and every ten minutes in long ones.
+        keep: the newest checkpoints that are kept, beside the best.
+        tensorboard: write TensorBoard's events into the run folder, too.
+        callbacks: receive each line of `metrics.jsonl` as a mapping.
+        watcher: shows how it goes; None for silence.
         settings: fields of the recipe to change, for example `epochs=10`.
 
     Returns:
-        The run, with `test_accuracy` as a fraction and `folder`.
+        The finished run, with `test_accuracy` as a fraction and `folder`.
 
     Raises:
-        UnknownNameError: no such network, data set or field of a recipe; names the nearest.
-        ValueError: a value is out of its range, or the loss is no longer a number.
+        UnknownNameError: no such network, data set, recipe or field; names the nearest.
+        StoppedError: SIGTERM, SIGINT or SIGUSR1 came; the training is saved.
+        ValueError: something does not fit, or the loss is no longer a number.
     """
-    card = find_card(network)
-    recipe = find_recipe(card.name, settings)
-    check_count("seed", seed, least=0)
-    source = load_source(data)
-    folder = make_run_folder(Path(out), f"{card.name}-{source.name}")
-    record: dict[str, Any] = {
-        "config": {"network": card.name, "data": source.name, "recipe": dataclasses.asdict(recipe)},
-        "settings": settings,
-        "seed": seed,
-        "versions": versions(),
-        "machine": machine(torch.get_num_threads()),
-        "data": {"fingerprint": source.fingerprint, "train": len(source.train), "test": len(source.test)},
-    }
-    write_record(folder, record)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = create_model(card.name, num_classes=len(source.class_names))
-        shown = watcher(recipe.epochs, recipe.epochs * len(source.train))
-        started = time.perf_counter()
-        history = fit(net, source, card_transform(card, "digit"), recipe, seed, folder / METRICS, shown)
-    record["result"] = {
-        "test_accuracy": history[-1]["test_accuracy"],
-        "test_loss": history[-1]["test_loss"],
-        "train_loss": history[-1]["loss"],
-        "seconds": round(time.perf_counter() - started, 2),
-    }
-    _write_weights(folder, net, card, source, record)
-    write_report(folder, card, record, history)
-    write_record(folder, record)
-    return Run(folder, record)
+    upkeep = Upkeep(save_every=save_every, keep=keep, callbacks=tuple(callbacks), tensorboard=tensorboard)
+    wish = make_wish(
+        network,
+        data,
+        recipe,
+        settings,
+        seed=seed,
+        model=dict(model or {}),
+        pretrained=pretrained,
+        input_size=input_size,
+        exact=exact,
+        compile=compile,
+        on_nan=on_nan,
+        on_bad_image=on_bad_image,
+    )
+    module = network if isinstance(network, nn.Module) else None
+    options = options_of(wish, recipe, data_dir, tensorboard)
+    with open_ranks(device) as ranks, attended(watcher, ranks) as shown:
+        launched = ranks.tell(find_launched(Path(out), name, wish) if ranks.is_first else None)
+        if launched is not None:  # torchrun has started this process anew after a failure.
+            return _resume(launched, ranks, upkeep, shown, module, data, test_data, workers)
+        with arithmetic(ranks, exact=exact):
+            source = make_source(data, test_data, wish, data_dir, shown.note)
+            job = make_job(wish, module, source, ranks, workers)
+            named = isinstance(data, str)
+            plain = module is None and named and not isinstance(recipe, Recipe) and not model
+            record = make_record(job, settings, options, named_data=named, repeatable=plain)
+            check_room(job, Path(out), keep)
+            folder = make_folder(Path(out), name, job)
+            with hold(folder, ranks):
+                return work(job, folder, record, upkeep, shown, None)
 
 
-def fit(
-    net: Network[Any],
-    source: Source,
-    transform: Transform,
-    recipe: Recipe,
-    seed: int,
-    metrics: Path,
-    watcher: Watcher,
-) -> list[dict[str, float]]:
-    """Trains `net` in place and appends a line to `metrics` after each epoch.
+def resume(
+    folder: str | Path,
+    *,
+    network: nn.Module | None = None,
+    data: str | Source | Any = None,
+    test_data: Any = None,
+    workers: int | None = None,
+    device: str | None = None,
+    allow_change: bool = False,
+    save_every: int | None = None,
+    keep: int = 3,
+    callbacks: Sequence[Callback] = (),
+    watcher: Watcher | None = None,
+    **settings: Any,
+) -> Run:
+    """Goes on with a training that was stopped or killed, to the same weights that it would have reached.
+
+    It starts from the newest checkpoint that is whole, or anew where there is none. A finished run is
+    returned as it is.
+
+    Args:
+        folder: of the run.
+        network: the module, where the training had one that is not in the registry.
+        data: the data, where they came from Python; a name, where the data have moved.
+        test_data: as `train` had it.
+        workers: as in `train`; the number makes no difference to the result.
+        device: as in `train`.
+        allow_change: go on although the recipe, the network or the data have changed.
+        save_every: as in `train`.
+        keep: as in `train`.
+        callbacks: as in `train`.
+        watcher: as in `train`.
+        settings: fields of the recipe to change, with `allow_change`.
 
     Returns:
-        The lines: for each epoch `step`, `epoch`, `loss`, `lr`, `images_per_s`, `test_accuracy`, `test_loss`.
+        The finished run.
 
     Raises:
-        TrainingError: the loss is infinite or not a number.
+        RunError: the folder is not that of a run, or what is asked for has changed.
+        LockedError: another process works on it.
+        StoppedError: SIGTERM, SIGINT or SIGUSR1 came; the training is saved.
+        ValueError: something does not fit, or the loss is no longer a number.
     """
-    net.to(memory_format=torch.channels_last)
-    images = transform.normalise(source.train.images)
-    paper = float(transform.normalise(torch.zeros(1, 1, 1, dtype=torch.uint8)).min())  # no ink
-    affine = None if recipe.affine is None else dataclasses.asdict(recipe.affine)
-    loss_of = LOSSES[recipe.loss]
-    params = list(net.parameters())
-    velocities = [torch.zeros_like(p) for p in params]
-    size, batch = len(source.train), recipe.batch_size
-    num_steps = recipe.epochs * math.ceil(size / batch)
-    history: list[dict[str, float]] = []
-    step, started, trained_s = 0, time.perf_counter(), 0.0
-    with watcher, metrics.open("a", encoding="utf-8") as log:
-        for epoch in range(recipe.epochs):
-            net.train()
-            order = permutation(seed, epoch, size)
-            epoch_started, total = time.perf_counter(), 0.0
-            for start in range(0, size, batch):
-                samples = order[start : start + batch]
-                x = images[torch.from_numpy(samples)]
-                if affine is not None:
-                    x = random_affine(x, seed=seed, epoch=epoch, samples=samples, fill=paper, **affine)
-                loss = loss_of(net(x), source.train.labels[torch.from_numpy(samples)])
-                loss.backward()
-                lr, decay = recipe.lr_at(step, num_steps), recipe.weight_decay
-                sgd_step(params, velocities, lr=lr, momentum=recipe.momentum, weight_decay=decay)
-                step += 1
-                value = loss.item()
-                if not math.isfinite(value):
-                    raise TrainingError(
-                        f"the loss is {value} at step {step} (epoch {epoch + 1}); "
-                        f"a smaller `lr` than {recipe.lr} may help"
-                    )
-                total += value * len(samples)
-                seen, elapsed = start + len(samples), time.perf_counter() - epoch_started
-                watcher.step(epoch=epoch, images=len(samples), loss=value, images_per_s=seen / elapsed)
-            trained_s += time.perf_counter() - epoch_started
-            accuracy, test_loss = evaluate(net, source.test, transform, loss_of)
-            line = {
-                "step": step,
-                "epoch": epoch + 1,
-                "loss": total / size,
-                "lr": recipe.lr_at(step - 1, num_steps),
-                "images_per_s": round((epoch + 1) * size / trained_s, 1),
-                "test_accuracy": accuracy,
-                "test_loss": test_loss,
-            }
-            history.append(line)
-            log.write(json.dumps(line) + "\n")
-            log.flush()
-            left_s = (time.perf_counter() - started) / (epoch + 1) * (recipe.epochs - epoch - 1)
-            watcher.epoch(
-                epoch=epoch,
-                loss=line["loss"],
-                accuracy=accuracy,
-                images_per_s=line["images_per_s"],
-                left_s=left_s,
+    upkeep = Upkeep(save_every=save_every, keep=keep, callbacks=tuple(callbacks))
+    with open_ranks(device) as ranks, attended(watcher, ranks) as shown:
+        return _resume(
+            Path(folder), ranks, upkeep, shown, network, data, test_data, workers, allow_change, settings
+        )
+
+
+def _resume(
+    folder: Path,
+    ranks: Ranks,
+    upkeep: Upkeep,
+    watcher: Watcher,
+    module: nn.Module | None,
+    data: str | Source | Any,
+    test_data: Any,
+    workers: int | None,
+    allow_change: bool = False,
+    settings: Mapping[str, Any] | None = None,
+) -> Run:
+    run: Run = ranks.tell(open_run(folder) if ranks.is_first else None)
+    record = run.record
+    if run.state == "finished":
+        watcher.note(f"{folder}: is finished, with a test accuracy of {run.test_accuracy:.2%}")
+        if module is not None:
+            load_final(run, module.to(ranks.device), ranks)
+        return run
+    with hold(folder, ranks):
+        wish = read_wish(folder, record)
+        wish = dataclasses.replace(wish, recipe=change(wish.recipe, settings or {}))
+        if (module is None and not is_model(wish.network)) or (data is None and not record["data"]["named"]):
+            raise RunError(
+                f"{folder}: was started from Python with {wish.network} on {wish.data}; only "
+                "`convatlas.resume(folder, network=..., data=...)` there can go on with it"
             )
-    return history
+        options = record["options"]
+        upkeep = dataclasses.replace(upkeep, tensorboard=bool(options.get("tensorboard")))
+        with arithmetic(ranks, exact=wish.exact, threads=record["machine"]["threads"]):
+            name = wish.data if data is None else data
+            source = make_source(name, test_data, wish, options.get("data_dir"), watcher.note)
+            job = make_job(wish, module, source, ranks, workers)
+            check_room(job, folder, upkeep.keep)
+            found = files.newest_checkpoint(folder / CHECKPOINTS, watcher.note) if ranks.is_first else None
+            now = make_record(
+                job,
+                {**record["settings"], **(settings or {})},
+                options,
+                named_data=record["data"]["named"] or isinstance(data, str),
+                repeatable=record["from_names"],
+            )
+            if ranks.is_first:
+                before = asked(record) if found is None else found.state["asked"]
+                _check_unchanged(folder, differences(before, asked(now)), allow_change)
+                _tell_conditions(record, ranks, watcher)
+            kept = {name: record[name] for name in ("started", "launch", "versions", "machine")}
+            return work(job, folder, record | now | kept, upkeep, watcher, found)
 
 
-@torch.no_grad()
-def evaluate(
-    net: Network[Any], part: ImageSet, transform: Transform, loss_of: Loss, batch_size: int = 256
-) -> tuple[float, float]:
-    """Measures a network: share of correct answers, and mean loss."""
-    net.eval()
-    correct, total = 0, 0.0
-    for start in range(0, len(part), batch_size):
-        labels = part.labels[start : start + batch_size]
-        logits = net(transform.normalise(part.images[start : start + batch_size]))
-        correct += int((logits.argmax(dim=1) == labels).sum())
-        total += float(loss_of(logits, labels)) * len(labels)
-    return correct / len(part), total / len(part)
+def _check_unchanged(folder: Path, changes: list[str], allow_change: bool) -> None:
+    if changes and not allow_change:
+        raise RunError(
+            f"{folder}: what is asked for is not what its checkpoint was trained with: {'; '.join(changes)}; "
+            "`--allow-change` (`allow_change=True`) goes on all the same"
+        )
 
 
-def _write_weights(
-    folder: Path, net: Network[Any], card: Card, source: Source, record: dict[str, Any]
-) -> None:
-    metadata = {
-        "network": card.name,
-        "num_classes": str(len(source.class_names)),
-        "class_names": json.dumps(source.class_names),
-        "transform": card_transform(card, "digit").record(),
-        "paper": f"{card.paper.title} ({card.paper.year}), {card.paper.identifier}",
-        "data": source.name,
-        "data_fingerprint": source.fingerprint,
-        "test_accuracy": str(record["result"]["test_accuracy"]),
-        "convatlas": record["versions"]["convatlas"],
-    }
-    write_safetensors(folder / WEIGHTS, net.state_dict(), metadata)
+def _tell_conditions(record: dict[str, Any], ranks: Ranks, watcher: Watcher) -> None:
+    """Says, and keeps in the record, why the result may differ in its last bits from an uninterrupted one."""
+    changes = differences(conditions(record), conditions_now(ranks))
+    if changes:
+        text = "; ".join(changes)
+        record.setdefault("conditions_changed", []).append(text)
+        watcher.note(f"the result may differ in its last bits from that of one go: {text}")

@@ -1,97 +1,298 @@
-"""What a run leaves for a person: the curves as a picture, and a page to read."""
+"""What a run leaves for a person: curves while it trains, and at the end a page to read with pictures."""
 
 from __future__ import annotations
 
-import io
-from pathlib import Path
-from typing import Any
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from convatlas.files import write_atomic
-from convatlas.models.cards import Card
+from convatlas.models.cards import all_cards
+from convatlas.training.events import EpochDone, Facts, Silent
+from convatlas.training.figures import MOST_CLASSES, Tile, draw_confusion, draw_curves, draw_tiles
+from convatlas.training.mistakes import ClassResult, HardImage, find_hardest, interval, worst_classes
+from convatlas.training.progress import duration
+from convatlas.training.run import WEIGHTS, Line, Run, RunError, epoch_lines, flat
+
+if TYPE_CHECKING:
+    from convatlas.data.sets import Samples
+    from convatlas.training.evaluation import Evaluation
+
+PAGE, CURVES, CONFUSION, HARDEST = "report.md", "curves.png", "confusion.png", "hardest.png"
+MOST_WORST, MOST_HARDEST = 10, 24
+DRAWING_SHARE = 0.02
+"""The most of a training's time that live curves may take."""
 
 
-def write_report(folder: Path, card: Card, record: dict[str, Any], history: list[dict[str, float]]) -> None:
-    """Writes `curves.png` and `report.md` into a run folder.
+class LiveCurves(Silent):
+    """Redraws a run's `curves.png` after an epoch, as long as that costs next to nothing.
 
     Args:
-        folder: of the run.
-        card: of the network.
-        record: what `run.json` will say.
-        history: the lines of `metrics.jsonl`.
+        clock: seconds that only grow.
     """
-    write_atomic(folder / "curves.png", _draw_curves(card, record, history))
-    write_atomic(folder / "report.md", _page(folder, card, record, history))
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._started = clock()
+        self._spent = 0.0
+        self._last = 0.5  # seconds; a guess before the first drawing
+        self._facts: Facts | None = None
+
+    def start(self, facts: Facts) -> None:
+        """Begins to count the time."""
+        self._facts = facts
+        self._started = self._clock()
+
+    def epoch(self, done: EpochDone) -> None:
+        """Draws, if there is time for it: importing what draws is due at the end in any case."""
+        now = self._clock()
+        if self._facts is None or self._spent + self._last > DRAWING_SHARE * (now - self._started):
+            return
+        imported = "matplotlib.figure" in sys.modules
+        folder = self._facts.folder
+        write_curves(Run(folder, {"config": {"network": self._facts.network, "data": self._facts.data}}))
+        if imported:
+            self._last = self._clock() - now
+            self._spent += self._last
 
 
-def _draw_curves(card: Card, record: dict[str, Any], history: list[dict[str, float]]) -> bytes:
-    # Imported here, and without pyplot: it takes half a second, and only this picture needs it.
-    from matplotlib.figure import Figure
+def write_curves(run: Run) -> None:
+    """Draws `curves.png` into a run folder, from its `metrics.jsonl`.
 
-    epochs = [line["epoch"] for line in history]
-    figure = Figure(figsize=(9.0, 3.6), layout="constrained", dpi=120)
-    losses, errors = figure.subplots(1, 2)
-    losses.plot(epochs, [line["loss"] for line in history], label="training (augmented)")
-    losses.plot(epochs, [line["test_loss"] for line in history], label="test")
-    losses.set(
-        xlabel="epoch", ylabel="loss", yscale="log", title=f"{card.name} on {record['config']['data']}"
+    Raises:
+        RunError: `metrics.jsonl` is damaged.
+        OSError: the folder may not be written, or the disk is full.
+    """
+    config, lines = run.record["config"], run.metrics()
+    measured = epoch_lines(lines)
+    reached = f": test accuracy {measured[-1]['test_accuracy']:.2%}" if measured else ""
+    write_atomic(run.folder / CURVES, draw_curves(f"{config['network']} on {config['data']}{reached}", lines))
+
+
+def write_report(run: Run, evaluation: Evaluation, test: Samples, class_names: Sequence[str]) -> None:
+    """Writes `report.md` and its pictures into a run folder.
+
+    Args:
+        run: finished, with its `result` in the record.
+        evaluation: of the final weights on the test images.
+        test: the test images.
+        class_names: K names.
+
+    Raises:
+        RunError: `metrics.jsonl` is damaged, or has no epoch.
+        OSError: the folder may not be written, or the disk is full.
+    """
+    history = epoch_lines(run.metrics())
+    if not history:
+        raise RunError(f"{run.folder}: nothing to report; its first epoch is not over")
+    confusion = evaluation.confusion.cpu().numpy()
+    hardest = find_hardest(evaluation, test, class_names, MOST_HARDEST)
+    write_curves(run)
+    write_atomic(run.folder / CONFUSION, draw_confusion(confusion, class_names))
+    if hardest:
+        tiles = [
+            Tile(test.picture(image.index).numpy(), image.title, f"{number}: loss {image.loss:.2f}")
+            for number, image in enumerate(hardest, 1)
+        ]
+        write_atomic(run.folder / HARDEST, draw_tiles(tiles))
+    parts = (
+        _heading(run, history, int(confusion.trace()), int(confusion.sum())),
+        _curves(run, history),
+        mistakes_section(confusion, class_names),
+        hardest_section(hardest),
+        _use(run),
+        _facts(run),
     )
-    losses.legend(frameon=False)
-    errors.plot(epochs, [100.0 * (1.0 - line["test_accuracy"]) for line in history], color="C1")
-    errors.set(
-        xlabel="epoch", ylabel="test error (%)", title=f"test accuracy {history[-1]['test_accuracy']:.2%}"
-    )
-    errors.set_yscale("symlog", linthresh=1.0)
-    errors.set_ylim(bottom=0.0)
-    for axes in (losses, errors):
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    write_atomic(run.folder / PAGE, "\n\n".join(parts) + "\n")
 
 
-def _page(folder: Path, card: Card, record: dict[str, Any], history: list[dict[str, float]]) -> str:
-    config, result, data = record["config"], record["result"], record["data"]
+def repeat_command(record: Mapping[str, Any]) -> str | None:
+    """The command that trains the same again, or None where a network or data came from Python.
+
+    Args:
+        record: what `run.json` says.
+    """
+    config = record["config"]
+    if not record.get("from_names", True):
+        return None
+    words = ["convatlas", "train", config["network"], "--data", config["data"], "--seed", str(record["seed"])]
+    for name, value in record.get("options", {}).items():
+        flag = f"--{name.replace('_', '-')}"
+        words += [flag] if value is True else [flag, str(value)]
+    for name, value in record["settings"].items():
+        words += ["--set", f"{name}={_toml(value)}"]
+    processes = record["machine"].get("processes", 1)
+    if processes > 1:
+        words = ["torchrun", f"--nproc-per-node={processes}", "-m", *words]
+    return shlex.join(words)
+
+
+def _heading(run: Run, history: list[Line], right: int, count: int) -> str:
+    config, result = run.record["config"], run.record["result"]
+    low, high = interval(right, count)
+    epochs = "1 epoch" if history[-1]["epoch"] == 1 else f"{history[-1]['epoch']} epochs"
+    trained, taken = run.record["data"]["train"], duration(result["seconds"])
+    top5 = result.get("test_top5")
+    also = "" if top5 is None else f" The right class is among the five best answers for {top5:.2%}."
+    card = all_cards().get(config["network"])
+    about = "A network given from Python."
+    if card is not None:
+        paper = card.paper
+        about = (
+            f"{card.name}: {card.summary}.\n"
+            f'From {", ".join(paper.authors)} {paper.year}, "{paper.title}", {paper.identifier}.'
+        )
+    return f"""# {config["network"]} on {config["data"]}
+
+**Test accuracy {result["test_accuracy"]:.2%}**: {right:,} of {count:,} images that training never saw,
+{count - right:,} wrong (95 % interval for images of this kind: {low:.2%} to {high:.2%}).{also}
+
+{about}
+
+Trained for {epochs} over {trained:,} images in {taken}
+({history[-1]["images_per_s"]:,.0f} images/s in the last epoch)."""
+
+
+def _curves(run: Run, history: list[Line]) -> str:
     best = max(history, key=lambda line: line["test_accuracy"])
-    recipe = "\n".join(f"| {key} | {value} |" for key, value in config["recipe"].items())
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    changed = "".join(f" --set {_toml(name, value)}" for name, value in record["settings"].items())
-    return f"""# {card.name} on {config["data"]}
+    text = f"""![Loss, test error and learning rate by epoch]({CURVES})
 
-**Test accuracy {result["test_accuracy"]:.2%}** on {data["test"]:,} images that training never saw
-({round((1.0 - result["test_accuracy"]) * data["test"])} wrong), after {len(history)} epochs over
-{data["train"]:,} images in {result["seconds"]:.1f} s.
+The highest test accuracy of any epoch was {best["test_accuracy"]:.2%} (epoch {best["epoch"]}); the
+weights and the figure above are those of the last epoch, which were not chosen by the test images."""
+    if run.record["config"]["recipe"].get("patience") is not None:
+        text += """
+The training's end was: it stops when the test accuracy no longer rises, so the figure flatters a little."""
+    return text
 
-![Loss and test error by epoch](curves.png)
 
-{card.name}: {card.summary}.
-From {", ".join(card.paper.authors)} {card.paper.year}, "{card.paper.title}", {card.paper.identifier}.
+def mistakes_section(confusion: NDArray[np.int64], names: Sequence[str]) -> str:
+    """The part of a page on the classes that are recognised least; it shows `confusion.png`.
 
-The highest test accuracy of any epoch was {best["test_accuracy"]:.2%} (epoch {best["epoch"]:.0f}); the
-weights and the figure above are those of the last epoch, which were not chosen by the test images.
+    Args:
+        confusion: (K, K); a row for each true class, a column for each answer.
+        names: K names.
+    """
+    worst = worst_classes(confusion, MOST_WORST)
+    if not worst:
+        return "## Mistakes\n\nThere were none."
+    rows = [
+        f"| {_cell(names[row.label])} | {row.images:,} | {row.right / row.images:.1%} | {_share(row)} | "
+        f"{_cell(names[row.mostly])} ({row.mistaken:,}) |"
+        for row in worst
+        if row.mostly is not None
+    ]
+    part = f"The {MOST_CLASSES} classes with most mistakes are shown. " if len(names) > MOST_CLASSES else ""
+    return "\n".join(
+        [
+            "## Mistakes",
+            "",
+            f"![Confusion matrix: a row for each true class, a column for each answer]({CONFUSION})",
+            "",
+            f"{part}Right answers are blue, wrong ones orange. The classes that are recognised least:",
+            "",
+            "| class | test images | recognised | right when answered | mostly taken for |",
+            "|---|---|---|---|---|",
+            *rows,
+        ]
+    )
 
-## Use it
 
-    convatlas predict {folder} picture.png
+def _share(row: ClassResult) -> str:
+    return f"{row.right / row.answered:.1%}" if row.answered else "never answered"
+
+
+def hardest_section(hardest: list[HardImage]) -> str:
+    """The part of a page on the test images with the highest loss; it shows `hardest.png`."""
+    if not hardest:
+        return "## Hardest images\n\nNo test image has a loss above 0."
+    wrong = sum(image.truth != image.answer for image in hardest)
+    rows = [
+        f"| {number} | {' | '.join(map(_cell, (i.truth, i.answer, f'{i.loss:.2f}', i.name)))} |"
+        for number, i in enumerate(hardest, 1)
+    ]
+    return "\n".join(
+        [
+            "## Hardest images",
+            "",
+            f"![The test images with the highest loss]({HARDEST})",
+            "",
+            f"The {len(hardest)} test images with the highest loss, {wrong} of them answered wrongly.",
+            "Images with a wrong label are found here first.",
+            "",
+            "| | truth | answer | loss | image |",
+            "|---|---|---|---|---|",
+            *rows,
+        ]
+    )
+
+
+def _use(run: Run) -> str:
+    command = repeat_command(run.record)
+    repeat = "It was started from Python with what no command can name: a network, data or recipe of its own."
+    if command is not None:
+        same = _what_is_the_same(run.record["machine"])
+        repeat = f"    {command}\n\n{same}"
+    use = f"convatlas predict {shlex.quote(str(run.folder))} picture.png"
+    if run.record["config"]["network"] not in all_cards():
+        use = f"net.load_state_dict(safetensors.torch.load_file({str(run.folder / WEIGHTS)!r}))"
+    return f"""## Use it
+
+    {use}
 
 ## Repeat it
 
-    convatlas train {card.name} --data {config["data"]} --seed {record["seed"]}{changed}
+{repeat}"""
 
-On the same machine with {record["machine"]["threads"]} threads, this gives the same weights to the bit.
 
-| recipe | |
+def _what_is_the_same(machine: Mapping[str, Any]) -> str:
+    if machine.get("device", "cpu") != "cpu":
+        return "Images, order, augmentation and schedule will be the same; on a GPU, bits may differ."
+    processes = machine.get("processes", 1)
+    each = f" in each of {processes} processes" if processes > 1 else ""
+    threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}{each}"
+    return f"On the same machine with {threads}, this gives the same weights to the bit."
+
+
+def _facts(run: Run) -> str:
+    record = run.record
+    rows = "\n".join(
+        f"| {name} | {_cell(_toml(value))} |" for name, value in flat(record["config"]["recipe"])
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    machine = record["machine"]
+    device = machine.get("device", "cpu")
+    return f"""| recipe | |
 |---|---|
-{recipe}
+{rows}
 
-Machine: {record["machine"]["processor"]}, {record["machine"]["cores"]} cores, {record["machine"]["system"]}.
+Machine: {machine["processor"]}, {machine["cores"]} cores, {machine["system"]}; trained on {device}.
 Versions: {versions}.
-Data: SHA-256 {data["fingerprint"]}.
-"""
+Data: SHA-256 {record["data"]["fingerprint"]}."""
 
 
-def _toml(name: str, value: Any) -> str:
-    if isinstance(value, dict):
-        inner = ", ".join(f"{key} = {item}" for key, item in value.items())
-        return f"'{name}={{{inner}}}'"
-    return f"{name}={value}"
+def _toml(value: Any) -> str:
+    """A value as `--set` reads it."""
+    if value is None:
+        return "none"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name} = {_quoted(item)}" for name, item in value.items()) + "}"
+    return value if isinstance(value, str) else _quoted(value)
+
+
+def _quoted(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return _toml(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_quoted, value))}]"
+    return json.dumps("none" if value is None else value, ensure_ascii=False)
+
+
+def _cell(text: str) -> str:
+    """Text that cannot break a Markdown table."""
+    return text.replace("|", "\\|").replace("\n", " ")

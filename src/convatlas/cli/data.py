@@ -1,0 +1,127 @@
+"""`convatlas data`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import App, Parameter
+
+if TYPE_CHECKING:
+    from convatlas.data.describe import DataReport
+
+# Lines of each table that a person is shown; --json has all.
+SHOWN = 20
+SHOWN_COPIES = 4
+
+data_command = App(help="Say what a data set is like, or pack one into shards.", help_format="plaintext")
+
+
+@data_command.default
+def report_command(
+    source: str,
+    /,
+    *,
+    data_dir: Path | None = None,
+    seed: int = 0,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Say what a data set is like: classes, counts, sizes, damaged files, duplicates, imbalance.
+
+    Args:
+        source: digits, fashion-mnist, mnist, cifar10, cifar100, folder:PATH, imagenet:PATH or shards:PATH.
+        data_dir: Folder where a set that is downloaded lies, or is to lie.
+        seed: Seed of the split, for a folder without val.
+        as_json: Everything, for machines.
+    """
+    from convatlas.data.describe import describe
+    from convatlas.data.sources import load_source
+
+    report = describe(load_source(source, data_dir=data_dir, seed=seed, on_bad_image="skip", note=_note))
+    if as_json:
+        print(json.dumps(report.record(), indent=2, ensure_ascii=False))
+    else:
+        _print(report)
+
+
+@data_command.command(name="pack")
+def pack_command(
+    source: str,
+    out: Path,
+    /,
+    *,
+    data_dir: Path | None = None,
+    seed: int = 0,
+    on_bad_image: Literal["refuse", "skip"] = "refuse",
+) -> None:
+    """Pack a data set into shards: tar archives in webdataset's layout, with an index.
+
+    Args:
+        source: A data set, for example folder:PATH.
+        out: Folder for the shards; new or empty.
+        data_dir: Folder where a set that is downloaded lies, or is to lie.
+        seed: Seed of the split, for a folder without val.
+        on_bad_image: refuse or skip pictures that cannot be read.
+    """
+    from convatlas.data.pack import write_shards
+    from convatlas.data.sets import counted
+    from convatlas.data.sources import load_source
+
+    loaded = load_source(source, data_dir=data_dir, seed=seed, on_bad_image=on_bad_image, note=_note)
+    shards = write_shards(loaded, out)
+    size = sum(shard.stat().st_size for shard in shards)
+    left_out = counted(len(loaded.skipped), "picture was", "pictures were")
+    skipped = f"; {left_out} left out" if loaded.skipped else ""
+    print(
+        f"{len(loaded.train):,} pictures to learn from and {len(loaded.test):,} to test on, "
+        f"in {counted(len(shards), 'shard')} of {size / 1e6:,.1f} MB in all{skipped}"
+    )
+    print(f"use them as shards:{out}")
+
+
+def _note(text: str) -> None:
+    print(f"convatlas: {text}", file=sys.stderr)
+
+
+def _print(report: DataReport) -> None:
+    from convatlas.data.sets import counted
+
+    print(f"{report.name}: {report.train:,} pictures to learn from, {report.test:,} to test on")
+    print(_size_line(report))
+    width = max(len(entry.name) for entry in report.classes[:SHOWN])
+    print(f"\n{'class':<{width}}  {'train':>9}  {'test':>9}")
+    for entry in report.classes[:SHOWN]:
+        print(f"{entry.name:<{width}}  {entry.train:>9,}  {entry.test:>9,}")
+    _print_rest(len(report.classes), "classes")
+    if report.duplicates:
+        print(f"\n{counted(len(report.duplicates), 'picture is', 'pictures are')} there more than once:")
+        for entry in report.duplicates[:SHOWN]:
+            more = len(entry.samples) - SHOWN_COPIES
+            copies = [*entry.samples[:SHOWN_COPIES], *([f"{more:,} more"] if more > 0 else [])]
+            print(f"  {' = '.join(copies)}  ({' / '.join(entry.labels)})")
+        _print_rest(len(report.duplicates), "more")
+    if report.skipped:
+        print(f"\n{counted(len(report.skipped), 'picture')} cannot be used:")
+        for entry in report.skipped[:SHOWN]:
+            print(f"  {entry.path}: {entry.reason}")
+        _print_rest(len(report.skipped), "more")
+    warnings = report.warnings()
+    print("\n" + "\n".join(f"look at this: {line}" for line in warnings) if warnings else "\nnothing to mend")
+
+
+def _print_rest(count: int, what: str) -> None:
+    if count > SHOWN:
+        print(f"  and {count - SHOWN:,} {what}, which --json lists")
+
+
+def _size_line(report: DataReport) -> str:
+    if report.image_size is not None:
+        chans, height, width = report.image_size
+        return f"all {width}x{height} px, {'grey' if chans == 1 else 'in colour'}"
+    sizes = report.sizes
+    return (
+        f"from {sizes.least:,} px (short side) to {sizes.most:,} px (long side), median of the short side "
+        f"{sizes.median:g} px, at most {sizes.widest:g} times as long as short"
+    )

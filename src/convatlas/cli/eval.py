@@ -1,0 +1,133 @@
+"""`convatlas eval`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from convatlas.inference.evaluate import Report
+
+# Classes that are shown on the terminal; a report has all.
+SHOWN = 5
+
+
+def eval_command(
+    network: str,
+    /,
+    *,
+    data: str | None = None,
+    data_dir: Path | None = None,
+    protocol: Literal["single", "10crop", "144crop", "dense", "multiscale"] = "single",
+    scales: str | None = None,
+    flip: Annotated[bool, Parameter(negative="")] = False,
+    ensemble: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
+    average: Literal["probabilities", "logits"] = "probabilities",
+    weights: str = "final",
+    part: Literal["test", "train", "all"] = "test",
+    match: Literal["names", "numbers"] = "names",
+    engine: Literal["eager", "auto"] = "eager",
+    precision: Literal["fp32", "bf16", "int8"] = "fp32",
+    batch_size: int = 32,
+    workers: int | None = None,
+    device: str | None = None,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+) -> int:
+    """Measure a network on labelled pictures, by the protocol of its paper.
+
+    A picture that cannot be used is left out and listed, and the exit code is 2.
+
+    Args:
+        network: Run folder, network with published weights, such as efficientnet_lite0, or file of weights.
+        data: digits, fashion-mnist, mnist, cifar10, cifar100, folder:PATH, imagenet:PATH or shards:PATH; what
+            the run was trained on where not given.
+        data_dir: Where small data sets lie, or are downloaded to.
+        protocol: single (the middle), 10crop (AlexNet, ResNet), 144crop (GoogLeNet), dense (VGG: the whole
+            picture) or multiscale (dense at several scales).
+        scales: Px of the picture's short side, such as 256, or 224,256,288 for several scales.
+        flip: Show mirror images, too; 10crop and 144crop do so anyway.
+        ensemble: More networks, which answer together with the first.
+        average: What is averaged over views and networks.
+        weights: Of a run: final, ema, raw, snapshots (the mean of all checkpoints), snapshots:N or step:N.
+        part: Part of the data; all for a folder of pictures that nothing was trained on.
+        match: Bring classes of data and network together by their names, or by their numbers.
+        engine: eager, or auto for the fastest engine on this machine.
+        precision: Of the engine that auto finds.
+        batch_size: Views that go through a network together.
+        workers: Threads that read pictures; one for each core if not given.
+        device: cpu or cuda; a GPU where there is one.
+        as_json: Print all figures, for machines.
+        out: Folder for a report: figures, tables, confusion matrix, reliability diagram, hardest pictures.
+    """
+    from convatlas.inference.evaluate import evaluate
+    from convatlas.inference.evaluation_report import summary, write_evaluation
+
+    report = evaluate(
+        (network, *ensemble),
+        data,
+        protocol=protocol,
+        scales=None if scales is None else read_scales(scales),
+        flip=flip,
+        average=average,
+        weights=weights,
+        part=part,
+        match=match,
+        data_dir=data_dir,
+        engine=engine,
+        precision=precision,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        progress=True,
+    )
+    if out is not None:
+        write_evaluation(report, out)
+    if as_json:
+        print(json.dumps(report.record(), indent=2, ensure_ascii=False))
+    else:
+        print(summary(report))
+        _print_worst(report)
+        if out is not None:
+            print(f"\neverything is in {out}: open report.md there")
+    return _tell_skipped(report)
+
+
+def read_scales(text: str) -> tuple[int, ...]:
+    """The numbers of "224,256,288".
+
+    Raises:
+        ValueError: one is no number.
+    """
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise ValueError(f"`--scales`={text!r}; expected px, such as 256 or 224,256,288") from None
+
+
+def _print_worst(report: Report) -> None:
+    missed = [entry for entry in report.classes if entry.right < entry.images]
+    if not missed:
+        return
+    worst = sorted(missed, key=lambda entry: entry.right / entry.images)[:SHOWN]
+    head = "recognised least"
+    width = max(len(head), *(len(entry.name) for entry in worst))
+    print(f"\n{head:<{width}}  {'pictures':>8}  {'recall':>7}  {'precision':>9}  taken for")
+    for entry in worst:
+        precision = "-" if entry.precision is None else f"{entry.precision:.1%}"
+        print(
+            f"{entry.name:<{width}}  {entry.images:>8,}  {entry.right / entry.images:>7.1%}  "
+            f"{precision:>9}  {entry.taken_for}"
+        )
+
+
+def _tell_skipped(report: Report) -> int:
+    from convatlas.inference.answers import plain
+
+    for entry in report.skipped:
+        print(f"convatlas: left out {plain(entry.path)}: {plain(entry.reason)}", file=sys.stderr)
+    return 2 if report.skipped else 0

@@ -1,0 +1,66 @@
+"""`convatlas export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+Flag = Parameter(negative="")
+
+
+def export_command(
+    network: str,
+    /,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    input: Annotated[str | None, Parameter(name="--input")] = None,
+    batch: int = 1,
+    dynamic_batch: Annotated[bool, Flag] = False,
+    int8: Annotated[bool, Flag] = False,
+    calibrate: Path | None = None,
+    agreement: float = 0.9,
+    untrained: Annotated[bool, Flag] = False,
+) -> None:
+    """Write a network into a file that runs elsewhere, and check that it gives the same scores.
+
+    Preprocessing and class names go along as metadata.
+
+    Args:
+        network: Run folder that training left behind, or network with published weights, such as
+            efficientnet_lite0.
+        out: The file: .onnx, .pt2 (torch.export) or .xml (OpenVINO).
+        input: Height and width in px, or C,H,W; the network's own where not given.
+        batch: Images at a time.
+        dynamic_batch: Make a file for any number of images at a time.
+        int8: Quantise to 8 bits; needs --calibrate.
+        calibrate: Folder of pictures like those to come; some hundred.
+        agreement: With --int8, the share of pictures whose most likely class must stay the same.
+        untrained: Take the network by its name as it is initialised, without weights.
+    """
+    if int8 != (calibrate is not None):
+        raise ValueError("--int8 and --calibrate belong together: give both, or neither")
+    from convatlas.cli.subject import read_input
+    from convatlas.inference.export import export, read_calibration, untrained_network
+    from convatlas.inference.load import load_network
+
+    net = untrained_network(network) if untrained else load_network(network)
+    size = None if input is None else read_input(input)
+    if isinstance(size, tuple) and len(size) != 3:
+        raise ValueError(f"`--input`={input!r}; expected px, such as 224, or C,H,W, such as 3,224,224")
+    images = None if calibrate is None else read_calibration(calibrate, net.transform)
+    made = export(
+        net,
+        out,
+        size,  # pyright: ignore[reportArgumentType]
+        batch_size=batch,
+        dynamic_batch=dynamic_batch,
+        int8=int8,
+        calibration=images,
+        agreement=agreement,
+    )
+    any_batch = "any batch" if dynamic_batch else f"batch {batch}"
+    print(f"{made.path}: {made.bytes / 1e6:,.1f} MB, {any_batch}")
+    print(f"its scores differ from the network's by {made.error:.1e} of the largest", end="")
+    print(f"; same top class on {made.same_top:.1%} of {made.images} pictures" if int8 else "")

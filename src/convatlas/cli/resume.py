@@ -1,0 +1,53 @@
+"""`convatlas resume`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+
+def resume_command(
+    run: Path,
+    /,
+    *,
+    data: str | None = None,
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
+    allow_change: Annotated[bool, Parameter(negative="")] = False,
+    workers: int | None = None,
+    device: str | None = None,
+    save_every: int | None = None,
+    keep: int = 3,
+) -> int:
+    """Go on with a training that was stopped or killed, to the weights that it would have reached.
+
+    Args:
+        run: Folder of the run.
+        data: Where the data are now, if they have moved.
+        set_: Change a field of the recipe; only with --allow-change.
+        allow_change: Go on although the recipe or the data have changed.
+        workers: Processes that decode pictures; the result is the same for any number.
+        device: cpu or cuda; a GPU where there is one.
+        save_every: Steps between checkpoints; each epoch, and every ten minutes, where not given.
+        keep: The newest checkpoints that are kept, beside the best.
+    """
+    from convatlas.cli.train import finish
+    from convatlas.training.loop import resume
+    from convatlas.training.progress import terminal_watcher
+    from convatlas.training.recipes import parse_settings
+
+    settings = parse_settings(set_)
+    return finish(
+        lambda: resume(
+            run,
+            data=data,
+            allow_change=allow_change,
+            workers=workers,
+            device=device,
+            save_every=save_every,
+            keep=keep,
+            watcher=terminal_watcher(),
+            **settings,
+        )
+    )

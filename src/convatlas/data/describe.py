@@ -1,0 +1,231 @@
+"""What a data set is like, before anything is trained on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from convatlas.data.check import num_cores
+from convatlas.data.pictures import PictureError
+from convatlas.data.sets import ImageSet, PictureSet, Samples, Skipped, Source, counted
+from convatlas.data.tables import IntArray
+
+PARTS = ("train", "test")
+# Bytes from the end of a file that tell most files apart.
+TAIL = 4096
+# Times that the largest class may have the pictures of the smallest before it is worth a word.
+IMBALANCED = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassCount:
+    """Pictures of a class.
+
+    Attributes:
+        name: of the class.
+        train: pictures to learn from.
+        test: pictures to test on.
+    """
+
+    name: str
+    train: int
+    test: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SizeRange:
+    """Sizes of pictures in px.
+
+    Attributes:
+        least: short side of the smallest picture.
+        median: of the short sides.
+        most: long side of the largest.
+        widest: the largest ratio of long to short side.
+        num_unknown: pictures whose size is not known without decoding.
+    """
+
+    least: int
+    median: float
+    most: int
+    widest: float
+    num_unknown: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Duplicates:
+    """Pictures that are there more than once, byte for byte.
+
+    Attributes:
+        samples: of each, where its copies lie, the part first.
+        across: whether it is both learnt from and tested on.
+        labels: the classes that it is given; two are a mistake.
+    """
+
+    samples: tuple[str, ...]
+    across: bool
+    labels: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataReport:
+    """What a data set is like.
+
+    Attributes:
+        name: of the source.
+        fingerprint: SHA-256 in hexadecimal.
+        train: pictures to learn from.
+        test: pictures to test on.
+        image_size: C, H, W where all pictures have one size.
+        sizes: of the pictures.
+        classes: how many pictures each class has, in the order of their numbers.
+        imbalance: pictures to learn from in the largest class for each in the smallest.
+        duplicates: pictures that are there more than once; those in both parts come first.
+        skipped: pictures that cannot be used.
+    """
+
+    name: str
+    fingerprint: str
+    train: int
+    test: int
+    image_size: tuple[int, int, int] | None
+    sizes: SizeRange
+    classes: tuple[ClassCount, ...]
+    imbalance: float
+    duplicates: tuple[Duplicates, ...]
+    skipped: tuple[Skipped, ...]
+
+    def record(self) -> dict[str, Any]:
+        """The report as what JSON can hold."""
+        return dataclasses.asdict(self)
+
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should look at before training, a line each."""
+        return tuple(_warnings(self))
+
+
+def describe(source: Source) -> DataReport:
+    """Looks through a data set: counts, sizes, duplicates, imbalance.
+
+    Duplicates are found by content. Of picture files only those are read whole that have the size and the
+    last bytes of another one; images in memory are compared by their pixels.
+
+    Args:
+        source: best loaded with on_bad_image="skip", so that bad pictures are listed rather than refused.
+    """
+    counts = [
+        np.bincount(part.labels.numpy(), minlength=len(source.class_names)).tolist()
+        for part in (source.train, source.test)
+    ]
+    classes = tuple(ClassCount(*row) for row in zip(source.class_names, *counts, strict=True))
+    return DataReport(
+        name=source.name,
+        fingerprint=source.fingerprint,
+        train=len(source.train),
+        test=len(source.test),
+        image_size=source.image_size,
+        sizes=_sizes(source),
+        classes=classes,
+        imbalance=max(counts[0]) / max(min(counts[0]), 1),
+        duplicates=tuple(_duplicates(source)),
+        skipped=source.skipped,
+    )
+
+
+def _sizes(source: Source) -> SizeRange:
+    rows = [_sides(part) for part in (source.train, source.test)]
+    sides = np.concatenate(rows)
+    known = sides[(sides > 0).all(axis=1)]
+    if not len(known):
+        return SizeRange(0, 0.0, 0, 0.0, len(sides))
+    short, long = known.min(axis=1), known.max(axis=1)
+    widest = float((long / short).max())
+    return SizeRange(
+        int(short.min()), float(np.median(short)), int(long.max()), round(widest, 2), len(sides) - len(known)
+    )
+
+
+def _sides(part: Samples) -> IntArray:
+    if isinstance(part, ImageSet):
+        return np.tile(np.array(part.images.shape[-2:], dtype=np.int64), (len(part), 1))
+    return part.sizes if isinstance(part, PictureSet) else np.zeros((len(part), 2), dtype=np.int64)
+
+
+def _duplicates(source: Source) -> list[Duplicates]:
+    parts = (source.train, source.test)
+    places = [(part, index) for part in range(2) for index in range(len(parts[part]))]
+    if isinstance(source.train, PictureSet) and isinstance(source.test, PictureSet):
+        pictures = (source.train, source.test)
+        keys: list[Hashable] = np.concatenate([p.files.num_bytes[p.rows] for p in pictures]).tolist()
+        rows, keys = _repeated(list(range(len(places))), keys)
+        with ThreadPoolExecutor(num_cores()) as pool:
+            for whole in (False, True):
+                here = [places[row] for row in rows]
+                look = functools.partial(_file_hash, pictures, whole)
+                rows, keys = _repeated(rows, list(zip(keys, pool.map(look, here), strict=True)))
+    else:
+        keys = [_pixel_hash(parts[part], index) for part, index in places]
+        rows, keys = _repeated(list(range(len(places))), keys)
+    groups: defaultdict[Hashable, list[tuple[int, int]]] = defaultdict(list)
+    for row, key in zip(rows, keys, strict=True):
+        groups[key].append(places[row])
+    found = [_found(source, group) for group in groups.values()]
+    return sorted(found, key=lambda entry: (not entry.across, entry.samples))
+
+
+def _repeated(rows: list[int], keys: list[Hashable]) -> tuple[list[int], list[Hashable]]:
+    """The rows, and their keys, whose key is that of another one, too."""
+    counts = Counter(keys)
+    kept = [place for place, key in enumerate(keys) if counts[key] > 1]
+    return [rows[place] for place in kept], [keys[place] for place in kept]
+
+
+def _file_hash(parts: tuple[PictureSet, PictureSet], whole: bool, place: tuple[int, int]) -> Hashable:
+    part, index = parts[place[0]], place[1]
+    row = int(part.rows[index])
+    size = int(part.files.num_bytes[row])
+    try:
+        content = part.files.read(row, start=0 if whole else max(size - TAIL, 0))
+    except PictureError:  # gone since it was loaded; it is like no other
+        return place
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def _pixel_hash(part: Samples, index: int) -> Hashable:
+    picture = part.picture(index).contiguous()
+    return tuple(picture.shape), hashlib.blake2b(picture.numpy().tobytes(), digest_size=16).digest()
+
+
+def _found(source: Source, group: list[tuple[int, int]]) -> Duplicates:
+    parts = (source.train, source.test)
+    names = tuple(f"{PARTS[part]}: {parts[part].name(index)}" for part, index in group)
+    labels = {int(parts[part].labels[index]) for part, index in group}
+    across = len({part for part, _ in group}) == 2
+    return Duplicates(names, across, tuple(source.class_names[label] for label in sorted(labels)))
+
+
+def _warnings(report: DataReport) -> Iterator[str]:
+    if report.skipped:
+        yield f"{counted(len(report.skipped), 'picture')} cannot be used"
+    across = sum(entry.across for entry in report.duplicates)
+    if across:
+        yield f"{counted(across, 'picture is', 'pictures are')} both learnt from and tested on"
+    torn = sum(len(entry.labels) > 1 for entry in report.duplicates)
+    if torn:
+        yield f"{counted(torn, 'picture is', 'pictures are')} there under more than one class"
+    if report.imbalance > IMBALANCED:
+        yield f"the largest class has {report.imbalance:,.0f} times the pictures of the smallest"
+    untested = [entry.name for entry in report.classes if not entry.test]
+    if untested:
+        classes = counted(len(untested), "class has", "classes have")
+        yield f"{classes} no picture to test on, such as {untested[0]!r}"
+    folded = Counter(entry.name.casefold() for entry in report.classes)
+    alike = [entry.name for entry in report.classes if folded[entry.name.casefold()] > 1]
+    if alike:
+        yield f"names of classes differ in capitals alone: {', '.join(alike[:4])}"

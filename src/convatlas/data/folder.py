@@ -1,0 +1,257 @@
+"""Folders of pictures: a folder for each class, with or without a part to learn and one to test."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from convatlas.data.check import check_listing
+from convatlas.data.listing import SUFFIXES, Listing, list_pictures
+from convatlas.data.sets import (
+    DataError,
+    Note,
+    OnBadImage,
+    PictureSet,
+    Skipped,
+    Source,
+    counted,
+    stratified_mask,
+)
+from convatlas.data.tables import Files, IntArray
+from convatlas.errors import nearest
+
+TRAIN_NAMES = ("train", "training")
+TEST_NAMES = ("val", "valid", "validation", "test", "testing")
+LAYOUT = "expected a folder for each class, or train and val with a folder for each class in both"
+
+Digest = Any  # hashlib gives its own type no public name
+
+NO_LABEL = -1  # of a picture that is not part of what is made
+SHOWN = 3
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Labelled:
+    """Pictures that were checked, with labels.
+
+    Attributes:
+        files: where they lie.
+        labels: (N,).
+        sizes: height and width in px, (N, 2).
+        reasons: why a bad one cannot be used, by index.
+    """
+
+    files: Files
+    labels: IntArray
+    sizes: IntArray
+    reasons: dict[int, str]
+
+
+def read_folder(
+    path: Path,
+    *,
+    seed: int = 0,
+    test_share: float = 0.2,
+    on_bad_image: OnBadImage = "refuse",
+    note: Note | None = None,
+) -> Source:
+    """Reads pictures that lie in a folder for each class.
+
+    Classes are numbered in the order of their sorted names. Where `path` holds train and val (or test),
+    these are the parts; else a share of each class, chosen by `seed`, is the part to test.
+
+    Args:
+        path: the folder.
+        seed: of the split.
+        test_share: share of each class that is only measured on.
+        on_bad_image: "refuse" or "skip" pictures that cannot be read.
+        note: is told what takes long.
+
+    Raises:
+        DataError: the folder cannot be used as it is.
+    """
+    check_folder(path)
+    train, test = (find_part(path, names) for names in (TRAIN_NAMES, TEST_NAMES))
+    if train is None and test is not None and len(subfolders(path)) == 1:
+        raise DataError(f"{path}: holds {test.name} but no train; {LAYOUT}")
+    if train is None:
+        train, test = path, None
+    class_names = class_folders(train)
+    parts = [labelled_by_folder(train, class_names, note)]
+    if test is not None:
+        check_test_classes(test, class_names)
+        parts.append(labelled_by_folder(test, class_names, note))
+    skipped = settle_bad(path, parts, on_bad_image)
+    if test is None:
+        parts = split(parts[0], seed, test_share)
+    return pictures_source(f"folder:{path}", path, parts, class_names, skipped)
+
+
+def check_folder(path: Path) -> None:
+    """Refuses what is no folder.
+
+    Raises:
+        DataError: it is missing, a file, or may not be read.
+    """
+    try:
+        if path.is_dir():
+            return
+        if path.exists():
+            raise DataError(f"{path}: is a file; {LAYOUT}")
+        there = subfolders(path.parent) if path.parent.is_dir() else ()
+    except PermissionError:
+        raise DataError(f"{path}: may not be read (no permission)") from None
+    hint = f"; nearest: {nearest(path.name, there)}" if there else ""
+    raise DataError(f"{path}: no such folder{hint}")
+
+
+def subfolders(path: Path) -> tuple[str, ...]:
+    """The folders in a folder, sorted; hidden ones are left out.
+
+    Raises:
+        DataError: it may not be read.
+    """
+    try:
+        with os.scandir(path) as entries:
+            return tuple(sorted(e.name for e in entries if e.is_dir() and not e.name.startswith(".")))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def find_part(path: Path, names: tuple[str, ...]) -> Path | None:
+    """The part with one of these names; a class may be called "train", too, but holds no classes."""
+    for name in names:
+        part = path / name
+        if part.is_dir() and subfolders(part) and not _holds_pictures(part):
+            return part
+    return None
+
+
+def class_folders(path: Path) -> tuple[str, ...]:
+    """The classes of a folder with a folder for each.
+
+    Raises:
+        DataError: there are fewer than two.
+    """
+    names = subfolders(path)
+    if len(names) >= 2:
+        return names
+    found = "pictures but no folder" if _holds_pictures(path) and not names else f"{len(names)} folders"
+    found = f"one folder ({names[0]})" if len(names) == 1 else found
+    raise DataError(f"{path}: holds {found}; {LAYOUT}, and at least two classes")
+
+
+def check_test_classes(path: Path, class_names: tuple[str, ...]) -> None:
+    """Refuses a part to test with a class that the part to learn has not.
+
+    Raises:
+        DataError: there is one.
+    """
+    for name in subfolders(path):
+        if name not in class_names:
+            raise DataError(
+                f"{path / name}: there is no class of that name to learn from; "
+                f"nearest: {nearest(name, class_names)}"
+            )
+
+
+def labelled_by_folder(path: Path, class_names: tuple[str, ...], note: Note | None) -> Labelled:
+    """The pictures of a folder, each with the class in whose folder it lies.
+
+    Raises:
+        DataError: a class has no pictures.
+    """
+    listing = list_pictures(path)
+    numbers = {name: number for number, name in enumerate(class_names)}
+    # Pictures beside the class folders have no class; they are left out.
+    labels = [numbers.get(name.split("/", 1)[0], NO_LABEL) for name in listing.names.all()]
+    labels = np.array(labels, dtype=np.int64)
+    here = set(subfolders(path))
+    for number, count in enumerate(np.bincount(labels[labels >= 0], minlength=len(class_names))):
+        if count == 0 and class_names[number] in here:
+            raise DataError(
+                f"{path / class_names[number]}: class folder without pictures (files that end in "
+                f"{', '.join(SUFFIXES)}); put some there or remove it"
+            )
+    return checked(listing, labels, note)
+
+
+def checked(listing: Listing, labels: IntArray, note: Note | None) -> Labelled:
+    """Checks the pictures of a listing that have a label, which is 0 or more."""
+    listing = check_listing(listing, note)
+    reasons = {row: why for row, why in listing.reasons.items() if labels[row] >= 0}
+    return Labelled(listing.files, labels, listing.sizes, reasons)
+
+
+def split(pictures: Labelled, seed: int, test_share: float) -> list[Labelled]:
+    """Splits pictures into a part to learn and one to test; bad ones count: mending them moves none."""
+    labels = pictures.labels
+    is_test = stratified_mask(torch.from_numpy(labels), share=test_share, seed=seed).numpy()
+    masks = (~is_test, is_test)
+    return [dataclasses.replace(pictures, labels=np.where(mask, labels, NO_LABEL)) for mask in masks]
+
+
+def settle_bad(path: Path, parts: Sequence[Labelled], on_bad_image: OnBadImage) -> tuple[Skipped, ...]:
+    """The bad pictures of all parts, where they are to be skipped.
+
+    Raises:
+        DataError: there are some, and they are to be refused.
+    """
+    skipped = tuple(
+        Skipped(part.files.name(row), part.reasons[row]) for part in parts for row in sorted(part.reasons)
+    )
+    if not skipped or on_bad_image == "skip":
+        return skipped
+    shown = "; ".join(f"{entry.path}: {entry.reason}" for entry in skipped[:SHOWN])
+    more = f"; and {len(skipped) - SHOWN} more, which `convatlas data` lists" if len(skipped) > SHOWN else ""
+    raise DataError(
+        f"{path}: {counted(len(skipped), 'picture')} cannot be used: {shown}{more}; mend or remove, "
+        "or leave out by --on-bad-image skip (from Python, on_bad_image='skip')"
+    )
+
+
+def pictures_source(
+    name: str,
+    path: Path,
+    parts: Sequence[Labelled],
+    class_names: tuple[str, ...],
+    skipped: tuple[Skipped, ...],
+) -> Source:
+    """Makes a source of a part to learn and a part to test, without their bad pictures.
+
+    Raises:
+        DataError: nothing is left to learn or to test.
+    """
+    digest = hashlib.sha256(json.dumps(class_names).encode())
+    train, test = (_usable(part, digest) for part in parts)
+    for number, count in enumerate(np.bincount(train.labels.numpy(), minlength=len(class_names))):
+        if count == 0:
+            raise DataError(f"{path}: there is no picture of {class_names[number]!r} to learn from")
+    if not len(test):
+        raise DataError(f"{path}: there is no picture to test on; expected more pictures in each class")
+    return Source(name, train, test, class_names, digest.hexdigest(), None, skipped)
+
+
+def _usable(part: Labelled, digest: Digest) -> PictureSet:
+    """The good pictures of a part; their names, sizes in bytes and labels go into the fingerprint."""
+    is_good = part.labels >= 0
+    is_good[list(part.reasons)] = False
+    rows = np.flatnonzero(is_good)
+    labels = part.labels[rows]
+    names = part.files.names.all()
+    digest.update(os.fsencode("\0".join([names[row] for row in rows.tolist()])))
+    digest.update(part.files.num_bytes[rows].tobytes() + labels.tobytes())
+    return PictureSet(part.files, rows, torch.from_numpy(labels), part.sizes[rows])
+
+
+def _holds_pictures(path: Path) -> bool:
+    with os.scandir(path) as entries:
+        return any(entry.name.lower().endswith(SUFFIXES) and entry.is_file() for entry in entries)

@@ -1,0 +1,258 @@
+"""What a data set is: numbered samples, each a picture with a label, in a part to learn and one to test."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from convatlas.data.draws import permutation
+from convatlas.data.pictures import PictureError, decode_picture, plain_picture
+from convatlas.data.tables import Files, IntArray
+
+OnBadImage = Literal["refuse", "skip"]
+# Is told, in a line, what takes long.
+Note = Callable[[str], None]
+
+
+class DataError(ValueError):
+    """Data that cannot be used; the message names the place and says why."""
+
+
+class Samples(Protocol):
+    """Labelled pictures by number; the same number gives the same picture each time."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) of int64."""
+        ...
+
+    def __len__(self) -> int:
+        """N, the number of samples."""
+        ...
+
+    def picture(self, index: int) -> Tensor:
+        """The picture of a sample: (C, H, W) of uint8.
+
+        Raises:
+            PictureError: it cannot be read.
+        """
+        ...
+
+    def name(self, index: int) -> str:
+        """Where a person finds the picture."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Labelled images in memory.
+
+    Attributes:
+        images: (N, C, H, W) of uint8.
+        labels: (N,) of int64.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        """N, the number of samples."""
+        return len(self.labels)
+
+    def picture(self, index: int) -> Tensor:
+        """The picture of a sample: (C, H, W) of uint8."""
+        return self.images[index]
+
+    def name(self, index: int) -> str:
+        """The number of the sample."""
+        return f"image {index}"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PictureSet:
+    """Labelled picture files, on disk or in shards, decoded when they are asked for.
+
+    Attributes:
+        files: where they lie; shared between the parts of one source.
+        rows: which of the files are the samples, (N,).
+        labels: (N,) of int64.
+        sizes: height and width in px where they are known, else 0: (N, 2).
+    """
+
+    files: Files
+    rows: IntArray
+    labels: Tensor
+    sizes: IntArray
+
+    def __len__(self) -> int:
+        """N, the number of samples."""
+        return len(self.labels)
+
+    def picture(self, index: int) -> Tensor:
+        """The picture of a sample in RGB: (3, H, W) of uint8.
+
+        Raises:
+            PictureError: it cannot be read, or is no picture.
+        """
+        row = int(self.rows[index])
+        return decode_picture(self.files.read(row), self.files.name(row))
+
+    def name(self, index: int) -> str:
+        """The path of the file, or the shard and the name in it."""
+        return self.files.name(int(self.rows[index]))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DatasetSet:
+    """Any map-style dataset that gives (picture, label).
+
+    Attributes:
+        dataset: with `__len__` and `__getitem__`; gives a PIL image, an array (H, W) or (H, W, C) of uint8,
+            or a tensor (H, W) or (C, H, W) of uint8 or of values in [0, 1]; the same each time.
+        labels: (N,) of int64.
+    """
+
+    dataset: Any
+    labels: Tensor
+
+    def __len__(self) -> int:
+        """N, the number of samples."""
+        return len(self.labels)
+
+    def picture(self, index: int) -> Tensor:
+        """The picture of a sample: (C, H, W) of uint8.
+
+        Raises:
+            PictureError: what the dataset gives is no picture.
+        """
+        return to_pixels(self.dataset[index][0], self.name(index))
+
+    def name(self, index: int) -> str:
+        """The number of the sample."""
+        return f"{type(self.dataset).__name__}[{index}]"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Chosen:
+    """Some of other samples.
+
+    Attributes:
+        samples: of which they are some.
+        rows: which ones, (N,).
+        labels: theirs, (N,) of int64.
+    """
+
+    samples: Samples
+    rows: IntArray
+    labels: Tensor
+
+    def __len__(self) -> int:
+        """N, the number of samples."""
+        return len(self.labels)
+
+    def picture(self, index: int) -> Tensor:
+        """The picture of a sample: (C, H, W) of uint8.
+
+        Raises:
+            PictureError: it cannot be read.
+        """
+        return self.samples.picture(int(self.rows[index]))
+
+    def name(self, index: int) -> str:
+        """Where a person finds the picture."""
+        return self.samples.name(int(self.rows[index]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Skipped:
+    """A picture that is left out.
+
+    Attributes:
+        path: where it lies.
+        reason: why it cannot be used.
+    """
+
+    path: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """A data set with its split.
+
+    Attributes:
+        name: as `load_source` knows it.
+        train: what is trained on.
+        test: what is only measured on.
+        class_names: a name for each label.
+        fingerprint: SHA-256 over both parts, in hexadecimal; the same data have the same.
+        image_size: C, H, W where all pictures have that size; None for pictures of any size.
+        skipped: the pictures that are left out because they cannot be read.
+    """
+
+    name: str
+    train: Samples
+    test: Samples
+    class_names: tuple[str, ...]
+    fingerprint: str
+    image_size: tuple[int, int, int] | None = None
+    skipped: tuple[Skipped, ...] = ()
+
+
+def stratified_mask(labels: Tensor, *, share: float, seed: int) -> Tensor:
+    """Marks the same share of each class, chosen by `seed`: (N,) of bool; negative labels are no class."""
+    order = np.argsort(labels.numpy(), kind="stable")
+    classes, starts = np.unique(labels.numpy()[order], return_index=True)
+    mask = torch.zeros(len(labels), dtype=torch.bool)
+    for label, members in zip(classes.tolist(), np.split(order, starts[1:]), strict=True):
+        chosen = permutation(seed, 0, len(members), f"split {label}")[: round(len(members) * share)]
+        if label >= 0:
+            mask[torch.from_numpy(members[chosen])] = True
+    return mask
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """A number with its noun, for messages: "1 picture", "1,000 pictures"."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def to_pixels(value: Any, name: str) -> Tensor:
+    """Brings what a dataset gives to a tensor (C, H, W) of uint8.
+
+    Args:
+        value: a PIL image, an array or a tensor, as `DatasetSet` takes them.
+        name: of the sample, for messages.
+
+    Raises:
+        PictureError: it is none of these.
+    """
+    if isinstance(value, Image.Image):
+        value = np.array(plain_picture(value))
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(np.ascontiguousarray(value if value.ndim != 3 else value.transpose(2, 0, 1)))
+    if not isinstance(value, Tensor):
+        raise PictureError(f"{name}: is a {type(value).__name__}; expected a PIL image, an array or a tensor")
+    if value.ndim == 2:
+        value = value[None]
+    if value.ndim != 3 or value.shape[0] not in (1, 3):
+        raise PictureError(
+            f"{name}: has the shape {tuple(value.shape)}; expected 1 or 3 channels: a tensor (C, H, W), "
+            "or an array (H, W, C)"
+        )
+    if value.dtype == torch.uint8:
+        return value
+    if not value.is_floating_point():
+        raise PictureError(f"{name}: holds {value.dtype}; expected uint8, or values in [0, 1]")
+    low, high = float(value.min()), float(value.max())
+    if not 0.0 <= low <= high <= 1.0:
+        raise PictureError(
+            f"{name}: holds values from {low:.3g} to {high:.3g}; expected uint8, or values in [0, 1]: "
+            "give pictures before they are normalised, the network's mean and deviation are applied later"
+        )
+    return value.mul(255.0).round().to(torch.uint8)

@@ -1,0 +1,188 @@
+"""What a network says about a picture, and how it is written: JSON lines, CSV or Parquet."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+Format = Literal["jsonl", "csv", "parquet"]
+FORMATS: tuple[Format, ...] = ("jsonl", "csv", "parquet")
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a network says about a picture.
+
+    Attributes:
+        picture: the file, as it was named; a number for a picture that is no file.
+        top: the most likely classes with their probabilities, the most likely first.
+        frame: of a film, counted from 0; None for a picture.
+        seconds: where in the film it is shown; None for a picture.
+    """
+
+    picture: str
+    top: tuple[tuple[str, float], ...]
+    frame: int | None = None
+    seconds: float | None = None
+
+    @property
+    def label(self) -> str:
+        """The most likely class."""
+        return self.top[0][0]
+
+    @property
+    def probability(self) -> float:
+        """Of the most likely class, in [0, 1]."""
+        return self.top[0][1]
+
+    def record(self) -> dict[str, Any]:
+        """The same for JSON."""
+        top = [{"class": name, "probability": round(share, 6)} for name, share in self.top]
+        return _place(self) | {"top": top}
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """Why there is no answer for a picture.
+
+    Attributes:
+        picture: the file, as it was named; a number for a picture that is no file.
+        reason: one line that names it.
+        frame: of a film, counted from 0; None for a picture.
+        seconds: where in the film it is shown; None for a picture.
+    """
+
+    picture: str
+    reason: str
+    frame: int | None = None
+    seconds: float | None = None
+
+    def record(self) -> dict[str, Any]:
+        """The same for JSON."""
+        return _place(self) | {"error": self.reason}
+
+
+def _place(said: Answer | Refusal) -> dict[str, Any]:
+    place: dict[str, Any] = {"picture": str(said.picture)}
+    if said.frame is not None:
+        place |= {"frame": said.frame, "seconds": None if said.seconds is None else round(said.seconds, 3)}
+    return place
+
+
+def format_of(path: Path) -> Format:
+    """The format that a file's name asks for.
+
+    Raises:
+        ValueError: none of those that there are.
+    """
+    found = path.suffix.lower().removeprefix(".")
+    for name in FORMATS:
+        if found == name:
+            return name
+    endings = ", ".join(f".{name}" for name in FORMATS)
+    raise ValueError(f"`out`={str(path)!r}; expected a name that ends in one of {endings}")
+
+
+def encode(said: Sequence[Answer | Refusal], form: Format, top: int) -> bytes:
+    """Writes answers in a format.
+
+    Args:
+        said: in order.
+        form: CSV and Parquet have one row each, with columns `picture`, `frame`, `seconds`, `class_1`,
+            `probability_1`, ... and `error`.
+        top: number of classes in a row.
+
+    Raises:
+        ValueError: Parquet, and the package that writes it is not installed.
+    """
+    if form == "jsonl":
+        return "".join(json.dumps(entry.record()) + "\n" for entry in said).encode()
+    rows = [_row(entry, top) for entry in said]
+    if form == "csv":
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(_columns(top))
+        writer.writerows([_cell(row[0], "./"), *(_cell(value, "'") for value in row[1:])] for row in rows)
+        return text.getvalue().encode()
+    arrow, parquet = require_parquet()
+    table = arrow.Table.from_pylist(
+        [dict(zip(_columns(top), row, strict=True)) for row in rows], schema=_schema(arrow, top)
+    )
+    sink = io.BytesIO()
+    parquet.write_table(table, sink)
+    return sink.getvalue()
+
+
+def join(parts: Sequence[Path], form: Format, file: Any) -> None:
+    """Joins files that `encode` wrote into one.
+
+    Args:
+        parts: in order.
+        form: of all.
+        file: takes the bytes.
+    """
+    if form == "parquet":
+        _, parquet = require_parquet()
+        with parquet.ParquetWriter(file, parquet.read_schema(parts[0])) as writer:
+            for part in parts:
+                writer.write_table(parquet.read_table(part))
+        return
+    for number, part in enumerate(parts):
+        content = part.read_bytes()
+        file.write(content if form == "jsonl" or number == 0 else content.partition(b"\n")[2])
+
+
+def require_parquet() -> tuple[Any, Any]:
+    """The package pyarrow and its module for Parquet.
+
+    Raises:
+        ValueError: not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise ValueError('Parquet is written by pyarrow: pip install "convatlas[parquet]"') from None
+    return pyarrow, pyarrow.parquet
+
+
+def plain(text: str) -> str:
+    """Text that any terminal and file takes: control characters and broken names are escaped."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _columns(top: int) -> list[str]:
+    ranks = [f"{what}_{rank}" for rank in range(1, top + 1) for what in ("class", "probability")]
+    return ["picture", "frame", "seconds", *ranks, "error"]
+
+
+def _row(said: Answer | Refusal, top: int) -> list[Any]:
+    given = said.top if isinstance(said, Answer) else ()
+    ranks: list[Any] = [value for pair in given for value in (pair[0], round(pair[1], 6))]
+    ranks += [None] * (2 * top - len(ranks))
+    error = said.reason if isinstance(said, Refusal) else None
+    return [_valid(said.picture), said.frame, said.seconds, *ranks, None if error is None else _valid(error)]
+
+
+def _valid(text: str) -> str:
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
+def _cell(value: Any, guard: str) -> Any:
+    # A spreadsheet runs what begins so. The name of a file means the same with "./" before it.
+    risky = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"{guard}{value}" if risky else value
+
+
+def _schema(arrow: Any, top: int) -> Any:
+    kinds = {"picture": arrow.string(), "frame": arrow.int64(), "seconds": arrow.float64()}
+    for rank in range(1, top + 1):
+        kinds |= {f"class_{rank}": arrow.string(), f"probability_{rank}": arrow.float64()}
+    return arrow.schema(list((kinds | {"error": arrow.string()}).items()))

@@ -1,0 +1,38 @@
+"""What can run a network: torch itself, torch compiled, ONNX Runtime and OpenVINO.
+
+`ENGINES` says where each is; its module is imported when it is wanted.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from convatlas.errors import unknown
+
+if TYPE_CHECKING:
+    from convatlas.inference.engines.job import Maker
+
+ENGINES = {
+    "openvino": "convatlas.inference.engines.openvino_engine:ENGINE",
+    "onnxruntime": "convatlas.inference.engines.onnx_engine:ENGINE",
+    "torch": "convatlas.inference.engines.torch_engines:FOLDED_ENGINE",
+    "torch-compiled": "convatlas.inference.engines.torch_engines:COMPILED_ENGINE",
+}
+
+
+def find_engine(name: str) -> Maker:
+    """An engine by its name.
+
+    Raises:
+        UnknownNameError: there is none; the message holds the nearest names.
+    """
+    if name not in ENGINES:
+        raise unknown("engine", name, ENGINES)
+    return load_engine(ENGINES[name])
+
+
+def load_engine(place: str) -> Maker:
+    """The engine at MODULE:OBJECT."""
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,46 @@
+"""How nearly an engine's scores are the network's own."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """What was found on some images.
+
+    Attributes:
+        error: the largest difference between scores, relative to the largest score of the network itself.
+        same_top: share of the images whose most likely class stays the same.
+        images: how many.
+    """
+
+    error: float
+    same_top: float
+    images: int
+
+
+def compare(scores: Tensor, expected: Tensor) -> Agreement:
+    """Compares scores (B, K) with the network's own (B, K).
+
+    Where the network itself gives infinities or NaN, the scores must give the same; an `error` of infinity
+    says that they do not, or that the shape is another.
+    """
+    if scores.shape != expected.shape:
+        return Agreement(float("inf"), 0.0, len(expected))
+    scores, expected = scores.detach().cpu().double(), expected.detach().cpu().double()
+    same_top = 1.0
+    if expected.dim() == 2 and expected.shape[1] > 0:
+        same_top = (scores.argmax(1) == expected.argmax(1)).double().mean().item()
+    finite = expected.isfinite()
+    if not torch.equal(scores[~finite].nan_to_num(), expected[~finite].nan_to_num()):
+        return Agreement(float("inf"), same_top, len(expected))
+    largest = expected[finite].abs().max().item() if finite.any() else 0.0
+    difference = (scores - expected)[finite].abs()
+    if not difference.isfinite().all():
+        return Agreement(float("inf"), same_top, len(expected))
+    most = difference.max().item() if difference.numel() else 0.0
+    return Agreement(most / largest if largest else most, same_top, len(expected))

@@ -1,0 +1,129 @@
+"""What an engine is asked to do, and what it must say about itself. Needs no engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from convatlas.files import with_tuples
+
+Precision = Literal["fp32", "bf16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
+
+Runner = Callable[[Tensor], Tensor]
+"""Runs one batch of exactly the job's shape, float32: (B, C, H, W) -> (B, K) in float32."""
+
+
+class EngineError(ValueError):
+    """An engine that cannot do what it is asked to; the message says why, in one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A network to run, by the files of a folder.
+
+    The folder holds `net.pt2` (exported for the shape), `dynamic.pt2` (for any batch; may be missing),
+    `example.npy` and `expected.npy` (images and the network's own scores), and for int8 `calibration.npy`.
+
+    Attributes:
+        shape: B, C, H, W.
+        precision: the lowest that is allowed.
+        threads: that may work on one batch.
+        device: "cpu" or "cuda".
+    """
+
+    shape: tuple[int, int, int, int]
+    precision: Precision
+    threads: int
+    device: str = "cpu"
+
+    def write(self, folder: Path) -> None:
+        """Writes the job's description for another process."""
+        (folder / "job.json").write_text(json.dumps(dataclasses.asdict(self)), encoding="utf-8")
+
+    @staticmethod
+    def read(folder: Path) -> Job:
+        """Reads what `write` wrote."""
+        return Job(**with_tuples(json.loads((folder / "job.json").read_text(encoding="utf-8"))))
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One way to use an engine.
+
+    Attributes:
+        precision: of its arithmetic.
+        at_once: images that one stream takes at a time; 0 for the whole batch, by all threads together.
+        layout: memory order of images, where the engine leaves the choice: "NHWC" or "NCHW".
+        graph: whether the launches of a GPU are recorded once and replayed.
+    """
+
+    precision: Precision = "fp32"
+    at_once: int = 0
+    layout: str = ""
+    graph: bool = False
+
+    def describe(self) -> str:
+        """What differs from the plainest way, in words."""
+        words = [self.precision if self.precision != "fp32" else "", self.layout]
+        words.append(f"a stream per thread, {self.at_once} at a time" if self.at_once else "")
+        words.append("CUDA graph" if self.graph else "")
+        return ", ".join(word for word in words if word)
+
+
+@dataclasses.dataclass(frozen=True)
+class Maker:
+    """How one engine is built, in a process of its own, and opened, in any.
+
+    Attributes:
+        name: of the engine.
+        packages: Python packages that it needs, as they are imported.
+        precisions: what it has for a job, full precision first; empty where it has nothing.
+        ways: the settings to try in a precision.
+        build: makes files for a precision, from those of the job's folder (first) in its own (second).
+        open: reads these files and returns what runs a batch.
+    """
+
+    name: str
+    packages: tuple[str, ...]
+    precisions: Callable[[Job], tuple[Precision, ...]]
+    ways: Callable[[Job, Precision], tuple[Setting, ...]]
+    build: Callable[[Job, Precision, Path, Path], None]
+    open: Callable[[Job, Path, Setting], Runner]
+
+
+def require(*packages: str, extra: str = "engines") -> None:
+    """Checks that packages are installed, without importing them.
+
+    Raises:
+        EngineError: one is missing; the message says how to install it.
+    """
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise EngineError(f"{' and '.join(missing)} not installed: pip install 'convatlas[{extra}]'")
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of those packages that are installed."""
+    found: dict[str, str] = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def stream_sizes(job: Job) -> tuple[int, ...]:
+    """Images at a time that are worth trying when each thread works on images of its own."""
+    batch = job.shape[0]
+    if job.threads < 2 or batch < job.threads:
+        return ()
+    return tuple(n for n in (1, 2, 4) if batch % n == 0 and batch // n >= job.threads)

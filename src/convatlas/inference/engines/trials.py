@@ -1,0 +1,212 @@
+"""Tries engines on a network: builds them in processes of their own, checks them, times them in turns."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from convatlas.inference.engines import find_engine
+from convatlas.inference.engines.agreement import Agreement
+from convatlas.inference.engines.attempt import Attempt, Group
+from convatlas.inference.engines.engine import Trial
+from convatlas.inference.engines.job import EngineError, Job, Runner, Setting, require
+from convatlas.inference.engines.question import EAGER, Inputs, Question
+from convatlas.inference.engines.quiet import quiet
+from convatlas.inference.engines.race import race, typical
+from convatlas.inference.engines.trial import seconds
+
+RACE_SECONDS = 6.0
+# Who needs this many times the time of the fastest, in a first look, is not raced.
+FAR_BEHIND = 2.0
+
+
+def try_engines(
+    question: Question,
+    inputs: Inputs,
+    expected: Tensor,
+    net: nn.Module,
+    eager: Runner,
+    folder: Path,
+    time_limit: float,
+) -> list[Trial]:
+    """Tries every engine that is asked for.
+
+    Args:
+        question: what is asked.
+        inputs: images to try on.
+        expected: the network's own scores on `inputs.check`.
+        net: in evaluation mode.
+        eager: runs it.
+        folder: an empty one; what engine NAME was built into is left in its folder NAME.
+        time_limit: seconds for building.
+
+    Returns:
+        Those that may be used, fast to slow, then the dropped ones with their notes.
+    """
+    dropped: list[Trial] = []
+    deadline = time.monotonic() + time_limit
+    installed: list[str] = []
+    for name in question.engines:
+        try:
+            if name != EAGER:
+                require(*find_engine(name).packages)
+                installed.append(name)
+        except EngineError as error:
+            dropped.append(Trial(name, note=str(error)))
+    with Group(installed, folder) as group:
+        ready: dict[tuple[Attempt, Setting], Trial] = {}
+        # While the processes import what they need.
+        note = _export(net, inputs, expected, question.job, folder) if installed else ""
+        if note:
+            dropped += [Trial(name, note=note) for name in installed]
+        for attempt, found in _built([] if note else group.attempts, deadline, dropped):
+            ready |= _checked(attempt, found, question, inputs, dropped)
+        timed = _raced(ready, question, eager, inputs, dropped)
+    return [*timed, *dropped]
+
+
+def _export(net: nn.Module, inputs: Inputs, expected: Tensor, job: Job, folder: Path) -> str:
+    """Writes what engines are built from into the job's folder; returns why it cannot, or ""."""
+    job.write(folder)
+    arrays = {"example": inputs.example, "check": inputs.check, "expected": expected}
+    if inputs.calibration is not None:
+        arrays["calibration"] = inputs.calibration
+    for name, value in arrays.items():
+        np.save(folder / f"{name}.npy", value.contiguous().numpy())
+    example = inputs.example.to(job.device)
+    with quiet(), torch.no_grad():
+        try:
+            torch.export.save(torch.export.export(net, (example,)), folder / "net.pt2")
+        except Exception as error:  # Any error of a foreign network's own Python may come up here.
+            reason = " ".join(str(error).split())[:200]
+            return f"the network could not be exported ({type(error).__name__}: {reason})"
+        if job.shape[0] > 1:
+            sizes = ({0: torch.export.Dim("batch", min=1, max=4096)},)
+            # A network that computes with the batch size is one network for each size.
+            with contextlib.suppress(Exception):
+                program = torch.export.export(net, (example,), dynamic_shapes=sizes)
+                torch.export.save(program, folder / "dynamic.pt2")
+    return ""
+
+
+def _built(
+    attempts: Sequence[Attempt], deadline: float, dropped: list[Trial]
+) -> Iterator[tuple[Attempt, list[Setting]]]:
+    """Builds all engines at a time, and hands out each with its settings when every one is done."""
+    if not attempts:
+        return
+    with ThreadPoolExecutor(len(attempts)) as pool:
+        futures = [pool.submit(_build, attempt, deadline) for attempt in attempts]
+    for attempt, future in zip(attempts, futures, strict=True):
+        settings, notes = future.result()
+        dropped += [Trial(attempt.engine, setting, note=note) for setting, note in notes]
+        if settings:
+            yield attempt, settings
+
+
+def _build(attempt: Attempt, deadline: float) -> tuple[list[Setting], list[tuple[Setting | None, str]]]:
+    """Builds one engine in each of its precisions; returns settings, and notes on what failed."""
+    settings: list[Setting] = []
+    notes: list[tuple[Setting | None, str]] = []
+    try:
+        precisions = attempt.ask("precisions", deadline)["precisions"]
+    except EngineError as error:
+        return [], [(None, str(error))]
+    for precision in precisions:
+        try:
+            found = attempt.ask("build", deadline, precision=precision)["settings"]
+            settings += [Setting(**entry) for entry in found]
+        except EngineError as error:
+            notes.append((Setting(precision), str(error)))
+    return settings, notes
+
+
+def _checked(
+    attempt: Attempt, settings: list[Setting], question: Question, inputs: Inputs, dropped: list[Trial]
+) -> dict[tuple[Attempt, Setting], Trial]:
+    """Opens an engine in each setting and compares its scores; keeps who agrees, with a first look at time."""
+    passed: dict[tuple[Attempt, Setting], Trial] = {}
+    for setting in settings:
+        try:
+            answer = attempt.ask("check", time.monotonic() + 60 + 2 * len(inputs.check), setting=setting)
+        except EngineError as error:
+            dropped.append(Trial(attempt.engine, setting, note=str(error)))
+            continue
+        first_look = answer.pop("seconds")
+        found = Agreement(**answer)
+        refusal = question.refusal(found, setting.precision, inputs.are_real)
+        trial = Trial(attempt.engine, setting, first_look, found.error, found.same_top, refusal)
+        if refusal:
+            dropped.append(trial)
+        else:
+            passed[attempt, setting] = trial
+    return passed
+
+
+def _raced(
+    ready: Mapping[tuple[Attempt, Setting], Trial],
+    question: Question,
+    eager: Runner,
+    inputs: Inputs,
+    dropped: list[Trial],
+) -> list[Trial]:
+    """Times who is left, and the network itself where that was asked for; fast to slow."""
+    trials: dict[Any, Trial] = dict(ready)
+    if EAGER in question.engines:
+        first_look = min(_time_here(eager, inputs.example.to(question.job.device), 2))
+        trials[EAGER] = Trial(EAGER, Setting(), first_look, 0.0, 1.0)
+    fastest = min(map(_seconds, trials.values()), default=0.0)
+    entrants: dict[Any, Callable[[int], list[float]]] = {}
+    for key, trial in trials.items():
+        is_near = _seconds(trial) <= FAR_BEHIND * fastest
+        if key == EAGER:
+            entrants |= (
+                {key: partial(_time_here, eager, inputs.example.to(question.job.device))} if is_near else {}
+            )
+        elif is_near:
+            entrants[key] = partial(_time_there, *key)
+        else:
+            _close(*key)
+    if len(entrants) < 2:
+        return sorted(trials.values(), key=_seconds)
+    times = race(entrants, {key: _seconds(trials[key]) for key in entrants}, limit=RACE_SECONDS)
+    raced: list[Trial] = []
+    for key in entrants:
+        trial = trials.pop(key)
+        if times[key]:
+            raced.append(dataclasses.replace(trial, seconds=typical(times[key])))
+        else:
+            dropped.append(
+                dataclasses.replace(trial, seconds=None, note="stopped answering while it was timed")
+            )
+    return [*sorted(raced, key=_seconds), *sorted(trials.values(), key=_seconds)]
+
+
+def _seconds(trial: Trial) -> float:
+    return trial.seconds or 0.0
+
+
+def _time_here(runner: Runner, images: Tensor, calls: int) -> list[float]:
+    return [seconds(runner, images) for _ in range(calls)]
+
+
+def _time_there(attempt: Attempt, setting: Setting, calls: int) -> list[float]:
+    try:
+        return attempt.ask("time", time.monotonic() + 120, setting=setting, calls=calls)["seconds"]
+    except EngineError:
+        return []
+
+
+def _close(attempt: Attempt, setting: Setting) -> None:
+    with contextlib.suppress(EngineError):
+        attempt.ask("close", time.monotonic() + 10, setting=setting)

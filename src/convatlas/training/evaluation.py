@@ -1,0 +1,162 @@
+"""Measuring a network on test images, exactly: the counts are the same whatever the processes and batches."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convatlas.data.batches import Fit, read_batches
+from convatlas.data.colour import normalise
+from convatlas.data.sets import OnBadImage, Samples
+from convatlas.models.lenet import rbf_loss
+from convatlas.training.losses import hinge_losses
+from convatlas.training.ranks import Ranks
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a network answers on test images.
+
+    Attributes:
+        correct: images whose best answer is right.
+        top5: images whose five best answers hold the right one; None for fewer than six classes.
+        count: images that were measured.
+        loss: mean over the images.
+        confusion: (K, K) counts of int64; a row for each true class, a column for each answer.
+        losses: of each image, (N,).
+        predicted: best answer for each image, (N,) of int64.
+    """
+
+    correct: int
+    top5: int | None
+    count: int
+    loss: float
+    confusion: Tensor
+    losses: Tensor
+    predicted: Tensor
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right best answers, in [0, 1]."""
+        return self.correct / self.count
+
+    @property
+    def top5_accuracy(self) -> float | None:
+        """Share of images whose five best answers hold the right one."""
+        return None if self.top5 is None else self.top5 / self.count
+
+
+@dataclasses.dataclass(frozen=True)
+class Viewing:
+    """How test images are shown to a network.
+
+    Attributes:
+        mean: per channel, for values in [0, 1].
+        std: per channel, likewise.
+        fit: brings a picture to size; None where all have it.
+        batch_size: images at a time.
+        workers: processes that decode pictures.
+        on_bad_image: "refuse" or "skip" a picture that cannot be read.
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    fit: Fit | None = None
+    batch_size: int = 256
+    workers: int = 0
+    on_bad_image: OnBadImage = "refuse"
+
+
+@torch.no_grad()
+def evaluate(
+    net: nn.Module,
+    part: Samples,
+    viewing: Viewing,
+    *,
+    num_classes: int,
+    ranks: Ranks,
+    loss: str = "softmax",
+    dtype: torch.dtype | None = None,
+) -> Evaluation:
+    """Measures a network; it is left in evaluation mode.
+
+    Each process measures its own part of the images and fills its rows of tables over all of them. Adding the
+    tables up joins them, and no image is counted twice.
+
+    Args:
+        net: on the device of `ranks`.
+        part: test images.
+        viewing: how the network sees them.
+        num_classes: K.
+        ranks: the processes.
+        loss: as in a recipe: "softmax", "hinge" or "rbf".
+        dtype: type of convolutions and matrix products; None for the network's own.
+    """
+    net.eval()
+    count = len(part)
+    own = np.arange(count)[ranks.share(count)]
+    steps = [own[begin : begin + viewing.batch_size] for begin in range(0, len(own), viewing.batch_size)]
+    # A picture that cannot be read, where those are skipped, is not seen and not counted.
+    losses, predicted, among5, seen = (torch.zeros(count, dtype=torch.float64) for _ in range(4))
+    plan = [(samples, None) for samples in steps]
+    for batch in read_batches(
+        part, plan, viewing.fit, workers=viewing.workers, on_bad_image=viewing.on_bad_image
+    ):
+        images = normalise(batch.images.to(ranks.device, non_blocking=True), viewing.mean, viewing.std)
+        labels, rows = batch.labels.to(ranks.device), torch.from_numpy(batch.samples)
+        with torch.autocast(ranks.device.type, dtype=dtype, enabled=dtype is not None):
+            logits: Tensor = net(images).float()
+        losses[rows] = LOSSES[loss](logits, labels).double().cpu()
+        predicted[rows] = logits.argmax(dim=1).double().cpu()
+        best = logits.topk(min(5, num_classes), dim=1).indices
+        among5[rows] = (best == labels[:, None]).any(dim=1).double().cpu()
+        seen[rows] = 1.0
+    for table in (losses, predicted, among5, seen):
+        ranks.add_up(table)
+    return count_answers(part.labels, losses, predicted.long(), among5, seen.bool(), num_classes)
+
+
+def count_answers(
+    labels: Tensor, losses: Tensor, predicted: Tensor, among5: Tensor, seen: Tensor, num_classes: int
+) -> Evaluation:
+    """Counts what a network answered.
+
+    Args:
+        labels: of each image, (N,) of int64.
+        losses: likewise.
+        predicted: best answers, (N,) of int64.
+        among5: whether the five best answers hold the right one, (N,); any numbers of 0 and 1.
+        seen: which of the images were measured, (N,) of bool.
+        num_classes: K.
+    """
+    pairs = (labels * num_classes + predicted)[seen]
+    return Evaluation(
+        correct=int((predicted == labels)[seen].sum()),
+        top5=int(among5.sum()) if num_classes > 5 else None,
+        count=int(seen.sum()),
+        loss=float(losses[seen].mean()),
+        confusion=torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes),
+        losses=losses,
+        predicted=predicted,
+    )
+
+
+def _softmax(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def _rbf(logits: Tensor, labels: Tensor) -> Tensor:
+    return torch.stack([rbf_loss(row[None], label[None]) for row, label in zip(logits, labels, strict=True)])
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "softmax": _softmax,
+    "hinge": hinge_losses,
+    "rbf": _rbf,
+}
+"""The loss of each image: (B, K) and (B,) to (B,). A test has no smoothing and no class weights."""

@@ -1,0 +1,192 @@
+"""The fast path: what this machine trains fastest with, chosen by itself and said in words."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# glibc's numbers for `mallopt` (malloc.h), and its values where nothing was set (mallopt(3)).
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+GLIBC_DEFAULTS = {M_TRIM_THRESHOLD: 128 * 1024, M_MMAP_MAX: 65536}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Speed:
+    """How a training is computed. Weights and optimiser are float32 in any case.
+
+    Attributes:
+        channels_last: whether images and weights lie channels-last in memory.
+        autocast: type of convolutions and matrix products; None for float32.
+        scaler: whether the loss must be scaled, so that float16 gradients do not vanish.
+        fused: whether several steps of the arithmetic are done at once (layers, optimiser).
+        compile: whether torch's compiler is used.
+        reasons: what was chosen and why, a line each.
+    """
+
+    channels_last: bool
+    autocast: torch.dtype | None
+    scaler: bool
+    fused: bool
+    compile: bool
+    reasons: tuple[str, ...]
+
+
+def choose_speed(
+    device: torch.device, *, exact: bool = False, compile: bool = False, net: nn.Module | None = None
+) -> Speed:
+    """Chooses how to train on a device.
+
+    Args:
+        device: that trains.
+        exact: float32 and nothing rearranged, to compare with.
+        compile: use torch's compiler too.
+        net: that is trained; 2-d convolutions are what channels-last is for.
+
+    Raises:
+        ValueError: `exact` and `compile` at once, or there is no C++ compiler for `compile` on a CPU.
+    """
+    if exact and compile:
+        raise ValueError("`compile`=True; the compiler rearranges sums, which `exact` rules out: choose one")
+    if compile and device.type == "cpu" and not _cpp_compiler():
+        raise ValueError("`compile`=True; on a CPU that needs a C++ compiler (g++, clang++, $CXX)")
+    if exact:
+        reasons = ("exact: float32 in torch's own layout, layers one by one, optimiser one by one",)
+        return Speed(
+            channels_last=False, autocast=None, scaler=False, fused=False, compile=False, reasons=reasons
+        )
+    convolves = net is None or any(isinstance(layer, nn.Conv2d) for layer in net.modules())
+    autocast, reason = _autocast(device)
+    reasons = ["channels-last: convolutions run faster"] if convolves else []
+    reasons += [reason, "fused optimiser"]
+    if compile:
+        reasons.append("compiled: as asked")
+    return Speed(
+        channels_last=convolves,
+        autocast=autocast,
+        scaler=autocast is torch.float16,
+        fused=True,
+        compile=compile,
+        reasons=tuple(reasons),
+    )
+
+
+def _autocast(device: torch.device) -> tuple[torch.dtype | None, str]:
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return torch.bfloat16, "bfloat16 arithmetic: the GPU has it"
+        return torch.float16, "float16 arithmetic with a scaled loss: the GPU has no bfloat16"
+    if device.type == "cpu":
+        for name, has in (
+            ("AMX", torch.cpu._is_amx_tile_supported),
+            ("AVX512-BF16", torch.cpu._is_avx512_bf16_supported),
+        ):
+            if has():
+                return torch.bfloat16, f"bfloat16 arithmetic: the processor has {name}"
+        return None, "float32 arithmetic: the processor has no bfloat16 of its own"
+    return None, f"float32 arithmetic on {device.type}"
+
+
+def prepare(net: nn.Module, speed: Speed) -> Callable[..., Any]:
+    """Makes a network ready for training steps.
+
+    Args:
+        net: on its device already, perhaps in a `DistributedDataParallel`; its memory layout may change.
+        speed: as chosen.
+
+    Returns:
+        What is called with images in place of `net`; it computes in the type that `speed` says.
+    """
+    if speed.channels_last:
+        net.to(memory_format=torch.channels_last)
+    if speed.fused and not speed.compile:  # The compiler does better still, and must see plain layers.
+        spare_copies(net)
+    forward: Callable[..., Any] = torch.compile(net) if speed.compile else net
+    if speed.autocast is None:
+        return forward
+    device_type = next(net.parameters()).device.type
+
+    def in_lower_precision(*args: Any) -> Any:
+        with torch.autocast(device_type, dtype=speed.autocast):
+            return forward(*args)
+
+    return in_lower_precision
+
+
+@contextlib.contextmanager
+def kept_memory() -> Iterator[None]:
+    """Keeps the memory that a step frees for the next step, instead of giving it back to the system.
+
+    glibc maps each large block anew, and the system clears its pages as they are touched: a third of the time
+    of a step of MobileNetV2. Where the C library is another, nothing happens.
+    """
+    libc = _glibc()
+    if libc is None:
+        yield
+        return
+    libc.mallopt(M_MMAP_MAX, 0)
+    libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    try:
+        yield
+    finally:
+        for name, value in GLIBC_DEFAULTS.items():
+            libc.mallopt(name, value)
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return libc if libc is not None and hasattr(libc, "gnu_get_libc_version") else None
+
+
+def spare_copies(net: nn.Module) -> None:
+    """Rids activations in place of the copy of their input that torch keeps for the backward pass.
+
+    ReLU6 needs only what comes out of it, and SiLU is faster out of place: the numbers are the same.
+
+    Args:
+        net: its layers are changed in place; it still saves, loads and answers as before.
+    """
+    for layer in net.modules():
+        if type(layer) is nn.ReLU6 and layer.inplace:
+            layer.__class__ = _SparingReLU6
+        elif type(layer) is nn.SiLU:
+            layer.inplace = False
+
+
+class _SparingReLU6(nn.ReLU6):
+    """ReLU6 in place, whose backward pass looks at its output."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        # Tracers show tensors of their own kind, and get torch's function.
+        if type(input) is Tensor and input.requires_grad and torch.is_grad_enabled():
+            return _ReLU6.apply(input)  # pyright: ignore[reportReturnType]
+        return super().forward(input)
+
+
+class _ReLU6(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.mark_dirty(x)
+        y = x.clamp_(0.0, 6.0)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        # Where the output is 0 or 6, the input was not between them.
+        return torch.ops.aten.hardtanh_backward(grads[0], y, 0.0, 6.0)
+
+
+def _cpp_compiler() -> bool:
+    names = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]
+    return any(name and shutil.which(name) for name in names)

@@ -1,0 +1,190 @@
+"""The processes that train together: who this one is, and the few words they exchange.
+
+`torchrun` starts them and says by environment variables who is who. Alone, everything here does nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import os
+import re
+import socket
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+# For as long as a rank may be busy with something that others wait for, for example compiling.
+PATIENCE = datetime.timedelta(minutes=10)
+# How gloo and NCCL say that the other end of a connection is no longer there.
+LOST = re.compile(r"Connection (closed|reset|refused)|Broken pipe|NCCL|[Tt]imed out|Timeout")
+
+
+class RanksError(ValueError):
+    """The processes do not fit together, or one of them is gone."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranks:
+    """The processes of a training, seen from one of them.
+
+    Attributes:
+        device: what this process trains on.
+        rank: number of this process, from 0.
+        world_size: number of processes.
+        local_size: those of them on this machine.
+    """
+
+    device: torch.device
+    rank: int = 0
+    world_size: int = 1
+    local_size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes and shows."""
+        return self.rank == 0
+
+    def share(self, count: int) -> slice:
+        """This process's part of `count` things: a contiguous one, as long as the others' to within one."""
+        begin, end = (count * rank // self.world_size for rank in (self.rank, self.rank + 1))
+        return slice(begin, end)
+
+    def add_up(self, tensor: Tensor) -> Tensor:
+        """Replaces the values of `tensor` by their sums over all processes, and returns it."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def tell(self, value: Any) -> Any:
+        """What the first process passes here, in every process."""
+        if self.world_size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
+        """Gives `tensors` the values that they have in the first process."""
+        if self.world_size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+
+    def check_same(self, what: str, value: str) -> None:
+        """Refuses processes that differ.
+
+        Raises:
+            RanksError: in every process, if `value` is not the same in all; names them.
+        """
+        if self.world_size == 1:
+            return
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, (socket.gethostname(), value))
+        others = [f"{rank} on {host}" for rank, (host, theirs) in enumerate(values) if theirs != values[0][1]]
+        if others:
+            raise RanksError(f"the {what} of rank {', '.join(others)} is not that of rank 0")
+
+    def wrap(self, net: nn.Module, unused: bool) -> nn.Module:
+        """The network whose gradients are averaged over all processes.
+
+        Every step begins from the first process's buffers, so that the statistics of batch normalisation are
+        its own, and a checkpoint by it holds all there is.
+
+        Args:
+            net: on this process's device.
+            unused: whether parameters may get no gradient in some step.
+        """
+        if self.world_size == 1:
+            return net
+        return DistributedDataParallel(net, find_unused_parameters=unused)
+
+
+@contextlib.contextmanager
+def open_ranks(device: str | None = None) -> Iterator[Ranks]:
+    """Joins the processes that torchrun started, or stands alone.
+
+    Args:
+        device: "cpu", "cuda" or another of torch's; None for a GPU if there is one, else the CPU.
+
+    Raises:
+        RanksError: the others do not answer, or one of them is gone.
+        ValueError: there is no such device.
+    """
+    world_size, local_rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
+    chosen = find_device(device, local_rank)
+    if world_size == 1:
+        yield Ranks(chosen)
+        return
+    ours = not dist.is_initialized()
+    if ours:
+        _join(chosen)
+    try:
+        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        yield Ranks(chosen, dist.get_rank(), dist.get_world_size(), local_size)
+    except RuntimeError as error:  # torch's own errors are RuntimeErrors.
+        if not LOST.search(str(error)):
+            raise
+        raise RanksError(f"another process of this training is gone ({_first_line(error)})") from error
+    finally:
+        if ours:
+            dist.destroy_process_group()
+
+
+def launch_name() -> str | None:
+    """What torchrun's restarts of one launch have in common, and no other launch; None without torchrun."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID")
+    if name not in (None, "", "none"):
+        return name
+    if name is None:
+        return None
+    # Launched without a name: the agent, our parent, lives as long as the launch.
+    began = Path(f"/proc/{os.getppid()}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    return f"{socket.gethostname()}-{os.getppid()}-{began}"
+
+
+def _join(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    # Flags and counts lie in main memory: they go by gloo, without waiting for the GPU.
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    try:
+        dist.init_process_group(backend, timeout=PATIENCE)
+    except (ValueError, RuntimeError) as error:
+        raise RanksError(f"the other processes cannot be reached ({_first_line(error)})") from error
+
+
+def find_device(name: str | None, local_rank: int = 0) -> torch.device:
+    """The device of a name.
+
+    Args:
+        name: "cpu", "cuda" or another of torch's; None for a GPU if there is one, else the CPU.
+        local_rank: number of the GPU, where the name says none.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    found = torch.cuda.device_count()
+    if name is None:
+        name = "cuda" if found else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(
+            f"`device`={name!r}; expected a device of torch, for example 'cpu' or 'cuda'"
+        ) from None
+    if device.type != "cuda":
+        return device
+    device = torch.device("cuda", local_rank if device.index is None else device.index)
+    if device.index is None or device.index >= found:
+        raise ValueError(f"`device`={name!r} would be GPU {device.index}, and torch sees {found} here")
+    return device
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0][:200]

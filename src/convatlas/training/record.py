@@ -1,0 +1,163 @@
+"""What `run.json` says of a training: what was asked for, on what it ran, and what differs later."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convatlas.training.ranks import Ranks, launch_name
+from convatlas.training.recipe import Recipe
+from convatlas.training.run import RECORD, RunError, find_runs, flat, machine, versions
+from convatlas.training.settings import build, to_toml
+from convatlas.training.setup import Job, Wish
+
+
+def make_record(
+    job: Job, settings: Mapping[str, Any], options: Mapping[str, Any], *, named_data: bool, repeatable: bool
+) -> dict[str, Any]:
+    """The record of a training that begins.
+
+    Args:
+        job: the training.
+        settings: fields of the recipe that were changed.
+        options: other flags of the command that repeats it, where they are not the default.
+        named_data: whether the data can be loaded by their name.
+        repeatable: whether a command can repeat it: nothing came from Python.
+    """
+    source = job.source
+    return {
+        "config": config_of(job.wish),
+        "seed": job.wish.seed,
+        "settings": {name: _plain(value) for name, value in settings.items()},
+        "options": dict(options),
+        "from_names": repeatable,
+        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "launch": launch_name(),
+        "speed": list(job.speed.reasons),
+        "versions": versions(),
+        "machine": machine(torch.get_num_threads()) | _place(job.ranks),
+        "data": {
+            "fingerprint": source.fingerprint,
+            "train": len(source.train),
+            "test": len(source.test),
+            "named": named_data,
+            "skipped": [f"{skipped.path}: {skipped.reason}" for skipped in source.skipped],
+        },
+    }
+
+
+def config_of(wish: Wish) -> dict[str, Any]:
+    """What was asked for, as JSON holds it."""
+    return {
+        "network": wish.network,
+        "model": dict(wish.model),
+        "data": wish.data,
+        "pretrained": wish.pretrained,
+        "input_size": wish.input_size,
+        "exact": wish.exact,
+        "compile": wish.compile,
+        "on_nan": wish.on_nan,
+        "on_bad_image": wish.on_bad_image,
+        "recipe": tomllib.loads(to_toml(wish.recipe)),
+    }
+
+
+def options_of(
+    wish: Wish, recipe: str | Path | Recipe | None, data_dir: str | Path | None, tensorboard: bool
+) -> dict[str, Any]:
+    """The flags of `convatlas train`, beside `--set`, that were not left at their default."""
+    given = {
+        "recipe": None if recipe is None or isinstance(recipe, Recipe) else str(recipe),
+        "data_dir": None if data_dir is None else str(data_dir),
+        "input": wish.input_size,
+        "pretrained": wish.pretrained is True,
+        "tag": wish.pretrained if isinstance(wish.pretrained, str) else None,
+        "exact": wish.exact,
+        "compile": wish.compile,
+        "on_nan": None if wish.on_nan == "stop" else wish.on_nan,
+        "on_bad_image": None if wish.on_bad_image == "refuse" else wish.on_bad_image,
+        "tensorboard": tensorboard,
+    }
+    return {name: value for name, value in given.items() if value is not None and value is not False}
+
+
+def asked(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes the result, of a record: a checkpoint is good for this alone."""
+    return {
+        "config": record["config"],
+        "seed": record["seed"],
+        "data": {"fingerprint": record["data"]["fingerprint"]},
+    }
+
+
+def read_wish(folder: Path, record: Mapping[str, Any]) -> Wish:
+    """What a run was asked for.
+
+    Raises:
+        RunError: the record is damaged.
+        ValueError: a value in it does not fit.
+    """
+    try:
+        config = dict(record["config"])
+        recipe = build(Recipe, config.pop("recipe"))
+        return Wish(recipe=recipe, seed=record["seed"], **config)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{folder / RECORD}: is damaged ({type(error).__name__}: {error})") from None
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two nested mappings, a line each: "recipe.lr: 0.1 -> 0.05"."""
+    old, new = dict(flat(before)), dict(flat(now))
+    names = [name for name in (*old, *(name for name in new if name not in old))]
+    return [f"{name}: {old.get(name)} -> {new.get(name)}" for name in names if old.get(name) != new.get(name)]
+
+
+def conditions(record: Mapping[str, Any]) -> dict[str, Any]:
+    """On what the bits of the result depend, beside what was asked for."""
+    place = record["machine"]
+    names = ("processor", "threads", "device", "processes")
+    return {"torch": record["versions"]["torch"]} | {name: place.get(name) for name in names}
+
+
+def conditions_now(ranks: Ranks) -> dict[str, Any]:
+    """The same of this process."""
+    return conditions({"versions": versions(), "machine": machine(torch.get_num_threads()) | _place(ranks)})
+
+
+def find_launched(out: Path, name: str | None, wish: Wish) -> Path | None:
+    """The run that this launch of torchrun began before it restarted us after a failure; or None.
+
+    Args:
+        out: folder of runs.
+        name: of the run; None for any.
+        wish: what it was asked for.
+    """
+    launch = launch_name()
+    if launch is None or not out.is_dir():
+        return None
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+    for run in reversed(find_runs(out)[0]):
+        record = run.record
+        same = record.get("launch") == launch and record["config"] == config_of(wish)
+        same = same and record["seed"] == wish.seed and name in (None, run.folder.name)
+        if same and (again or "result" not in record):
+            return run.folder
+    return None
+
+
+def _place(ranks: Ranks) -> dict[str, Any]:
+    return {"device": ranks.device.type, "processes": ranks.world_size}
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON holds it."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return tomllib.loads(to_toml(value))
+    return str(value) if isinstance(value, Path) else value

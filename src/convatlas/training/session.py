@@ -1,0 +1,265 @@
+"""What stands around the loop: the run folder, its lock, the watcher, the end of a training."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.util
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from convatlas.models.cards import all_cards
+from convatlas.models.network import check_count
+from convatlas.training import checkpoint as files
+from convatlas.training.epochs import CHECKPOINTS, Training
+from convatlas.training.evaluation import Evaluation
+from convatlas.training.events import Callback, Facts, Silent, Watcher
+from convatlas.training.journal import Journal, test_figures
+from convatlas.training.lock import locked
+from convatlas.training.optim import SLOTS
+from convatlas.training.progress import Several
+from convatlas.training.ranks import Ranks
+from convatlas.training.record import asked
+from convatlas.training.report import LiveCurves, write_report
+from convatlas.training.run import WEIGHTS, Run, RunError, make_run_folder, write_record
+from convatlas.training.setup import Job
+from convatlas.training.stop import stop_flag
+from convatlas.training.trackers import FOLDER as TENSORBOARD
+from convatlas.training.trackers import TensorBoard
+from convatlas.weights.files import read_weights, write_safetensors
+from convatlas.weights.load import load_own
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Upkeep:
+    """What goes on around a training, without any effect on its result.
+
+    Attributes:
+        save_every: steps between checkpoints; None for each epoch, and every ten minutes in long ones.
+        keep: the newest checkpoints that are kept, beside the best.
+        callbacks: receive each line of `metrics.jsonl`.
+        tensorboard: whether TensorBoard's events are written.
+    """
+
+    save_every: int | None = None
+    keep: int = 3
+    callbacks: tuple[Callback, ...] = ()
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks the counts, and whether TensorBoard is there.
+
+        Raises:
+            ValueError: as said.
+        """
+        check_count("keep", self.keep, least=1)
+        if self.save_every is not None:
+            check_count("save_every", self.save_every, least=1)
+        if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
+            raise ValueError(
+                '`tensorboard`: TensorBoard is not installed; `pip install "convatlas[track]"` installs it'
+            )
+
+
+@contextlib.contextmanager
+def attended(watcher: Watcher | None, ranks: Ranks) -> Iterator[Watcher]:
+    """Shows what the first process does, and draws its curves; the others are silent."""
+    with Several(watcher or Silent(), LiveCurves()) if ranks.is_first else Silent() as shown:
+        yield shown
+
+
+@contextlib.contextmanager
+def arithmetic(ranks: Ranks, *, exact: bool, threads: int | None = None) -> Iterator[None]:
+    """Lends the process to a training: its random numbers, threads and GPU settings are as before afterwards.
+
+    Args:
+        ranks: the processes.
+        exact: choose algorithms that give the same bits each time, on a GPU.
+        threads: of torch on the CPU, on whose number the bits of a result depend; None for what there are.
+    """
+    gpu, before = ranks.device.type == "cuda", torch.get_num_threads()
+    flags = torch.backends.cudnn.flags(benchmark=not exact, deterministic=exact, allow_tf32=not exact)
+    with torch.random.fork_rng([ranks.device.index] if gpu else []), flags:
+        torch.set_num_threads(threads or before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def hold(folder: Path, ranks: Ranks) -> Iterator[None]:
+    """Keeps other launches out of a run folder.
+
+    Raises:
+        LockedError: one is at work there.
+    """
+    with locked(folder) if ranks.is_first else contextlib.nullcontext():
+        yield
+
+
+def check_room(job: Job, folder: Path, keep: int) -> None:
+    """Refuses to begin what the disk cannot hold.
+
+    Args:
+        job: the training.
+        folder: of the run, or where it will be made.
+        keep: checkpoints that will be kept, beside the best and one in the making.
+
+    Raises:
+        SpaceError: as said; says how much is needed.
+    """
+    recipe = job.wish.recipe
+    copies = 1 + len(SLOTS[recipe.optimizer]) + (recipe.ema_decay is not None)
+    weights = files.bytes_needed({"weights": job.net.state_dict()})
+    count = max(1, keep + 2 - len(files.steps_in(folder / CHECKPOINTS)))
+    what = f"{count} checkpoints and the weights of a run"
+    files.check_room(folder, weights * (copies * count + 1), what)
+
+
+def make_folder(out: Path, name: str | None, job: Job) -> Path:
+    """Makes the folder of a new run, in the first process, and tells all its name.
+
+    Args:
+        out: folder of runs; made where it is missing.
+        name: of the run; None for network, data and the next free number.
+        job: the training.
+
+    Raises:
+        RunError: the folder cannot be made, or has a run already.
+    """
+    if not job.ranks.is_first:
+        return job.ranks.tell(None)
+    if name is None:
+        data = Path(job.wish.data.partition(":")[2] or job.wish.data).name
+        return job.ranks.tell(make_run_folder(out, f"{job.wish.network}-{data}"))
+    folder = out / name
+    if folder.parent != out or name in ("", ".", ".."):
+        raise RunError(f"`name`={name!r}; expected the name of a folder in `out`={str(out)!r}, not a path")
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise RunError(f"{folder}: is there already; `convatlas resume {folder}` goes on with it") from None
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be made ({error.strerror})") from None
+    return job.ranks.tell(folder)
+
+
+def work(
+    job: Job,
+    folder: Path,
+    record: dict[str, Any],
+    upkeep: Upkeep,
+    watcher: Watcher,
+    found: files.Checkpoint | None,
+) -> Run:
+    """Trains to the end, and leaves weights and report.
+
+    Args:
+        job: the training.
+        folder: of the run, which this process holds.
+        record: what `run.json` says; gets its result.
+        upkeep: what goes on around it.
+        watcher: shows it.
+        found: the checkpoint to go on from, in the first process; None to begin.
+
+    Raises:
+        StoppedError: it was asked to stop, and is saved.
+        TrainingError: the loss is no number, and nothing helps.
+        SpaceError: there is too little room on the disk.
+    """
+    first = job.ranks.is_first
+    with stop_flag() as stop:
+        training = Training(
+            job, folder, {"asked": asked(record)}, stop, save_every=upkeep.save_every, keep=upkeep.keep
+        )
+        try:
+            if job.ranks.tell(found is not None):
+                training.restore(found)
+            if first:
+                write_record(folder, record)
+                training.journal = _journal(training, upkeep, watcher)
+            training.start()
+            evaluation = training.run()
+            result = _finish(training, evaluation, folder, record) if first else None
+            training.learner.settle()
+        except OSError as error:
+            if error.errno not in files.FULL:
+                raise
+            needed = files.bytes_needed(training.learner.groups())
+            raise files.SpaceError(files.no_room(training.checkpoints, needed, "run")) from error
+    return Run(folder, record | {"result": job.ranks.tell(result)})
+
+
+def load_final(run: Run, net: nn.Module, ranks: Ranks) -> None:
+    """Gives a module the weights of a finished run, in every process."""
+    if ranks.is_first:
+        load_own(net, read_weights(run.weights))
+    ranks.copy_from_first(net.state_dict().values())
+
+
+def _journal(training: Training, upkeep: Upkeep, watcher: Watcher) -> Journal:
+    job, step = training.job, training.standing.step
+    extra = (TensorBoard(training.folder / TENSORBOARD),) if upkeep.tensorboard else ()
+    watcher.start(
+        Facts(
+            network=job.wish.network,
+            data=job.wish.data,
+            folder=training.folder,
+            num_images=len(job.source.train),
+            num_test_images=len(job.source.test),
+            num_epochs=job.plan.num_epochs,
+            num_steps=job.plan.num_steps,
+            first_step=step,
+            batch_size=job.wish.recipe.batch_size,
+            world_size=job.ranks.world_size,
+            device=str(job.ranks.device),
+            speed=job.speed.reasons,
+        )
+    )
+    return Journal(training.folder, job.plan, watcher, upkeep.callbacks + extra, job.ranks.device, step)
+
+
+def _finish(
+    training: Training, evaluation: Evaluation, folder: Path, record: dict[str, Any]
+) -> dict[str, Any]:
+    """Writes weights, report and, as the last thing, the result into the record."""
+    training.count_time()
+    standing = training.standing
+    result = test_figures(evaluation) | {
+        "epochs": standing.step // training.plan.steps_per_epoch,
+        "steps": standing.step,
+        "seconds": round(standing.seconds, 2),
+        "best_test_accuracy": standing.best_accuracy,
+        "best_epoch": standing.best_epoch,
+    }
+    _write_weights(training, folder, record, result["test_accuracy"])
+    run = Run(folder, record | {"result": result})
+    write_report(run, evaluation, training.job.source.test, training.job.source.class_names)
+    write_record(folder, run.record)
+    return result
+
+
+def _write_weights(training: Training, folder: Path, record: dict[str, Any], accuracy: float) -> None:
+    wish, source = training.job.wish, training.job.source
+    card = all_cards().get(wish.network)
+    metadata = {
+        "network": wish.network,
+        "model": json.dumps(dict(wish.model), sort_keys=True),
+        "num_classes": str(training.job.num_classes),
+        "class_names": json.dumps(source.class_names),
+        "transform": training.job.transform.record(),
+        "data": wish.data,
+        "data_fingerprint": source.fingerprint,
+        "test_accuracy": str(accuracy),
+        "convatlas": record["versions"]["convatlas"],
+    }
+    if card is not None:
+        metadata["paper"] = f"{card.paper.title} ({card.paper.year}), {card.paper.identifier}"
+    with training.learner.averaged():
+        write_safetensors(folder / WEIGHTS, training.learner.net.state_dict(), metadata)

@@ -1,0 +1,337 @@
+"""Everything before the first step: what can be wrong is found here, while nothing has been written yet."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from convatlas.data.crops import TestFit, TrainFit
+from convatlas.data.sets import ImageSet, OnBadImage, Source
+from convatlas.data.sources import load_source, source_from
+from convatlas.data.transforms import Transform
+from convatlas.errors import nearest
+from convatlas.models.network import check_count
+from convatlas.models.registry import create_model, find_card, list_models
+from convatlas.training.evaluation import Viewing
+from convatlas.training.fast import Speed, choose_speed
+from convatlas.training.plan import Plan
+from convatlas.training.ranks import Ranks
+from convatlas.training.recipe import Recipe
+from convatlas.training.recipes import find_recipe
+from convatlas.training.sight import in_memory, make_transform, px_for
+from convatlas.weights.published import find_published
+
+OnNan = Literal["stop", "skip", "rollback"]
+
+# Pixels that a batch of test images has at most.
+TEST_PIXELS = 2**22
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a training is asked for, in words and numbers: it makes the result, and a run keeps it.
+
+    Attributes:
+        network: name in the registry, or the class of a network that was given from Python.
+        data: name of the data set.
+        recipe: how it is trained.
+        seed: of weights, order, augmentation and dropout.
+        model: fields of the network's config to change.
+        pretrained: False, True, or the tag of published weights to begin with.
+        input_size: px a side that images are brought to; None for what fits the data.
+        exact: compute in float32, with nothing rearranged.
+        compile: use torch's compiler.
+        on_nan: "stop", "skip" or "rollback" when the loss is no number.
+        on_bad_image: "refuse" or "skip" pictures that cannot be read.
+    """
+
+    network: str
+    data: str
+    recipe: Recipe
+    seed: int = 0
+    model: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+    pretrained: bool | str = False
+    input_size: int | None = None
+    exact: bool = False
+    compile: bool = False
+    on_nan: OnNan = "stop"
+    on_bad_image: OnBadImage = "refuse"
+
+    def __post_init__(self) -> None:
+        """Checks what needs nothing else.
+
+        Raises:
+            ValueError: a value is out of its range.
+        """
+        check_count("seed", self.seed, least=0)
+        if self.input_size is not None:
+            check_count("input_size", self.input_size, least=1)
+        for name, allowed in (("on_nan", get_args(OnNan)), ("on_bad_image", get_args(OnBadImage))):
+            if getattr(self, name) not in allowed:
+                choices = ", ".join(map(repr, allowed))
+                raise ValueError(f"`{name}`={getattr(self, name)!r}; allowed are {choices}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Job:
+    """A training that is ready to begin.
+
+    Attributes:
+        wish: what was asked for.
+        net: with its first weights, on the device.
+        source: the data, at the size that they are trained at where all have one.
+        plan: the order of the samples.
+        viewing: how test images are shown.
+        transform: brings any picture to what the network saw.
+        px: a side of the images, where pictures have any size; None where all have one.
+        ranks: the processes.
+        speed: how it is computed.
+        workers: processes that decode pictures.
+    """
+
+    wish: Wish
+    net: nn.Module
+    source: Source
+    plan: Plan
+    viewing: Viewing
+    transform: Transform
+    px: int | None
+    ranks: Ranks
+    speed: Speed
+    workers: int
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.source.class_names)
+
+    def train_fit(self, epoch: int) -> TrainFit | None:
+        """Brings the pictures of an epoch to size; None where all have it and nothing is done to each."""
+        augment = self.wish.recipe.augment
+        in_memory = isinstance(self.source.train, ImageSet)
+        if not augment.per_picture and (in_memory or (self.px is None and not self.wish.recipe.sizes)):
+            return None
+        transform = self.transform
+        return TrainFit(augment, self.wish.seed, epoch, transform.crop_pct, transform.interpolation)
+
+    def px_at(self, step: int) -> int | None:
+        """A side of the images of a step; None for as they are."""
+        return self.wish.recipe.size_at(step, self.plan.num_steps) or self.px
+
+
+def make_wish(
+    network: str | nn.Module,
+    data: str | Source | Any,
+    recipe: str | Path | Recipe | None,
+    settings: Mapping[str, Any],
+    **others: Any,
+) -> Wish:
+    """What is asked for, with names in place of what came from Python.
+
+    Args:
+        network: a name, or a module.
+        data: a name, or the data.
+        recipe: as `find_recipe` takes it; None for the network's own.
+        settings: fields of the recipe to change.
+        others: fields of `Wish`.
+
+    Raises:
+        UnknownNameError: a name does not exist; names the nearest.
+        ValueError: a value is out of its range, or makes no sense for a module.
+    """
+    if isinstance(network, nn.Module):
+        title, found = type(network).__name__, find_recipe("", recipe, settings)
+        given = {name: others[name] for name in ("model", "pretrained") if others.get(name)}
+        given |= {name: getattr(found, name) for name in ("drop_rate", "drop_path_rate")}
+        for name, value in given.items():
+            if value is not None:
+                raise ValueError(f"`{name}`={value!r} goes with the name of a network; a module is built")
+    else:
+        title = find_card(network).name
+        found = find_recipe(title, recipe, settings)
+    name = data if isinstance(data, str) else str(getattr(data, "name", "dataset"))
+    return Wish(network=title, data=name, recipe=found, **others)
+
+
+def make_source(
+    data: str | Source | Any,
+    test_data: Any,
+    wish: Wish,
+    data_dir: str | Path | None,
+    note: Callable[[str], None],
+) -> Source:
+    """The data by their name, or made of datasets that came from Python.
+
+    Args:
+        data: a name, a source, or a map-style dataset.
+        test_data: a map-style dataset to measure on, with one in `data`.
+        wish: what is asked for.
+        data_dir: where small data sets lie.
+        note: is told what takes long.
+
+    Raises:
+        ValueError: the data cannot be used; the message says why.
+    """
+    if test_data is not None and isinstance(data, str | Source):
+        raise ValueError("`test_data` goes with a dataset; data by name have a part of their own to test")
+    if isinstance(data, Source):
+        return data
+    if isinstance(data, str):
+        folder = None if data_dir is None else Path(data_dir)
+        return load_source(data, data_dir=folder, on_bad_image=wish.on_bad_image, note=note)
+    return source_from(data, test_data)
+
+
+def make_job(wish: Wish, network: nn.Module | None, source: Source, ranks: Ranks, workers: int | None) -> Job:
+    """Builds what a training needs, and finds what cannot work.
+
+    Args:
+        wish: what is asked for.
+        network: from Python; None for the one that `wish` names.
+        source: the data.
+        ranks: the processes.
+        workers: processes that decode pictures, in each of `ranks`; None for what fits this machine.
+
+    Raises:
+        UnknownNameError: a name does not exist; names the nearest.
+        ValueError: something does not fit; names what, and what would.
+    """
+    card = find_card(wish.network) if network is None else None
+    _check_labels(source)
+    published = None if wish.pretrained is False else find_published(wish.network, wish.pretrained)
+    source = in_memory(source, wish.input_size)
+    px = px_for(source, wish.input_size, card)
+    transform = make_transform(source, px, card, published)
+    net = network if network is not None else _build(wish, source, transform)
+    net.to(ranks.device)
+    _check_net(net, wish, source, transform)
+    plan = _make_plan(wish, source, net, ranks)
+    if workers is None:
+        workers = 0 if isinstance(source.train, ImageSet) else default_workers(ranks)
+    check_count("workers", workers, least=0)
+    fit = None if px is None else TestFit(px, transform.crop_pct, transform.interpolation)
+    height, width = transform.input_size[1:]
+    batch_size = min(256, max(16, TEST_PIXELS // (height * width)))
+    return Job(
+        wish=wish,
+        net=net,
+        source=source,
+        plan=plan,
+        viewing=Viewing(transform.mean, transform.std, fit, batch_size, workers, wish.on_bad_image),
+        transform=transform,
+        px=px,
+        ranks=ranks,
+        speed=choose_speed(ranks.device, exact=wish.exact, compile=wish.compile, net=net),
+        workers=workers,
+    )
+
+
+def default_workers(ranks: Ranks) -> int:
+    """Processes that decode pictures for each training process, from the cores of this machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = cores // ranks.local_size
+    return max(1, min(2, share) if ranks.device.type == "cpu" else min(8, share - 1))
+
+
+def _build(wish: Wish, source: Source, transform: Transform) -> nn.Module:
+    recipe = wish.recipe
+    rates = {"drop_rate": recipe.drop_rate, "drop_path_rate": recipe.drop_path_rate}
+    torch.manual_seed(wish.seed)
+    return create_model(
+        wish.network,
+        pretrained=wish.pretrained,
+        num_classes=len(source.class_names),
+        in_chans=transform.input_size[0],
+        **{name: rate for name, rate in rates.items() if rate is not None},
+        **wish.model,
+    )
+
+
+def _check_labels(source: Source) -> None:
+    count = len(source.class_names)
+    for name, part in (("training", source.train), ("test", source.test)):
+        if len(part) == 0:
+            raise ValueError(f"`data`={source.name!r}: has no {name} images")
+        low, high = int(part.labels.min()), int(part.labels.max())
+        if low < 0 or high >= count:
+            raise ValueError(
+                f"`data`={source.name!r}: {name} labels go from {low} to {high}; "
+                f"expected 0 to {count - 1} for its {count} classes"
+            )
+    if count < 2:
+        raise ValueError(f"`data`={source.name!r}: has {count} class; a network tells at least two apart")
+
+
+def _make_plan(wish: Wish, source: Source, net: nn.Module, ranks: Ranks) -> Plan:
+    recipe = wish.recipe
+    plan = Plan(
+        num_samples=len(source.train),
+        batch_size=recipe.batch_size,
+        num_epochs=recipe.epochs,
+        seed=wish.seed,
+        accumulate=recipe.accumulate,
+        mixes=recipe.augment.mixes,
+    )
+    # Training by the statistics of one image is no training, and torch refuses it where maps are 1x1.
+    least = 2 if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in net.modules()) else 1
+    if plan.smallest_part(ranks) < least:
+        size, rows = plan.bounds(0)[1], ranks.world_size * recipe.accumulate
+        raise ValueError(
+            f"`batch_size`={recipe.batch_size}: batches of {size} of the {len(source.train)} training images "
+            f"in {rows} parts (processes times `accumulate`); at least {rows * least} images are needed, "
+            f"{least} for each part"
+        )
+    return plan
+
+
+def _check_net(net: nn.Module, wish: Wish, source: Source, transform: Transform) -> None:
+    """Shows the network two images, of the smallest size that it will see."""
+    chans, height, width = transform.input_size
+    least = getattr(net, "min_input_size", 1)
+    sizes = [px for _, px in wish.recipe.sizes]
+    if min(height, width) < least:
+        raise ValueError(_too_small(wish, source, (height, width), least))
+    if sizes and min(sizes) < least:
+        raise ValueError(f"`sizes`: {min(sizes)} px is too small; {wish.network} needs at least {least} px")
+    device = next(net.parameters()).device
+    shape = (2, chans, height, width)
+    training = net.training
+    try:
+        with torch.no_grad():
+            scores = net.eval()(torch.zeros(shape, device=device))
+    except RuntimeError as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise ValueError(f"{wish.network}: cannot take images of shape {shape}: {first[:200]}") from error
+    finally:
+        net.train(training)
+    count = len(source.class_names)
+    if not isinstance(scores, Tensor) or scores.shape != (2, count):
+        given = tuple(scores.shape) if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
+        raise ValueError(
+            f"{wish.network}: answers {given} to two images; `data`={source.name!r} has {count} classes, "
+            f"so expected (2, {count})"
+        )
+
+
+def _too_small(wish: Wish, source: Source, size: tuple[int, int], least: int) -> str:
+    if wish.input_size is not None:
+        return f"{wish.network}: `input_size`={wish.input_size} is too small; at least {least} px are needed"
+    return (
+        f"{wish.network} needs images of {least}x{least} px at least; those of `data`={source.name!r} are "
+        f"{size[0]}x{size[1]}: train {_small_variant(wish.network)}, which is made for small images, or "
+        f"enlarge them with `--input {least}` (`input_size={least}`)"
+    )
+
+
+def _small_variant(network: str) -> str:
+    """The network for small images that is most like this one, of its own family if there is one."""
+    family = re.match("[a-z]+", network)
+    alike = [name for name in list_models("*_cifar*") if family and name.startswith(family[0])]
+    return nearest(f"{network}_cifar", alike).partition(",")[0] or "resnet20_cifar"

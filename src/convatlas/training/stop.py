@@ -1,0 +1,67 @@
+"""Being asked to stop: a signal sets a flag, which the loop reads between two steps."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+# "Try again" (EX_TEMPFAIL): schedulers can be told to start a job anew when it ends so.
+TRY_AGAIN = 75
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class StoppedError(Exception):
+    """Training was asked to stop, and has saved itself; `convatlas resume` goes on.
+
+    Attributes:
+        folder: of the run, as text.
+        step: steps done.
+    """
+
+    def __init__(self, folder: str, step: int) -> None:
+        super().__init__(f"stopped at step {step}; `convatlas resume {folder}` goes on")
+        self.folder = folder
+        self.step = step
+
+
+class StopFlag:
+    """Whether a signal has asked for the end.
+
+    Attributes:
+        asked: set by the first signal.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """Notes the first signal; from then on, signals end the process as they end any other."""
+        self.asked = True
+        # torchrun's agent passes on what a scheduler sends to all processes anyway, and kills after 30 s.
+        if "TORCHELASTIC_RUN_ID" not in os.environ:
+            for each in SIGNALS:
+                signal.signal(each, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def stop_flag() -> Iterator[StopFlag]:
+    """Turns SIGTERM, SIGINT and SIGUSR1 into a flag while the block runs.
+
+    Only a program's main thread can do so; in another one, the flag is never set.
+    """
+    flag = StopFlag()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+    before: dict[int, Any] = {number: signal.signal(number, flag.receive) for number in SIGNALS}
+    try:
+        yield flag
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

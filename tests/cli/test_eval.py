@@ -1,0 +1,125 @@
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convatlas.cli import main
+from made_pictures import NAMES, expected, pixels, save_pictures, weights_file
+
+Run = Callable[[str], tuple[object, str, str]]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with weights, and with labelled pictures of two classes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    weights_file(tmp_path / "w.safetensors")
+    for number in (2, 5):
+        save_pictures(tmp_path / "data" / NAMES[number], 6)
+    return tmp_path
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(command: str) -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, "argv", ["convatlas", *command.split()])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        return (caught.value.code, *capsys.readouterr())
+
+    return call
+
+
+def test_eval(place: Path, run: Run) -> None:
+    code, shown, errors = run("eval w.safetensors --data folder:data --part all -o report")
+    answers = [int(expected(pixels(i)).argmax()) for i in range(6)]
+    right = answers.count(2) + answers.count(5)
+    assert (code, errors) == (0, "")
+    lines = shown.splitlines()
+    assert lines[0] == "w.safetensors on folder:data (all), single"
+    assert lines[1].startswith(f"top-1 {right / 12:.2%} (95 % interval ")
+    assert lines[1].endswith(f", {right} of 12 pictures")
+    assert lines[-1] == "everything is in report: open report.md there"
+    assert (place / "report" / "report.md").is_file()
+
+
+def test_eval_for_machines(place: Path, run: Run) -> None:
+    (place / "data" / NAMES[2] / "bad.png").write_text("nothing")
+    command = "eval w.safetensors --data folder:data --part all --protocol multiscale --scales 32,40 --flip"
+    code, shown, errors = run(f"{command} --ensemble w.safetensors w.safetensors --average logits --json")
+    figures = json.loads(shown)
+    assert code == 2
+    assert errors.startswith("convatlas: left out ")
+    assert "bad.png: is no picture" in errors
+    assert figures["networks"] == ["w.safetensors"] * 3
+    assert figures["pictures"] == 12
+    assert figures["protocol"] == {
+        "name": "multiscale",
+        "scales": [[32, 40]] * 3,
+        "flip": True,
+        "average": "logits",
+        "views": 4,
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        pytest.param("", "`data`: say on which pictures, such as folder:PATH", id="no data"),
+        pytest.param("--data folder:data --scales big", "`--scales`='big'; expected px", id="scales"),
+        pytest.param("--data folder:data --weights ema", "w.safetensors: no such run folder", id="weights"),
+    ],
+)
+def test_eval_of_what_cannot_be(place: Path, run: Run, options: str, message: str) -> None:
+    code, shown, errors = run(f"eval w.safetensors {options}")
+    assert (code, shown) == (2, "")
+    assert errors.startswith(f"convatlas: {message}")
+    assert errors.count("\n") == 1
+
+
+def test_features(place: Path, run: Run) -> None:
+    code, shown, errors = run("features w.safetensors data --stage 1 -o f.npz")
+    what = "12 numbers each (pool, stage 1 of 0 to 1, stride 2 px)"
+    assert (code, shown, errors) == (0, f"f.npz: 12 pictures, {what}\n", "")
+    with np.load(place / "f.npz") as kept:
+        assert kept["features"].shape == (12, 12)
+        assert str(kept["network"]) == "w.safetensors"
+
+
+def test_features_as_lines(place: Path, run: Run) -> None:
+    (place / "bad.png").write_text("nothing")
+    code, shown, errors = run(
+        f"features w.safetensors bad.png data/{NAMES[2].replace(' ', '?')}/000.png --stage 0"
+    )
+    (line,) = shown.splitlines()
+    assert (code, len(json.loads(line)["features"])) == (2, 12)
+    assert errors.startswith("convatlas: bad.png: is no picture")
+
+
+def test_features_without_pictures(place: Path, run: Run) -> None:
+    assert run("features w.safetensors")[2] == "convatlas: name at least one picture after the network\n"
+
+
+def test_explain(place: Path, run: Run) -> None:
+    save_pictures(place / "p", 1)
+    code, shown, errors = run("explain w.safetensors p/000.png -o cam.png")
+    shares = expected(pixels(0))
+    said = f"{NAMES[shares.argmax()]} {shares.max():.1%}: cam.png (stem, 32x32 places)\n"
+    assert (code, shown, errors) == (0, said, "")
+    with Image.open(place / "cam.png") as image:
+        assert image.format == "PNG"
+
+
+def test_explain_another_class(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_pictures(place / "p", 1)
+    words = ["explain", "w.safetensors", "p/000.png", "-o", "cam.png", "--class", "class 4", "--stage", "-1"]
+    monkeypatch.setattr(sys, "argv", ["convatlas", *words])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 0
+    assert run("explain w.safetensors p/000.png -o cam.jpg")[2].startswith("convatlas: `--out`='cam.jpg'")

@@ -1,0 +1,105 @@
+"""What two processes do together; started by torchrun, and anew by it when one of them is killed.
+
+Prints nothing; the first process writes what it found into the folder that is the argument.
+"""
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from convatlas import train
+from convatlas.data.sets import ImageSet, Source
+from convatlas.data.sources import load_source
+from convatlas.models.registry import create_model
+from convatlas.training.evaluation import Viewing, evaluate
+from convatlas.training.learner import Learner
+from convatlas.training.ranks import Ranks, RanksError, open_ranks
+
+OPTIONS: dict[str, Any] = {"recipe": "lenet5", "epochs": 2, "save_every": 4}
+
+
+def few_digits() -> Source:
+    """Ten batches of digits to train on, and 101 images to test on, which two processes cannot halve."""
+    whole = load_source("digits")
+    assert isinstance(whole.train, ImageSet)
+    images, labels = whole.train.images, whole.train.labels
+    parts = [ImageSet(images[part], labels[part]) for part in (slice(321), slice(321, 422))]
+    return dataclasses.replace(whole, name="few", train=parts[0], test=parts[1])
+
+
+class WithNorm(nn.Module):
+    """A network with normalisation, and a part that no image reaches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.fc = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 10)
+        self.unused = nn.Linear(2, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.norm(self.conv(x)).relu().mean(dim=(2, 3)))
+
+
+def measured(ranks: Ranks) -> dict[str, Any]:
+    """The evaluation of a fixed network, as JSON."""
+    torch.manual_seed(0)
+    net, viewing = create_model("lenet5").eval(), Viewing((0.1,), (0.3,), batch_size=16)
+    found = evaluate(net, few_digits().test, viewing, num_classes=10, ranks=ranks)
+    return {
+        "correct": found.correct,
+        "top5": found.top5,
+        "count": found.count,
+        "loss": found.loss,
+        "confusion": found.confusion.tolist(),
+    }
+
+
+def refused(ranks: Ranks) -> str:
+    ranks.check_same("configuration", "the same")
+    try:
+        ranks.check_same("configuration", f"rank {ranks.rank}")
+    except RanksError as error:
+        return str(error)
+    return ""
+
+
+def kill_second_at(step: int) -> None:
+    """The second process dies in a step of the first life of this launch."""
+    real = Learner.update
+
+    def update(self: Learner, lr: float, at: int) -> bool:
+        if at == step and self.ranks.rank == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(self, lr, at)
+
+    Learner.update = update
+
+
+def main() -> None:
+    root = Path(sys.argv[1])
+    with open_ranks("cpu") as ranks:
+        facts = {"evaluation": measured(ranks), "refused": refused(ranks), "world_size": ranks.world_size}
+        data = few_digits()
+        train("lenet5", data=data, out=root, name="two", **OPTIONS)
+        torch.manual_seed(ranks.rank)  # The first process's weights count.
+        net = WithNorm()
+        train(net, data=data, out=root, name="norm", accumulate=2, **OPTIONS)
+        every = ranks.add_up(torch.cat([p.detach().flatten() for p in net.parameters()]))
+        own = torch.cat([p.detach().flatten() for p in net.parameters()])
+        facts["equal_weights"] = bool(torch.equal(every, own * ranks.world_size))
+        kill_second_at(13)
+        run = train("lenet5", data=data, out=root, name="killed", **OPTIONS)
+        facts["restarts"] = os.environ["TORCHELASTIC_RESTART_COUNT"]
+        facts["accuracy"] = run.test_accuracy
+        if ranks.is_first:
+            (root / "facts.json").write_text(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main()
