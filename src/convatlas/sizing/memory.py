@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .geometry import Permute
+from .row import VIEW
 
 if TYPE_CHECKING:
     from .row import Row
@@ -51,6 +52,34 @@ def _bytes(tensors: Any, dtype: torch.dtype) -> int:
 def weight_bytes(request: Request) -> int:
     """Bytes of parameters and buffers."""
     return _bytes(request.net.parameters(), request.dtype) + _bytes(request.net.buffers(), request.dtype)
+
+
+def traffic(sheet: Sheet) -> tuple[tuple[int, int], ...]:
+    """Per row: bytes read, parameters and buffers included, and bytes written; none for a view."""
+    weight = sheet.dtype.itemsize
+    slots = sheet.graph.slots
+    # Bytes of what each node is, views included; inputs of the network have negative numbers.
+    inputs = zip(sheet.request.shapes, sheet.request.dtypes, strict=True)
+    held = {-1 - i: torch.Size(shape).numel() * dtype.itemsize for i, (shape, dtype) in enumerate(inputs)}
+    found: list[tuple[int, int]] = []
+    for row in sheet.rows:
+        outputs = row.output_shapes
+        itemsize = row.dtype.itemsize
+        size = held[row.index] = outputs[0].numel() * itemsize
+        if row.kind == VIEW:
+            found.append((0, 0))
+            continue
+        if len(outputs) > 1:
+            size = sum(shape.numel() for shape in outputs) * itemsize
+        read = row.constants * weight
+        for position, node in enumerate(row.inputs):
+            if slots and (row.index, position) in slots:
+                dtype = sheet.rows[node].dtype if node >= 0 else sheet.request.dtypes[-1 - node]
+                read += row.input_shapes[position].numel() * dtype.itemsize
+            else:
+                read += held[node]
+        found.append((read, size))
+    return tuple(found)
 
 
 def store_bytes(sheet: Sheet) -> dict[Any, int]:
@@ -100,18 +129,19 @@ def peak_activation_bytes(sheet: Sheet) -> int:
 
 # What autograd keeps, per operation: i the input, o the output, b both factors, n nothing.
 _KEEPS = {
-    "add": "n", "sub": "n", "rsub": "n", "subtract": "n", "neg": "n", "cat": "n", "stack": "n", "clone": "n",
-    "to": "n", "copy": "n", "setitem": "n", "pad": "n", "mean": "n", "sum": "n", "interpolate": "n",
-    "repeat": "n",
-    "roll": "n", "pixel_shuffle": "n", "pixel_unshuffle": "n", "channel_shuffle": "n", "create": "n",
-    "fill": "n",
-    "getitem": "n", "index_select": "n", "gather": "n", "embedding": "n", "test": "n", "eq": "n", "ne": "n",
-    "lt": "n", "le": "n", "gt": "n", "ge": "n", "cumsum": "n", "floor": "n", "round": "n", "sign": "n",
-    "mul": "b", "multiply": "b", "matmul": "b", "addmm": "b", "einsum": "b", "div": "b", "where": "n",
-    "outer": "b",
-    "relu": "o", "sigmoid": "o", "tanh": "o", "softmax": "o", "exp": "o", "sqrt": "o", "rsqrt": "o",
-    "reciprocal": "o", "threshold": "o",
-}  # fmt: skip
+    name: what
+    for what, names in {
+        "n": (
+            "reshape flatten contiguous add sub rsub subtract neg cat stack clone to copy setitem pad "
+            "mean sum interpolate repeat roll pixel_shuffle pixel_unshuffle channel_shuffle create fill "
+            "getitem index_select gather embedding test eq ne lt le gt ge cumsum floor round sign where "
+            "unfold fold repeat_interleave"
+        ),
+        "b": ("mul multiply matmul addmm einsum div outer"),
+        "o": ("relu sigmoid tanh softmax exp sqrt rsqrt reciprocal threshold"),
+    }.items()
+    for name in names.split()
+}
 # In place they would overwrite what they need, so autograd keeps a copy of the input.
 _COPIES_INPUT = ("silu", "hardswish", "hardsigmoid", "mish", "relu6", "hardtanh")
 
@@ -202,10 +232,11 @@ def _kept(
         return []
     if what == "b":
         # Each factor is kept for the gradient of the other.
-        both = list(range(len(row.inputs)))
-        if len(both) == 1:
+        if not row.inputs:
+            return []
+        if len(row.inputs) == 1:
             return [key(row, 0)] if learns or (row.op not in ("mul", "div", "multiply")) else []
-        keys = []
+        keys: list[Any] = []
         if graded[1] or learns:
             keys.append(key(row, 0))
         if graded[0] or learns:
@@ -220,10 +251,11 @@ def _kept(
 
 def _trainable(sheet: Sheet) -> Callable[[str], bool]:
     frozen: dict[str, bool] = {}
+    modules = dict(sheet.request.net.named_modules())
 
     def trainable(path: str) -> bool:
         if path not in frozen:
-            module = sheet.graph.modules.get(path)
+            module = modules.get(path)
             own = [] if module is None else list(module.parameters(recurse=False))
             frozen[path] = (
                 any(p.requires_grad for p in own) if own else module is None or not _only_buffers(module)

@@ -9,9 +9,9 @@ permutations and window partitions stay exact. The interval `lo..hi` holds the u
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from .geometry import Attend, Cat, Geometry, Mix, Pad, Permute, Reshape, Resize, Select, Window
+from .geometry import EVERYTHING, Attend, Cat, Geometry, Mix, Pad, Permute, Reshape, Resize, Select, Window
 
 if TYPE_CHECKING:
     from .row import Row
@@ -22,8 +22,7 @@ Shape = tuple[int, ...]
 Atom = tuple[int, tuple[float, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class ReceptiveField:
+class ReceptiveField(NamedTuple):
     """The part of the input that one output position depends on, per axis, in px.
 
     Padding is ignored: the extent is that of a position far from the border, and may exceed the input.
@@ -56,6 +55,14 @@ class _Field:
     span: tuple[tuple[float, float] | None, ...]
 
 
+# The usual field, of a tensor whose last dimensions are the input's axes and whose others do not move: per
+# axis the first and the last position that index 0 reads (None: the whole axis) and the step per index. With
+# steps of 0 only, a tensor may have any dimensions: all of it reads the same.
+_Axis = tuple[float | None, float | None, float]
+_Plain = tuple[_Axis, ...]
+_AnyField = _Plain | _Field
+
+
 def receptive_fields(sheet: Sheet) -> tuple[ReceptiveField | None, ...]:
     """Per row, with respect to the network's first input that has spatial axes."""
     shapes = sheet.request.shapes
@@ -63,36 +70,128 @@ def receptive_fields(sheet: Sheet) -> tuple[ReceptiveField | None, ...]:
     if source is None:
         return (None,) * len(sheet.rows)
     axes = len(shapes[source]) - 2
-    fields: dict[int, _Field | None] = {-1 - source: _start(shapes[source])}
+    fields: dict[int, _AnyField | None] = {-1 - source: ((0, 0, 1),) * axes}
+    known: dict[_Plain, ReceptiveField] = {}
+    found: list[ReceptiveField | None] = []
     for row in sheet.rows:
-        fields[row.index] = _advance(row, fields, shapes[source], axes)
-    size = shapes[source][2:]
-    return tuple(_public(fields[row.index], row, size) for row in sheet.rows)
+        field = _plainly(row, fields, axes)
+        if field is None:
+            field = _advance(row, fields, axes)
+        fields[row.index] = field
+        if type(field) is tuple:
+            public = known.get(field)
+            if public is None:
+                public = known[field] = _published(field)
+            found.append(public)
+        else:
+            found.append(None if field is None else _public(field))
+    return tuple(found)
 
 
-def _start(shape: Shape) -> _Field:
-    axes = len(shape) - 2
-    dims: list[tuple[Atom, ...]] = []
-    for i, length in enumerate(shape):
-        steps = tuple(1.0 if i - 2 == axis else 0.0 for axis in range(axes))
-        dims.append(((length, steps),))
-    return _Field(tuple(dims), ((0, 0),) * axes)
+def _plainly(row: Row, fields: dict[int, _AnyField | None], axes: int) -> _Plain | None:
+    """The field of a row that joins plain fields, or slides a window over one; else None."""
+    geometry = row.geometry
+    nodes = row.inputs
+    if not nodes or row.op == "setitem":
+        return None
+    first = fields.get(nodes[0])
+    if type(first) is not tuple:
+        return None
+    out = row.output_shapes[0]
+    square = len(out) == axes + 2 == len(row.input_shapes[0])
+    if type(geometry) is Window and square and not geometry.transposed and len(geometry.kernel) == axes:
+        return _slide(first, geometry) if len(nodes) == 1 else None
+    if not square or (geometry is not None and (type(geometry) is not Cat or geometry.dim > 1)):
+        still = len(nodes) == 1 and geometry != EVERYTHING and not any([step for _, _, step in first])
+        return first if still else None
+    if len(nodes) == 1:
+        return first if row.input_shapes[0] == out or geometry is not None else None
+    parts: list[_Plain] = []
+    for node, shape in zip(nodes, row.input_shapes, strict=True):
+        field = fields.get(node)
+        if type(field) is not tuple or len(shape) != axes + 2:
+            return None
+        if geometry is None and shape != out and shape[2:] != out[2:]:
+            # Broadcast positions do not move.
+            steps = zip(field, shape[2:], out[2:], strict=True)
+            field = tuple(axis if a == b else (axis[0], axis[1], 0) for axis, a, b in steps)
+        parts.append(field)
+    return _hull(parts, out[2:])
 
 
-def _advance(row: Row, fields: dict[int, _Field | None], shape: Shape, axes: int) -> _Field | None:
-    sources = [
-        (field, tuple(row.input_shapes[k]))
-        for k, node in enumerate(row.inputs)
-        if (field := fields.get(node)) is not None
-    ]
+def _slide(field: _Plain, w: Window) -> _Plain:
+    """A window's reach around each position, and its stride."""
+    out: list[_Axis] = []
+    for (low, high, step), k, s, p, d in zip(field, w.kernel, w.stride, w.padding, w.dilation, strict=True):
+        if low is not None and high is not None:
+            low -= step * p
+            high += step * (d * (k - 1) - p)
+        out.append((low, high, step * s))
+    return tuple(out)
+
+
+def _hull(parts: list[_Plain], sizes: Shape) -> _Plain:
+    """The union: where parts move differently along an axis that has positions, it is read whole."""
+    first = parts[0]
+    if len(parts) == 2 and parts[1] == first:
+        return first
+    out: list[_Axis] = []
+    for ways, size in zip(zip(*parts, strict=True), sizes, strict=True):
+        step = ways[0][2]
+        lows = [way[0] for way in ways]
+        if size > 1 and any([way[2] != step for way in ways]):
+            out.append((None, None, 0))
+        elif None in lows:
+            out.append((None, None, step))
+        else:
+            out.append((min(lows), max([way[1] for way in ways]), step))  # type: ignore[type-var]
+    return tuple(out)
+
+
+def _spread(field: _Plain, shape: Shape) -> _Field:
+    """A plain field of a tensor of this shape in the form for every case."""
+    axes = len(field)
+    still = (0.0,) * axes
+    span = tuple(None if a is None or b is None else (a, b) for a, b, _ in field)
+    if not any(step for _, _, step in field):
+        return _Field(tuple(((n, still),) for n in shape), span)
+    dims = [((n, still),) for n in shape[:-axes]]
+    for axis, (n, (_, _, step)) in enumerate(zip(shape[-axes:], field, strict=True)):
+        dims.append(((n, (*still[:axis], step, *still[axis + 1 :])),))
+    return _Field(tuple(dims), span)
+
+
+def _plain(field: _Field) -> _AnyField:
+    """The plain form where there is one."""
+    axes = len(field.span)
+    moving: list[float] = [0] * axes
+    for dim, atoms in enumerate(field.dims):
+        if not any(step for _, steps in atoms for step in steps):
+            continue
+        axis = dim - 2
+        steps = atoms[0][1]
+        mine = axis >= 0 and len(field.dims) == axes + 2 and len(atoms) == 1
+        if not mine or any(step for i, step in enumerate(steps) if i != axis):
+            return field
+        moving[axis] = steps[axis]
+    spans = zip(field.span, moving, strict=True)
+    return tuple((None, None, step) if span is None else (*span, step) for span, step in spans)
+
+
+def _advance(row: Row, fields: dict[int, _AnyField | None], axes: int) -> _AnyField | None:
+    sources: list[tuple[_Field, Shape]] = []
+    for node, shape in zip(row.inputs, row.input_shapes, strict=True):
+        field = fields.get(node)
+        if field is not None:
+            sources.append((_spread(field, shape) if type(field) is tuple else field, shape))
     if not sources:
         return None
     if row.inplace and row.geometry is not None and row.op == "setitem":
-        return _global(row.output_shape, axes)
+        return _plain(_global(row.output_shape, axes))
     moved = [_through(row.geometry, field, size, row.output_shape, axes) for field, size in sources]
     if isinstance(row.geometry, Attend) and len(moved) == 2:
-        return _attend(row, sources, axes)
-    return _union(moved, row.output_shape, axes)
+        return _plain(_attend(row, sources, axes))
+    return _plain(_union(moved, row.output_shape, axes))
 
 
 def _through(geometry: Geometry | None, field: _Field, shape: Shape, out: Shape, axes: int) -> _Field:
@@ -393,23 +492,29 @@ def _union(fields: list[_Field], out: Shape, axes: int) -> _Field:
     return _Field(tuple(dims), tuple(span))
 
 
-def _public(field: _Field | None, row: Row, size: Shape) -> ReceptiveField | None:
-    if field is None:
-        return None
-    sizes: list[int | None] = []
-    strides: list[float | None] = []
-    starts: list[int | None] = []
+def _public(field: _Field) -> ReceptiveField:
+    known: list[_Axis] = []
     for axis, span in enumerate(field.span):
         atoms = [atom for dim in field.dims for atom in dim if atom[1][axis]]
         steps = {steps[axis] for n, steps in atoms if n > 1} or {steps[axis] for _, steps in atoms}
-        if span is None:
+        step = steps.pop() if len(steps) == 1 else 0
+        known.append((None, None, 0) if span is None else (*span, step))
+    return _published(tuple(known))
+
+
+def _published(field: _Plain) -> ReceptiveField:
+    sizes: list[int | None] = []
+    strides: list[float | None] = []
+    starts: list[int | None] = []
+    for low, high, step in field:
+        if low is None or high is None:
             sizes.append(None)
             starts.append(None)
             strides.append(None)
             continue
-        low, high = int(span[0] // 1), -int(-span[1] // 1)
-        sizes.append(high - low + 1)
-        starts.append(low)
-        step = steps.pop() if len(steps) == 1 else None
-        strides.append(int(step) if step is not None and step == int(step) else step)
+        first = low if type(low) is int else int(low // 1)
+        last = high if type(high) is int else -int(-high // 1)
+        sizes.append(last - first + 1)
+        starts.append(first)
+        strides.append((int(step) if step == int(step) else step) if step else None)
     return ReceptiveField(tuple(sizes), tuple(strides), tuple(starts))

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import outline as o
 from .byhand import values_by_hand
+from .errors import SizingError
 
 if TYPE_CHECKING:
+    from .memory import TrainingMemory
     from .row import Row
     from .sheet import Sheet
 
@@ -103,7 +105,6 @@ def _notes(row: Row) -> tuple[str, ...]:
 def totals(sheet: Sheet, seconds: float | None = None) -> list[tuple[str, str]]:
     """What stands under the table: (what, value with unit)."""
     smallest = sheet.min_input_size
-    training = sheet.training_memory()
     unread = sum(1 for row in sheet.rows if row.unread)
     missing = sorted({row.op for row in sheet.not_counted})
     lines = [
@@ -113,7 +114,7 @@ def totals(sheet: Sheet, seconds: float | None = None) -> list[tuple[str, str]]:
         ("activations", f"{sheet.activations:,} values, {o.mib(sheet.activation_bytes)} MiB"),
         ("by hand", f"{values_by_hand(sheet):,} values: input and outputs of layers, the rest in place"),
         ("inference", f"{o.mib(sheet.peak_inference_bytes)} MiB at the peak"),
-        ("training", f"{o.mib(training.total)} MiB with {sheet.request.optimizer}: {_parts(training)}"),
+        ("training", _training(sheet)),
         ("sees", _sees(sheet)),
         ("smallest input", "none up to this size" if smallest is None else f"{smallest} px"),
     ]
@@ -127,10 +128,23 @@ def totals(sheet: Sheet, seconds: float | None = None) -> list[tuple[str, str]]:
     return lines
 
 
-def _parts(training: Any) -> str:
+def _trained(sheet: Sheet) -> TrainingMemory | None:
+    """Memory of a training step; None where the network cannot be trained on this input."""
+    try:
+        return sheet.training_memory()
+    except SizingError:
+        return None
+
+
+def _training(sheet: Sheet) -> str:
+    training = _trained(sheet)
+    if training is None:
+        # Such as the statistics of one value per channel.
+        return "not possible with this input and batch"
     parts = (("parameters", training.params), ("gradients", training.gradients))
     parts += (("optimizer", training.optimizer), ("kept for backward", training.saved))
-    return ", ".join(f"{o.mib(value)} {name}" for name, value in parts)
+    shown = ", ".join(f"{o.mib(value)} {name}" for name, value in parts)
+    return f"{o.mib(training.total)} MiB with {sheet.request.optimizer}: {shown}"
 
 
 def _sees(sheet: Sheet) -> str:
@@ -176,7 +190,11 @@ def _hanging(name: str, value: str, width: int) -> str:
 
 
 def grid_text(table: Grid, *, width: int = WIDTH, color: bool = False) -> str:
-    """A table for a terminal of `width` columns; words wrap where there is no room, numbers never do."""
+    """A table for a terminal of `width` columns.
+
+    Words wrap where there is no room; where that is not enough, columns of lesser interest are left out.
+    """
+    table, dropped = _fitting(table, width)
     widths = _widths(table, width)
     bold, dim, plain = ("\033[1m", "\033[2m", "\033[0m") if color else ("", "", "")
     rule = "-" * min(sum(widths) + _GAP * (len(widths) - 1), max(width, 1))
@@ -189,7 +207,32 @@ def grid_text(table: Grid, *, width: int = WIDTH, color: bool = False) -> str:
             lines += [f"    {dim}{line}{plain}" for line in wrapped]
     if table.total:
         lines += [rule, *_laid_out(table.total, widths, table.left)]
+    if dropped:
+        lines += textwrap.wrap(f"No room for: {', '.join(dropped)}", max(width, 20))
     return "\n".join(lines) + "\n"
+
+
+# What a narrow terminal does without, first what goes first.
+_LESSER = ("% MACs", "MiB out", "sees px", "params")
+
+
+def _fitting(table: Grid, width: int) -> tuple[Grid, list[str]]:
+    """The table without the columns for which there is no room, and their titles."""
+    dropped: list[str] = []
+    for title in _LESSER:
+        if sum(_widths(table, width)) + _GAP * (len(table.columns) - 1) <= width:
+            break
+        if title in table.columns:
+            dropped.append(title)
+            table = _without(table, table.columns.index(title))
+    return table, dropped
+
+
+def _without(table: Grid, column: int) -> Grid:
+    def cut(cells: tuple[str, ...]) -> tuple[str, ...]:
+        return cells[:column] + cells[column + 1 :]
+
+    return table._replace(columns=cut(table.columns), rows=[*map(cut, table.rows)], total=cut(table.total))
 
 
 _GAP = 2
@@ -255,7 +298,8 @@ def to_json(sheet: Sheet, seconds: float | None = None) -> str:
 
 def record(sheet: Sheet, seconds: float | None = None) -> dict[str, Any]:
     """The sheet as plain values; sizes in bytes, px and seconds."""
-    training = sheet.training_memory()
+    training = _trained(sheet)
+    parts = None if training is None else {name: getattr(training, name) for name in training.__slots__}
     return {
         "network": o.title_of(sheet),
         "input_shapes": [list(shape) for shape in sheet.request.shapes],
@@ -269,8 +313,8 @@ def record(sheet: Sheet, seconds: float | None = None) -> dict[str, Any]:
         "activation_bytes": sheet.activation_bytes,
         "values_by_hand": values_by_hand(sheet),
         "peak_inference_bytes": sheet.peak_inference_bytes,
-        "training_bytes": training.total,
-        "training_parts": {name: getattr(training, name) for name in training.__slots__},
+        "training_bytes": None if training is None else training.total,
+        "training_parts": parts,
         "receptive_field": _field_record(sheet.receptive_field),
         "min_input_size": sheet.min_input_size,
         "estimated_seconds": seconds,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, ...]
 
-# Operations of these kinds move no data: they give another view of the same storage.
+# Operations of this kind move no data: they give another view of the same storage.
 VIEW = "view"
 
 
@@ -47,8 +47,8 @@ class Row(NamedTuple):
     op: str
     kind: str
     inputs: tuple[int, ...]
-    input_shapes: tuple[Shape, ...]
-    output_shapes: tuple[Shape, ...]
+    input_shapes: tuple[torch.Size, ...]
+    output_shapes: tuple[torch.Size, ...]
     dtype: torch.dtype
     params: int
     constants: int
@@ -73,24 +73,17 @@ class Row(NamedTuple):
     @property
     def output_elements(self) -> int:
         """Elements of all outputs."""
-        return sum(_numel(shape) for shape in self.output_shapes)
+        return sum(shape.numel() for shape in self.output_shapes)
 
     @property
     def bytes_read(self) -> int:
         """Bytes of the inputs and of the parameters and buffers it reads; 0 for a view."""
-        if self.kind == VIEW:
-            return 0
-        dtypes = self.trace.input_dtypes(self)
-        sizes = zip(self.input_shapes, dtypes, strict=True)
-        return (
-            sum(_numel(shape) * dtype.itemsize for shape, dtype in sizes)
-            + self.constants * self.trace.dtype.itemsize
-        )
+        return self.trace.traffic[self.index][0]
 
     @property
     def bytes_written(self) -> int:
         """Bytes of the outputs; 0 for a view."""
-        return 0 if self.kind == VIEW else self.output_elements * self.dtype.itemsize
+        return self.trace.traffic[self.index][1]
 
     @property
     def formulas(self) -> tuple[str, ...]:
@@ -106,10 +99,3 @@ class Row(NamedTuple):
     def unread(self) -> tuple[int, ...]:
         """Rows or columns of the input, per axis, that a strided window never reads; else empty."""
         return formula.unread(self)
-
-
-def _numel(shape: Shape) -> int:
-    n = 1
-    for size in shape:
-        n *= size
-    return n

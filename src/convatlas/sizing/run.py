@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from . import rules as _rules  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from .errors import DataDependentError, SizingError
 from .sheet import Request, Sheet
-from .tensor import Traced
+from .tensor import Traced, spare
 from .tracer import Tracer
 
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw")
@@ -77,16 +77,18 @@ def size(
     except DataDependentError:
         raise
     except SizingError as error:
-        raise type(error)(f"{error}{_smallest_that_works(request)}") from error
+        # Networks that check their input say it themselves.
+        told = "smallest" in str(error)
+        raise type(error)(str(error) if told else f"{error}{_smallest_that_works(request)}") from error
 
 
-def run(request: Request, train: bool | None = None, use_leaves: bool = True) -> Sheet:
-    """Traces what was asked, once, without advice on errors."""
+def run(request: Request, train: bool | None = None, use_leaves: bool = True, lives: bool = False) -> Sheet:
+    """Traces what was asked, once, without advice on errors; `lives` watches how long storages live."""
     train = request.train if train is None else train
     if train is not request.train:
         request = replace(request, train=train)
     net = request.net
-    tracer = Tracer(request.dtype, _device_of(net), use_leaves)
+    tracer = Tracer(request.dtype, _device_of(net), use_leaves, lives)
     sheet = Sheet.__new__(Sheet)
     tracer.trace = sheet
     with _LOCK:
@@ -96,12 +98,14 @@ def run(request: Request, train: bool | None = None, use_leaves: bool = True) ->
         gc.disable()
         try:
             tracer.install(net, train)
-            inputs = [
-                tracer.input(i, s, d)
-                for i, (s, d) in enumerate(zip(request.shapes, request.dtypes, strict=True))
-            ]
             # As a caller would hold them: until the forward returns.
+            inputs = [tracer.input(i, *given) for i, given in enumerate(zip(request.shapes, request.dtypes))]  # noqa: B905
             output = net(*inputs)
+            tracer.uninstall()
+            _finish(sheet, request, tracer, output)
+            made, tracer.made = tracer.made, None
+            if made is not None:
+                spare(made)
         except SizingError as error:
             raise type(error)(_where(tracer, request, str(error))) from error
         except Exception as error:
@@ -110,21 +114,19 @@ def run(request: Request, train: bool | None = None, use_leaves: bool = True) ->
             tracer.uninstall()
             if collecting:
                 gc.enable()
-    nodes = tuple(x.node for x in _tensors(output) if type(x) is Traced and x.node is not None)
-    tracer.output_keys = tuple(
-        x.store.key for x in _tensors(output) if type(x) is Traced and x.store is not None
-    )
-    shapes = tree_map(_shape_of, output)
-    sheet.__init__(request, tracer, shapes, nodes)
     return sheet
+
+
+def _finish(sheet: Sheet, request: Request, tracer: Tracer, output: Any) -> None:
+    found = [output] if type(output) is Traced else [x for x in tree_leaves(output) if type(x) is Traced]
+    tracer.output_keys = tuple(x.key for x in found if x.key is not None)
+    nodes = tuple(x.node for x in found if x.node is not None)
+    shapes = tuple(output.shape) if type(output) is Traced else tree_map(_shape_of, output)
+    sheet.__init__(request, tracer, shapes, nodes)
 
 
 def _shape_of(x: Any) -> Any:
     return tuple(x.shape) if isinstance(x, torch.Tensor) else x
-
-
-def _tensors(output: Any) -> list[Any]:
-    return [output] if type(output) is Traced else tree_leaves(output)
 
 
 def _where(tracer: Tracer, request: Request, message: str) -> str:

@@ -161,9 +161,10 @@ class Sheet:
             for path, rows in groups.items()
         )
 
-    def input_dtypes(self, row: Row) -> list[torch.dtype]:
-        """The dtype of each input of a row."""
-        return [self.rows[i].dtype if i >= 0 else self.request.dtypes[-1 - i] for i in row.inputs]
+    @cached_property
+    def traffic(self) -> tuple[tuple[int, int], ...]:
+        """Per row: bytes read, parameters and buffers included, and bytes written."""
+        return memory.traffic(self)
 
     @cached_property
     def receptive_fields(self) -> tuple[ReceptiveField | None, ...]:
@@ -186,7 +187,10 @@ class Sheet:
     @cached_property
     def peak_inference_bytes(self) -> int:
         """Most bytes alive at once in a forward without gradients: parameters, buffers and activations."""
-        return memory.weight_bytes(self.request) + memory.peak_activation_bytes(self)
+        from .run import run
+
+        # How long storages live is watched in a trace of its own: the rows do not need it.
+        return memory.weight_bytes(self.request) + memory.peak_activation_bytes(run(self.request, lives=True))
 
     def training_memory(self, optimizer: str | None = None) -> TrainingMemory:
         """Bytes that a training step holds at the end of its forward.

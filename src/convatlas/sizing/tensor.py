@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from sys import getrefcount
 from typing import TYPE_CHECKING, Any
+from weakref import getweakrefcount
 
 import torch
 
+from . import strides
 from .errors import DataDependentError
 
 if TYPE_CHECKING:
@@ -32,17 +35,21 @@ class Traced(torch.Tensor):
     Attributes:
         node: index of the row that made it; -1 - i for the network's i-th input; None for a parameter.
         slot: which output of that row it is.
-        store: token whose life is the life of the storage; views share it.
+        key: of its storage, which views share; None for a parameter.
+        store: token whose life is the life of the storage, where lives are watched; else None.
         source: the parameter or buffer that it stands for, or None.
+        strides: None where the elements lie in order.
     """
 
-    __slots__ = ("device", "dtype", "node", "shape", "slot", "source", "store", "tracer")
+    __slots__ = ("dtype", "key", "node", "shape", "slot", "source", "store", "strides", "tracer")
 
     tracer: Tracer
     node: int | None
     slot: int
+    key: Any
     store: Any
     source: torch.Tensor | None
+    strides: tuple[int, ...] | None
 
     # Answered by slots and methods below instead of the base class's getters.
     layout = torch.strided  # type: ignore[assignment]
@@ -59,8 +66,12 @@ class Traced(torch.Tensor):
     def __torch_function__(
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        tracer = _tracer_of(args, kwargs)
+        tracer = args[0].tracer if args and type(args[0]) is Traced else _tracer_of(args, kwargs)
         return tracer.call(func, args, kwargs or {})
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return self.tracer.device
 
     @property
     def ndim(self) -> int:  # type: ignore[override]
@@ -99,17 +110,19 @@ class Traced(torch.Tensor):
     nelement = numel
 
     def stride(self, dim: Any = None) -> Any:  # type: ignore[override]
-        strides, step = [1] * len(self.shape), 1
-        for i in range(len(self.shape) - 1, -1, -1):
-            strides[i] = step
-            step *= self.shape[i]
-        return tuple(strides) if dim is None else strides[dim]
+        steps = strides.of(self)
+        return steps if dim is None else steps[dim]
 
     def element_size(self) -> int:
         return self.dtype.itemsize
 
-    def is_contiguous(self, *args: Any, **kwargs: Any) -> bool:
-        return True
+    def is_contiguous(self, memory_format: torch.memory_format = torch.contiguous_format) -> bool:
+        if memory_format in (torch.channels_last, torch.channels_last_3d):
+            order = (0, *range(2, len(self.shape)), 1)
+            steps = strides.of(self)
+            shape = tuple(self.shape[d] for d in order)
+            return strides.known(shape, tuple(steps[d] for d in order)) is None
+        return self.strides is None
 
     def is_floating_point(self) -> bool:
         return self.dtype.is_floating_point
@@ -157,9 +170,6 @@ class Traced(torch.Tensor):
 
 
 def _tracer_of(args: Any, kwargs: Any) -> Tracer:
-    for arg in args:
-        if type(arg) is Traced:
-            return arg.tracer
     found = find_traced(args)
     if found is None:
         found = find_traced(kwargs)
@@ -223,13 +233,33 @@ for _name in (
     setattr(Traced, _name, _reads_values(_name))
 
 
-def make_traced(tracer: Tracer, shape: torch.Size, dtype: torch.dtype) -> Traced:
-    """A traced tensor that is not yet tied to a row."""
-    out: Traced = _make_subclass(Traced, _EMPTY)  # type: ignore[assignment]
+# Traced tensors of earlier traces that nothing holds any more: to make one costs as much as all the rest of
+# recording an operation.
+_SPARE: list[Traced] = []
+_MOST_SPARE = 4096
+
+
+def make_traced(
+    tracer: Tracer, shape: torch.Size, dtype: torch.dtype, node: int | None, key: Any, store: Any
+) -> Traced:
+    """A traced tensor."""
+    out: Traced = _SPARE.pop() if _SPARE else _make_subclass(Traced, _EMPTY)  # type: ignore[assignment]
     out.shape = shape
     out.dtype = dtype
-    out.device = tracer.device
     out.tracer = tracer
-    out.source = None
+    out.node = node
     out.slot = 0
+    out.key = key
+    out.store = store
+    out.source = None
+    out.strides = None
     return out
+
+
+def spare(made: list[Traced]) -> None:
+    """Keeps for later what the rows of a trace have made, but for tensors held elsewhere or marked."""
+    for x in made[: _MOST_SPARE - len(_SPARE)]:
+        # Held by the list, its slice, the loop and the call.
+        if getrefcount(x) == 4 and not x.__dict__ and not getweakrefcount(x):
+            x.tracer = None  # type: ignore[assignment]
+            _SPARE.append(x)

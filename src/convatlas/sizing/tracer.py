@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,11 +14,16 @@ from . import fallback
 from .errors import DataDependentError, ShapeError, SizingError
 from .geometry import RESHAPE, Geometry
 from .row import Row
-from .tensor import RULES, Traced, find_traced, make_traced
+from .strides import known
+from .tensor import RULES, Traced, make_traced
 
+# Rules for the whole forward of a module type, and the forward that each stands for.
 LEAVES: dict[type[nn.Module], Callable[[Tracer, nn.Module, Traced], Any]] = {}
 _FORWARDS: dict[type[nn.Module], Any] = {}
+_FOREIGN: dict[str, tuple[Any, frozenset[str]]] = {}
+_UNKNOWN = object()
 _new_tuple = tuple.__new__
+_new_size = torch.Size
 
 
 def leaf(*types: type[nn.Module]) -> Callable[[Any], Any]:
@@ -31,6 +36,22 @@ def leaf(*types: type[nn.Module]) -> Callable[[Any], Any]:
         for kind in types:
             LEAVES[kind] = rule
             _FORWARDS[kind] = kind.forward
+        return rule
+
+    return register
+
+
+def foreign_leaf(name: str, words: str) -> Callable[[Any], Any]:
+    """Registers a rule for the forward, in eval mode, of a module type of a package that may not be there.
+
+    Args:
+        name: of the type, with its module.
+        words: all names that its forward uses. Where another version of the package uses others, the forward
+            runs itself.
+    """
+
+    def register(rule: Any) -> Any:
+        _FOREIGN[name] = (rule, frozenset(words.split()))
         return rule
 
     return register
@@ -55,21 +76,26 @@ class Tracer:
 
     Attributes:
         rows: one per operation, in execution order.
-        deaths: per storage, the number of rows recorded when its last tensor died.
+        deaths: per storage, the number of rows recorded when its last tensor died; only if lives are watched.
         alias: rows whose first output lies in another storage (views, in-place operations), with its key.
         slots: (row, position of an input) to the output that it reads, where that is not the first.
+        unclaimed: elements of each parameter that no row has used yet, by id.
+        made: every new output of a row, while the forward runs; None if lives are watched.
     """
 
-    def __init__(self, dtype: torch.dtype, device: torch.device, use_leaves: bool = True) -> None:
+    def __init__(
+        self, dtype: torch.dtype, device: torch.device, use_leaves: bool = True, lives: bool = False
+    ) -> None:
         self.dtype = dtype
         self.device = device
         self.use_leaves = use_leaves
+        self.lives = lives
         self.rows: list[Row] = []
         self.deaths: dict[Any, int] = {}
         self.alias: dict[int, Any] = {}
         self.slots: dict[tuple[int, int], int] = {}
         self.unclaimed: dict[int, int] = {}
-        self.modules: dict[str, nn.Module] = {}
+        self.made: list[Traced] | None = None if lives else []
         self.path = ""
         self.total_params = 0
         self.output_keys: tuple[Any, ...] = ()
@@ -78,32 +104,34 @@ class Tracer:
         self._undo: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._leaves: list[tuple[dict[str, Any], bool]] = []
         self._wrapped: dict[int, Traced] = {}
+        self._rule_of: dict[type[nn.Module], Any] = {}
+        self._hooked = _has_global_hooks()
 
     # Recording
 
     def input(self, index: int, shape: tuple[int, ...], dtype: torch.dtype) -> Traced:
         """The network's `index`-th input."""
-        out = make_traced(self, torch.Size(shape), dtype)
-        out.node = -1 - index
-        out.store = Store(out.node, self)
-        return out
+        key = -1 - index
+        return make_traced(self, torch.Size(shape), dtype, key, key, self._store(key))
 
     def constant(self, source: torch.Tensor) -> Traced:
         """A tensor from outside the graph, as a traced one."""
         out = self._wrapped.get(id(source))
         if out is None:
             dtype = self.dtype if source.dtype.is_floating_point else source.dtype
-            out = make_traced(self, source.shape, dtype)
-            out.node = out.store = None
+            out = make_traced(self, source.shape, dtype, None, None, None)
             out.source = source
             self._wrapped[id(source)] = out
         return out
+
+    def _store(self, key: Any) -> Store | None:
+        return Store(key, self) if self.lives else None
 
     def emit(
         self,
         op: str,
         kind: str,
-        inputs: tuple[Any, ...],
+        inputs: Sequence[Any],
         shape: Any,
         dtype: torch.dtype,
         *,
@@ -131,59 +159,68 @@ class Tracer:
             out: the input that an in-place operation writes to, which is then what is returned.
             view: the input whose storage the output shares.
         """
-        rows = self.rows
-        index = len(rows)
         nodes: list[int] = []
         shapes: list[Any] = []
         params = constants = 0
         for x in inputs:
-            if x is None:
-                continue
-            source: Any = x
+            source = x
             if type(x) is Traced:
-                node = x.node
-                if node is not None:
+                if x.node is not None:
                     if x.slot:
-                        self.slots[index, len(nodes)] = x.slot
-                    nodes.append(node)
+                        self.slots[len(self.rows), len(nodes)] = x.slot
+                    nodes.append(x.node)
                     shapes.append(x.shape)
                     continue
                 source = x.source
-            size = self.unclaimed.get(id(source))
-            if size is None:
-                size = source.numel()
-            elif size:
-                params += size
-                self.unclaimed[id(source)] = 0
-                constants += size
-                continue
-            constants += size or source.numel()
-        shape = torch.Size(shape)
+            if source is not None:
+                constants += source.numel()
+                params += self.unclaimed.pop(id(source), 0)
+        return self.record(
+            op, kind, tuple(nodes), tuple(shapes), _new_size(shape), dtype, params, constants,
+            macs, flops, bias, geometry, counted, out, view,
+        )  # fmt: skip
+
+    def record(
+        self, op: str, kind: str, nodes: tuple[int, ...], shapes: tuple[Any, ...], shape: torch.Size,
+        dtype: torch.dtype, params: int, constants: int, macs: int, flops: int, bias: int,
+        geometry: Geometry | None, counted: bool = True, out: Traced | None = None, view: Any = None,
+    ) -> Traced:  # fmt: skip
+        """As `emit`, which says what the arguments are, for inputs that are already told apart.
+
+        `nodes` are the rows of which the inputs from the graph are the first outputs, `shapes` their shapes;
+        `params` counts elements of parameters used for the first time, `constants` those of all parameters
+        and buffers that are read.
+        """
+        rows = self.rows
+        index = len(rows)
         row = (
-            index, self.path, op, kind, tuple(nodes), tuple(shapes), (shape,), dtype,
-            params, constants, macs, flops, bias, counted, out is not None, geometry, self.trace,
+            index, self.path, op, kind, nodes, shapes, (shape,), dtype, params, constants,
+            macs, flops, bias, counted, out is not None, geometry, self.trace,
         )  # fmt: skip
         rows.append(_new_tuple(Row, row))
         if out is not None:
-            if out.store is not None:
-                self.alias[index] = out.store.key
+            if out.key is not None:
+                self.alias[index] = out.key
                 out.node = index
                 out.slot = 0
             return out
-        result = make_traced(self, shape, dtype)
-        result.node = index
-        if view is None:
-            result.store = Store(index, self)
-        else:
-            store = result.store = view.store
-            self.alias[index] = None if store is None else store.key
+        if view is not None:
+            self.alias[index] = view.key
+            return make_traced(self, shape, dtype, index, view.key, view.store)
+        made = self.made
+        if made is None:
+            return make_traced(self, shape, dtype, index, index, Store(index, self))
+        result = make_traced(self, shape, dtype, index, index, None)
+        made.append(result)
         return result
 
     def view(
-        self, op: str, x: Traced, shape: Any, geometry: Geometry = RESHAPE, dtype: torch.dtype | None = None
+        self, op: str, x: Traced, shape: Any, strides: tuple[int, ...], geometry: Geometry | None = RESHAPE
     ) -> Traced:
-        """Records another view of the same storage."""
-        return self.emit(op, "view", (x,), shape, dtype or x.dtype, geometry=geometry, view=x)
+        """Records another view of the same storage, whose elements lie as `strides` say."""
+        out = self.emit(op, "view", (x,), shape, x.dtype, geometry=geometry, view=x)
+        out.strides = known(out.shape, strides)
+        return out
 
     def more(self, first: Traced, shape: Any, dtype: torch.dtype, shares: Any = None) -> Traced:
         """One more output of the row that made `first`; `shares` is the tensor whose storage it views."""
@@ -193,10 +230,12 @@ class Tracer:
         shape = torch.Size(shape)
         slot = len(row.output_shapes)
         self.rows[index] = row._replace(output_shapes=(*row.output_shapes, shape))
-        out = make_traced(self, shape, dtype)
-        out.node = index
+        key: Any = (index, slot)
+        if shares is None:
+            out = make_traced(self, shape, dtype, index, key, self._store(key))
+        else:
+            out = make_traced(self, shape, dtype, index, shares.key, shares.store)
         out.slot = slot
-        out.store = Store((index, slot), self) if shares is None else shares.store
         return out
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -238,12 +277,30 @@ class Tracer:
 
     def _visit(self, module: nn.Module, path: str, train: bool, seen: set[int]) -> None:
         seen.add(id(module))
-        self.modules[path] = module
         state = module.__dict__
-        for p in state["_parameters"].values():
-            if p is not None and id(p) not in self.unclaimed:
-                self.unclaimed[id(p)] = p.numel()
-        self._enter(module, state, path, train)
+        params = state["_parameters"]
+        if params:
+            unclaimed = self.unclaimed
+            for p in params.values():
+                if p is not None and id(p) not in unclaimed:
+                    unclaimed[id(p)] = p.numel()
+        kind = type(module)
+        rule = self._rule_of.get(kind, _UNKNOWN)
+        if rule is _UNKNOWN:
+            rule = self._rule_of[kind] = self._rule_for(kind, train)
+        hooked = (
+            state["_forward_hooks"] or state["_forward_pre_hooks"]
+            or state["_backward_hooks"] or state["_backward_pre_hooks"]
+        )  # fmt: skip
+        if rule is None or hooked or "forward" in state or "_compiled_call_impl" in state:
+            self._undo.append((state, state.copy()))
+            self._shadow(state, train)
+            forward = module._call_impl if hooked or self._hooked else module.forward
+            state["_compiled_call_impl"] = partial(_scope_call, self, forward, module, path)
+        else:
+            self._leaves.append((state, state["training"]))
+            state["_compiled_call_impl"] = partial(_leaf_call, self, rule, module, path)
+        state["training"] = train
         children = state["_modules"]
         if children:
             prefix = path + "." if path else ""
@@ -251,48 +308,36 @@ class Tracer:
                 if child is not None and id(child) not in seen:
                     self._visit(child, prefix + name, train, seen)
 
-    def _enter(self, module: nn.Module, state: dict[str, Any], path: str, train: bool) -> None:
-        kind = type(module)
-        hooked = bool(
-            state["_forward_pre_hooks"] or state["_forward_hooks"]
-            or state["_backward_hooks"] or state["_backward_pre_hooks"]
-        )  # fmt: skip
-        rule = LEAVES.get(kind) if self.use_leaves and not hooked else None
-        light = rule is not None and kind.forward is _FORWARDS[kind] and "forward" not in state
-        if light and "_compiled_call_impl" not in state:
-            self._leaves.append((state, state["training"]))
-        else:
-            self._undo.append((state, state.copy()))
-        if state["training"] is not train:
-            state["training"] = train
-        if light:
-            state["_compiled_call_impl"] = partial(_leaf_call, self, rule, module, path)
-        else:
-            state["_compiled_call_impl"] = self._scope(module, state, path, train, hooked)
-
-    def _scope(self, module: nn.Module, state: dict[str, Any], path: str, train: bool, hooked: bool) -> Any:
-        self._shadow(state, train)
-        forward = module._call_impl if hooked or _has_global_hooks() else module.forward
-        return partial(_scope_call, self, forward, module, path)
+    def _rule_for(self, kind: type[nn.Module], train: bool) -> Any:
+        """The rule for all of a module type's forward, if it is the forward that the rule stands for."""
+        if not self.use_leaves or self._hooked:
+            return None
+        if kind in LEAVES:
+            return LEAVES[kind] if kind.forward is _FORWARDS[kind] else None
+        rule, words = _FOREIGN.get(f"{kind.__module__}.{kind.__qualname__}", (None, None))
+        return rule if not train and words == frozenset(kind.forward.__code__.co_names) else None
 
     def _shadow(self, state: dict[str, Any], train: bool) -> None:
         """Replaces tensors that the module holds by traced ones, so that arithmetic among them counts too.
 
-        Vectors stay (in eval mode, where nothing writes to them): work on them costs nothing.
+        Vectors stay (in eval mode, where nothing writes to them): work on them costs nothing. Vectors that
+        are not saved with the weights, such as the frequencies of a position's encoding, become matrices.
         """
         params, buffers = state["_parameters"], state["_buffers"]
-        if params and any(p is not None and (train or p.dim() > 1) for p in params.values()):
+        if params:
             state["_parameters"] = {
-                name: p if p is None or (p.dim() < 2 and not train) else self._constant_parameter(p)
+                name: p if p is None or (not train and p.dim() < 2) else self._constant_parameter(p)
                 for name, p in params.items()
             }
         if buffers:
-            state["_buffers"] = {
-                name: b
-                if b is None or not (train or (b.is_floating_point() and b.dim() > 1))
-                else self.constant(b)
-                for name, b in buffers.items()
-            }
+            tables = state["_non_persistent_buffers_set"]
+            shadowed = dict(buffers)
+            for name, b in buffers.items():
+                if b is not None and (
+                    train or (b.dim() > (0 if name in tables else 1) and b.is_floating_point())
+                ):
+                    shadowed[name] = self.constant(b)
+            state["_buffers"] = shadowed
 
     def _constant_parameter(self, p: torch.Tensor) -> Traced:
         out = self.constant(p)
@@ -305,32 +350,29 @@ def _has_global_hooks() -> bool:
     return bool(hooks._global_forward_hooks or hooks._global_forward_pre_hooks)
 
 
-def _leaf_call(tracer: Tracer, rule: Any, module: nn.Module, path: str, *args: Any, **kwargs: Any) -> Any:
-    if len(args) != 1 or kwargs or tracer.thread != threading.get_ident():
-        return _scope_call(tracer, module._call_impl, module, path, *args, **kwargs)
-    x = args[0]
-    if type(x) is not Traced:
-        if type(x) is not torch.Tensor:
-            return _scope_call(tracer, module._call_impl, module, path, *args)
+def _leaf_call(
+    tracer: Tracer, rule: Any, module: nn.Module, path: str, x: Any = None, /, *rest: Any, **kwargs: Any
+) -> Any:
+    if rest or kwargs or type(x) is not Traced:
+        if rest or kwargs or type(x) is not torch.Tensor or tracer.thread != threading.get_ident():
+            given = rest if x is None else (x, *rest)
+            return _scope_call(tracer, module._call_impl, module, path, *given, **kwargs)
         x = tracer.constant(x)
     outer = tracer.path
     tracer.path = path
     out = rule(tracer, module, x)
-    tracer.path = outer
-    return out
-
-
-def _scope_call(tracer: Tracer, forward: Any, module: nn.Module, path: str, *args: Any, **kwargs: Any) -> Any:
-    if tracer.thread != threading.get_ident():
-        return module._call_impl(*args, **kwargs)
-    outer = tracer.path
-    tracer.path = path
-    out = forward(*args, **kwargs)
     # Not in a `finally`: after an error the path says where it happened.
     tracer.path = outer
     return out
 
 
-def is_traced(tree: Any) -> bool:
-    """Whether nested tuples, lists and dicts hold a traced tensor."""
-    return find_traced(tree) is not None
+def _scope_call(
+    tracer: Tracer, forward: Any, module: nn.Module, path: str, /, *args: Any, **kwargs: Any
+) -> Any:
+    if tracer.thread != threading.get_ident():
+        return module._call_impl(*args, **kwargs)
+    outer = tracer.path
+    tracer.path = path
+    out = forward(*args, **kwargs)
+    tracer.path = outer
+    return out

@@ -1,6 +1,6 @@
 """One rule per operation: the output's shape, the arithmetic and how positions map."""
 
-from . import attention, create, elementwise, index, leaves, matrix, norm, reduce, shape, window
+from . import attention, create, elementwise, index, leaves, matrix, norm, reduce, resample, shape, window
 
 __all__ = [
     "attention",
@@ -11,6 +11,7 @@ __all__ = [
     "matrix",
     "norm",
     "reduce",
+    "resample",
     "shape",
     "window",
 ]

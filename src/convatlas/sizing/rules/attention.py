@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import strides
 from ..errors import ShapeError
 from ..geometry import EVERYTHING
 from ..tensor import Traced
@@ -31,10 +32,15 @@ def attention(
     macs = scores * (q.shape[-1] + value.shape[-1])
     shape = (*batch, q.shape[-2], value.shape[-1])
     mask = attn_mask if type(attn_mask) is Traced else None
-    return t.emit(
+    out = t.emit(
         "scaled_dot_product_attention", "attention", (q, key, value, mask), shape, q.dtype,
         macs=macs, flops=2 * macs + 6 * scores, geometry=EVERYTHING,
     )  # fmt: skip
+    if len(shape) == 4 and dropout_p == 0 and mask is None:
+        # The fused kernel writes all heads of a position next to each other.
+        _, heads, length, width = shape
+        out.strides = strides.known(shape, (length * heads * width, width, heads * width, 1))
+    return out
 
 
 @rule("multi_head_attention_forward")

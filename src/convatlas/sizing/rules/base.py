@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from .. import strides
 from ..errors import ShapeError
 from ..tensor import RULES, Traced
 
@@ -129,3 +130,10 @@ def result_type(tracer: Any, inputs: tuple[Any, ...]) -> torch.dtype:
 def traced(tracer: Any, x: Any) -> Traced:
     """`x` itself, or the traced stand-in of a tensor from outside."""
     return x if type(x) is Traced else tracer.constant(x)
+
+
+def laid(out: Traced, x: Any) -> Traced:
+    """`out`, whose elements lie in the order of those of `x`, from which arithmetic made it."""
+    if type(x) is Traced and x.strides is not None and out.shape == x.shape:
+        out.strides = strides.like(x.shape, x.strides)
+    return out

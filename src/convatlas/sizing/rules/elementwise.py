@@ -12,7 +12,7 @@ import torch
 
 from ..geometry import Mix
 from ..tensor import Traced
-from .base import add_rule, broadcast, result_type, rule, traced, wrap_dim
+from .base import add_rule, broadcast, laid, result_type, rule, traced, wrap_dim
 
 # name: operations per element
 ACTIVATIONS = {
@@ -52,10 +52,12 @@ def _activation(name: str, cost: int, kind: str) -> None:
         x = input if type(input) is Traced else t.constant(input)
         if args and type(args[-1]) is bool:
             inplace = args[-1]
-        shape = x.shape
-        return t.emit(
-            name, kind, (x,), shape, x.dtype, flops=cost * shape.numel(), out=x if inplace else None
-        )
+        shape, out = x.shape, x if inplace else None
+        flops = cost * shape.numel()
+        if x.slot or x.node is None:
+            return t.emit(name, kind, (x,), shape, x.dtype, flops=flops, out=out)
+        made = t.record(name, kind, (x.node,), (shape,), shape, x.dtype, 0, 0, 0, flops, 0, None, True, out)
+        return made if x.strides is None or inplace else laid(made, x)
 
     def in_place(t: Any, input: Any, *args: Any, **kwargs: Any) -> Traced:
         return activation(t, input, inplace=True)
@@ -70,17 +72,20 @@ def _operator(name: str, cost: int, boolean: bool) -> tuple[Any, Any]:
     def operator(
         t: Any, input: Any, other: Any = None, *args: Any, alpha: Any = 1, out: Any = None, **kw: Any
     ) -> Any:
-        tensors = [x for x in (input, other) if isinstance(x, torch.Tensor)]
-        if len(tensors) == 2:
-            left, right = tensors[0].shape, tensors[1].shape
-            shape = left if left == right else broadcast(name, left, right)
+        if type(input) is Traced and type(other) is Traced:
+            tensors: tuple[Any, ...] = (input, other)
         else:
-            shape = tensors[0].shape
+            tensors = tuple(x for x in (input, other) if isinstance(x, torch.Tensor))
+        shape = tensors[0].shape
+        if len(tensors) == 2 and shape != tensors[1].shape:
+            shape = torch.Size(broadcast(name, shape, tensors[1].shape))
         dtype = torch.bool if boolean else result_type(t, (input, other))
         if not boolean and not dtype.is_floating_point and "div" in name and name != "floor_divide":
             dtype = torch.get_default_dtype()
-        flops = cost * torch.Size(shape).numel() * (1 if type(alpha) is int and alpha == 1 else 2)
-        return t.emit(name, kind, tuple(tensors), shape, dtype, flops=flops)
+        flops = cost * shape.numel() * (1 if type(alpha) is int and alpha == 1 else 2)
+        made = t.emit(name, kind, tensors, shape, dtype, flops=flops)
+        # The first of the full shape says how the result lies.
+        return laid(made, next((x for x in tensors if x.shape == shape), None))
 
     def in_place(t: Any, input: Any, other: Any = None, *args: Any, alpha: Any = 1, **kwargs: Any) -> Any:
         if not isinstance(input, torch.Tensor):

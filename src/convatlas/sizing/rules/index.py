@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from .. import strides
 from ..errors import DataDependentError, ShapeError
 from ..geometry import EVERYTHING, Select
 from ..tensor import Traced, user_line
@@ -62,7 +63,9 @@ def getitem(t: Any, input: Any, index: Any) -> Any:
     found = basic(x, key) if not any(isinstance(i, torch.Tensor) for i in key) else None
     if found is not None:
         shape, select = found
-        return t.view("getitem", x, shape, select)
+        steps = strides.of(x)
+        lies = tuple(0 if dim is None else steps[dim] * step for dim, step in select.picks)
+        return t.view("getitem", x, shape, lies, select)
     key = tuple(_gatherable(i) for i in key)
     flat: list[Any] = []
     for item in key:

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from ..tensor import RULES, Traced
-from ..tracer import leaf
+from ..tracer import foreign_leaf, leaf
 from .norm import batch_norm, layer_norm
 from .shape import flatten
-from .window import conv, linear
+from .window import conv, conv2d, linear
 
 
-@leaf(nn.Conv1d, nn.Conv2d, nn.Conv3d)
+@leaf(nn.Conv1d, nn.Conv3d)
 def conv_leaf(t: Any, m: Any, x: Traced) -> Any:
     """The convolution, unless it pads by copying."""
     if m.padding_mode != "zeros":
@@ -23,15 +23,59 @@ def conv_leaf(t: Any, m: Any, x: Traced) -> Any:
     return conv(t, x, params["weight"], params["bias"], m.stride, m.padding, m.dilation, m.groups)
 
 
+@leaf(nn.Conv2d)
+def conv2d_leaf(t: Any, m: Any, x: Traced) -> Any:
+    """The convolution, unless it pads by copying."""
+    state = m.__dict__
+    if state["padding_mode"] != "zeros":
+        return m.forward(x)
+    params = state["_parameters"]
+    return conv2d(
+        t, x, params["weight"], params["bias"], state["stride"], state["padding"], state["dilation"],
+        state["groups"],
+    )  # fmt: skip
+
+
 @leaf(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 def batch_norm_leaf(t: Any, m: Any, x: Traced) -> Any:
     """Statistics from the batch in training or where none are kept."""
-    m._check_input_dim(x)
+    if len(x.shape) != 4 or not isinstance(m, nn.BatchNorm2d):
+        m._check_input_dim(x)
     state = m.__dict__
     params, buffers = state["_parameters"], state["_buffers"]
     mean, var = buffers["running_mean"], buffers["running_var"]
-    training = m.training or (mean is None and var is None)
+    training = state["training"] or (mean is None and var is None)
     return batch_norm(t, x, mean, var, params["weight"], params["bias"], training)
+
+
+@foreign_leaf(
+    "timm.layers.norm_act.BatchNormAct2d",
+    "_assert ndim momentum training track_running_stats num_batches_tracked add_ float running_mean "
+    "running_var F batch_norm weight bias eps drop act",
+)
+def norm_act_leaf(t: Any, m: Any, x: Traced) -> Any:
+    """The norm of timm's networks, with the dropout and the activation that it holds."""
+    if len(x.shape) != 4:
+        return m.forward(x)
+    x = batch_norm_leaf(t, m, x)
+    children = m.__dict__["_modules"]
+    for child in (children["drop"], children["act"]):
+        x = child.__dict__.get("_compiled_call_impl", child)(x)
+    return x
+
+
+@leaf(nn.Sequential)
+def sequential_leaf(t: Any, m: Any, x: Any) -> Any:
+    """Its modules in turn, each entered as a call would enter it."""
+    for child in m.__dict__["_modules"].values():
+        x = child.__dict__.get("_compiled_call_impl", child)(x)
+    return x
+
+
+@leaf(nn.ModuleList, nn.ModuleDict)
+def container_leaf(t: Any, m: Any, x: Traced) -> Any:
+    """Never called itself."""
+    return m.forward(x)
 
 
 @leaf(nn.Linear)

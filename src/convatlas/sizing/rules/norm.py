@@ -13,7 +13,7 @@ import torch
 from ..errors import ShapeError
 from ..geometry import Mix
 from ..tensor import RULES, Traced
-from .base import prod, rule
+from .base import laid, rule
 
 
 @rule("batch_norm")
@@ -26,21 +26,31 @@ def batch_norm(
     shape = x.shape
     if len(shape) < 2:
         raise ShapeError(f"batch_norm: expects at least 2 dimensions, got {tuple(shape)}")
-    for given in (running_mean, weight):
+    chans = shape[1]
+    constants = 0
+    plain = x.node is not None and not x.slot
+    for given in (weight, bias, running_mean, running_var):
         if given is not None:
-            if given.shape[0] != shape[1]:
+            if given.numel() != chans:
                 raise ShapeError(
-                    f"batch_norm: expects {given.shape[0]} channels, got {shape[1]} in {tuple(shape)}"
+                    f"batch_norm: expects {given.numel()} channels, got {chans} in {tuple(shape)}"
                 )
-            break
-    if training and prod(shape) == shape[1]:
+            constants += chans
+            plain = plain and type(given) is not Traced
+    elements = shape.numel()
+    if training and elements == chans:
         raise ShapeError(
             f"batch_norm: expected more than 1 value per channel when training, got {tuple(shape)}"
         )
-    return t.emit(
-        "batch_norm", "norm", (x, weight, bias, running_mean, running_var), shape, x.dtype,
-        flops=x.numel() * (7 if training else 2),
-    )  # fmt: skip
+    flops = elements * (7 if training else 2)
+    if not plain:
+        inputs = (x, weight, bias, running_mean, running_var)
+        return t.emit("batch_norm", "norm", inputs, shape, x.dtype, flops=flops)
+    params = t.unclaimed.pop(id(weight), 0) + t.unclaimed.pop(id(bias), 0)
+    out = t.record(
+        "batch_norm", "norm", (x.node,), (shape,), shape, x.dtype, params, constants, 0, flops, 0, None
+    )
+    return out if x.strides is None else laid(out, x)
 
 
 @rule("layer_norm")

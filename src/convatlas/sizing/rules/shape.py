@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
+from .. import strides
 from ..errors import ShapeError
-from ..geometry import EVERYTHING, RESHAPE, Cat, Mix, Pad, Permute, Resize, Select
+from ..geometry import RESHAPE, Cat, Permute, Select
 from ..tensor import Traced
-from .base import add_rule, dims_of, prod, rule, traced, tupled, wrap_dim
+from .base import add_rule, dims_of, laid, prod, rule, traced, wrap_dim
 
 
 def sizes_of(args: Any) -> tuple[int, ...]:
@@ -19,13 +20,24 @@ def sizes_of(args: Any) -> tuple[int, ...]:
     return tuple(int(a) for a in args)
 
 
-@rule("view", "reshape")
-def reshape(t: Any, input: Any, *args: Any, shape: Any = None, dtype: Any = None) -> Traced:
-    """The same elements under another shape."""
+@rule("reshape")
+def reshape(t: Any, input: Any, *args: Any, shape: Any = None) -> Traced:
+    """The same elements under another shape: a view if they lie so that one can be, else a copy."""
     x = traced(t, input)
-    if args and isinstance(args[0], torch.dtype):
+    return reshaped(t, "reshape", x, sizes_of(args) if shape is None else shape)
+
+
+@rule("view")
+def view(t: Any, input: Any, *args: Any, size: Any = None, dtype: Any = None) -> Any:
+    """The same elements under another shape."""
+    if dtype is not None or (args and isinstance(args[0], torch.dtype)):
         return NotImplemented
-    sizes = list(sizes_of(args) if shape is None else shape)
+    return reshaped(t, "reshape", traced(t, input), sizes_of(args) if size is None else size)
+
+
+def reshaped(t: Any, op: str, x: Traced, wanted: Any) -> Traced:
+    """Records a reshape; one of the wanted sizes may be -1."""
+    sizes = list(wanted)
     total = x.numel()
     if -1 in sizes:
         hole = sizes.index(-1)
@@ -35,13 +47,17 @@ def reshape(t: Any, input: Any, *args: Any, shape: Any = None, dtype: Any = None
         sizes[hole] = total // rest
     if prod(sizes) != total:
         raise ShapeError(f"reshape: {tuple(x.shape)} has {total} elements, {tuple(sizes)} has {prod(sizes)}")
-    return t.view("reshape", x, sizes)
+    shape = tuple(sizes)
+    steps = strides.dense(shape) if x.strides is None else strides.viewed(x.shape, x.strides, shape)
+    if steps is None:
+        return t.emit(op, "copy", (x,), shape, x.dtype, geometry=RESHAPE)
+    return t.view(op, x, shape, steps)
 
 
 @rule("view_as", "reshape_as")
 def view_as(t: Any, input: Any, other: Any) -> Traced:
     """The shape of another tensor."""
-    return reshape(t, input, tuple(other.shape))
+    return reshaped(t, "reshape", traced(t, input), other.shape)
 
 
 @rule("flatten")
@@ -51,9 +67,9 @@ def flatten(t: Any, input: Any, start_dim: int = 0, end_dim: int = -1) -> Traced
     shape = x.shape
     n = len(shape)
     if not n:
-        return t.view("flatten", x, (1,))
+        return reshaped(t, "flatten", x, (1,))
     a, b = wrap_dim(start_dim, n), wrap_dim(end_dim, n)
-    return t.view("flatten", x, (*shape[:a], prod(shape[a : b + 1]), *shape[b + 1 :]))
+    return reshaped(t, "flatten", x, (*shape[:a], prod(shape[a : b + 1]), *shape[b + 1 :]))
 
 
 @rule("unflatten")
@@ -61,7 +77,8 @@ def unflatten(t: Any, input: Any, dim: int, sizes: Any) -> Traced:
     """One dimension becomes several."""
     x = traced(t, input)
     dim = wrap_dim(dim, len(x.shape))
-    return reshape(t, x, (*x.shape[:dim], *_filled(x.shape[dim], list(sizes)), *x.shape[dim + 1 :]))
+    parts = _filled(x.shape[dim], list(sizes))
+    return reshaped(t, "reshape", x, (*x.shape[:dim], *parts, *x.shape[dim + 1 :]))
 
 
 def _filled(total: int, sizes: list[int]) -> list[int]:
@@ -78,7 +95,9 @@ def permute(t: Any, input: Any, *args: Any, dims: Any = None) -> Traced:
     order = tuple(wrap_dim(d, n) for d in (sizes_of(args) if dims is None else dims))
     if sorted(order) != list(range(n)):
         raise ShapeError(f"permute: {order} is no order of the {n} dimensions of {tuple(x.shape)}")
-    return t.view("permute", x, [x.shape[d] for d in order], Permute(order))
+    steps = strides.of(x)
+    shape = [x.shape[d] for d in order]
+    return t.view("permute", x, shape, tuple(steps[d] for d in order), Permute(order))
 
 
 @rule("transpose", "swapaxes", "swapdims")
@@ -113,7 +132,9 @@ def squeeze(t: Any, input: Any, dim: Any = None) -> Traced:
     """Without dimensions of size 1."""
     x = traced(t, input)
     dims = dims_of(dim, len(x.shape))
-    return t.view("squeeze", x, [s for i, s in enumerate(x.shape) if s != 1 or i not in dims])
+    kept = [i for i, size in enumerate(x.shape) if size != 1 or i not in dims]
+    steps = strides.of(x)
+    return t.view("squeeze", x, [x.shape[i] for i in kept], tuple(steps[i] for i in kept))
 
 
 @rule("unsqueeze", "unsqueeze_")
@@ -121,7 +142,8 @@ def unsqueeze(t: Any, input: Any, dim: int) -> Traced:
     """With one more dimension of size 1."""
     x = traced(t, input)
     dim = wrap_dim(dim, len(x.shape) + 1)
-    return t.view("unsqueeze", x, (*x.shape[:dim], 1, *x.shape[dim:]))
+    steps = strides.of(x)
+    return t.view("unsqueeze", x, (*x.shape[:dim], 1, *x.shape[dim:]), (*steps[:dim], 1, *steps[dim:]))
 
 
 @rule("expand", "broadcast_to")
@@ -135,7 +157,9 @@ def expand(t: Any, input: Any, *args: Any, size: Any = None, implicit: bool = Fa
             wanted[i] = have
         elif have not in (1, want):
             raise ShapeError(f"expand: {tuple(x.shape)} does not expand to {tuple(wanted)}")
-    return t.emit("expand", "view", (x,), wanted, x.dtype, view=x)
+    steps = (0,) * (len(wanted) - len(x.shape)) + strides.of(x)
+    steps = tuple(step if a == b else 0 for step, a, b in zip(steps, shape, wanted, strict=True))
+    return t.view("expand", x, wanted, steps, None)
 
 
 @rule("expand_as")
@@ -144,7 +168,16 @@ def expand_as(t: Any, input: Any, other: Any) -> Traced:
     return expand(t, input, tuple(other.shape))
 
 
-@rule("contiguous", "detach", "detach_", "cpu", "cuda", "data", "positive", "requires_grad_", "pin_memory")
+@rule("contiguous")
+def contiguous(t: Any, input: Any, **kwargs: Any) -> Traced:
+    """A copy in order where the elements do not lie so."""
+    x = traced(t, input)
+    if x.strides is None or kwargs:
+        return x
+    return t.emit("contiguous", "copy", (x,), x.shape, x.dtype)
+
+
+@rule("detach", "detach_", "cpu", "cuda", "data", "positive", "requires_grad_", "pin_memory")
 def same(t: Any, input: Traced, *args: Any, **kwargs: Any) -> Traced:
     """The tensor itself."""
     return input
@@ -153,7 +186,8 @@ def same(t: Any, input: Traced, *args: Any, **kwargs: Any) -> Traced:
 @rule("clone")
 def clone(t: Any, input: Any, **kwargs: Any) -> Traced:
     """A copy."""
-    return t.emit("clone", "copy", (input,), input.shape, traced(t, input).dtype)
+    x = traced(t, input)
+    return laid(t.emit("clone", "copy", (x,), x.shape, x.dtype), x)
 
 
 @rule("to", "type", "type_as")
@@ -188,18 +222,23 @@ for _name in ("float", "half", "bfloat16", "double", "long", "int", "bool"):
 @rule("cat", "concat", "concatenate")
 def cat(t: Any, tensors: Any, dim: int = 0, *, out: Any = None, axis: Any = None) -> Traced:
     """Joined along `dim`."""
-    parts = [x for x in tensors if tuple(x.shape) != (0,)]
+    parts = [x for x in tensors if x.shape != (0,)]
+    dtype = next((x.dtype for x in parts if type(x) is Traced and x.source is None), None)
     first = parts[0].shape
     dim = wrap_dim(dim if axis is None else axis, len(first))
+    sizes = list(first)
+    sizes[dim] = 0
     total = 0
     for x in parts:
         shape = x.shape
-        if len(shape) != len(first) or shape[:dim] != first[:dim] or shape[dim + 1 :] != first[dim + 1 :]:
+        rest = list(shape)
+        if len(rest) == len(sizes):
+            total += rest[dim]
+            rest[dim] = 0
+        if rest != sizes:
             raise ShapeError(f"cat: {tuple(shape)} and {tuple(first)} differ outside dimension {dim}")
-        total += shape[dim]
-    dtype = next((x.dtype for x in parts if type(x) is Traced and x.source is None), None)
-    shape = (*first[:dim], total, *first[dim + 1 :])
-    return t.emit("cat", "copy", tuple(parts), shape, dtype or traced(t, parts[0]).dtype, geometry=Cat(dim))
+    sizes[dim] = total
+    return t.emit("cat", "copy", parts, sizes, dtype or traced(t, parts[0]).dtype, geometry=Cat(dim))
 
 
 @rule("stack")
@@ -226,7 +265,7 @@ def pieces(t: Any, op: str, x: Traced, sizes: list[int], dim: int) -> tuple[Trac
         offsets = [0] * len(x.shape)
         offsets[dim] = start
         shape = (*x.shape[:dim], size, *x.shape[dim + 1 :])
-        out.append(t.view(op, x, shape, Select(picks, tuple(offsets))))
+        out.append(t.view(op, x, shape, strides.of(x), Select(picks, tuple(offsets))))
         start += size
     return tuple(out)
 
@@ -278,7 +317,11 @@ def select(t: Any, input: Any, dim: int, index: int) -> Traced:
     offsets = [0] * n
     offsets[dim] = index % x.shape[dim]
     picks = tuple((i, 1) for i in range(n) if i != dim)
-    return t.view("select", x, (*x.shape[:dim], *x.shape[dim + 1 :]), Select(picks, tuple(offsets)))
+    steps = strides.of(x)
+    return t.view(
+        "select", x, (*x.shape[:dim], *x.shape[dim + 1 :]), (*steps[:dim], *steps[dim + 1 :]),
+        Select(picks, tuple(offsets)),
+    )  # fmt: skip
 
 
 @rule("narrow")
@@ -289,107 +332,5 @@ def narrow(t: Any, input: Any, dim: int, start: int, length: int) -> Traced:
     offsets = [0] * len(x.shape)
     offsets[dim] = start % x.shape[dim] if start < 0 else start
     picks = tuple((i, 1) for i in range(len(x.shape)))
-    return t.view("narrow", x, (*x.shape[:dim], length, *x.shape[dim + 1 :]), Select(picks, tuple(offsets)))
-
-
-@rule("unfold")
-def unfold(t: Any, input: Any, *args: Any, **kwargs: Any) -> Any:
-    """`Tensor.unfold` has four sizes per call; the functional one takes a kernel."""
-    return NotImplemented
-
-
-@rule("pad", "constant_pad_nd")
-def pad(t: Any, input: Any, pad: Any, mode: str = "constant", value: Any = None) -> Traced:
-    """More (or, if negative, fewer) positions around the last dimensions."""
-    x = traced(t, input)
-    shape = list(x.shape)
-    before = [0] * len(shape)
-    for i in range(len(pad) // 2):
-        dim = len(shape) - 1 - i
-        before[dim] = pad[2 * i]
-        shape[dim] += pad[2 * i] + pad[2 * i + 1]
-        if shape[dim] < 0 or (mode == "reflect" and max(pad[2 * i : 2 * i + 2]) >= x.shape[dim]):
-            raise ShapeError(f"pad: {tuple(pad)} ({mode}) does not fit {tuple(x.shape)}")
-    geometry = Pad(tuple(before)) if mode == "constant" or not any(pad) else EVERYTHING
-    return t.emit("pad", "copy", (x,), shape, x.dtype, geometry=geometry)
-
-
-@rule("repeat", "tile")
-def repeat(t: Any, input: Any, *args: Any, repeats: Any = None, dims: Any = None) -> Traced:
-    """Copies side by side."""
-    x = traced(t, input)
-    times = sizes_of(args) if args else tuple(repeats or dims)
-    n = max(len(times), len(x.shape))
-    times = (1,) * (n - len(times)) + times
-    old = (1,) * (n - len(x.shape)) + tuple(x.shape)
-    moved = tuple(i for i, k in enumerate(times) if k > 1 and old[i] > 1)
-    shape = [a * b for a, b in zip(old, times, strict=True)]
-    return t.emit("repeat", "copy", (x,), shape, x.dtype, geometry=EVERYTHING if moved else None)
-
-
-@rule("flip", "roll", "fliplr", "flipud", "rot90")
-def roll(t: Any, input: Any, *args: Any, dims: Any = None, **kwargs: Any) -> Any:
-    """Positions move along dimensions."""
-    x = traced(t, input)
-    if dims is None and args:
-        dims = args[-1]
-    return t.emit("roll", "copy", (x,), x.shape, x.dtype, geometry=Mix(dims_of(dims, len(x.shape))))
-
-
-@rule("interpolate", "upsample")
-def interpolate(
-    t: Any,
-    input: Traced,
-    size: Any = None,
-    scale_factor: Any = None,
-    mode: str = "nearest",
-    *args: Any,
-    **kwargs: Any,
-) -> Traced:
-    """Another number of positions over the last dimensions."""
-    x = traced(t, input)
-    n = len(x.shape) - 2
-    old = x.shape[2:]
-    if size is None:
-        factors = (scale_factor,) * n if isinstance(scale_factor, int | float) else scale_factor
-        new = tuple(int(s * f) for s, f in zip(old, factors, strict=True))
-    else:
-        new = tupled(size, n)
-    reach = {"nearest": 0, "nearest-exact": 0, "area": 0, "bicubic": 2}.get(mode, 1)
-    cost = {0: 0, 1: 3 * n, 2: 8 * n}[reach]
-    scale = tuple(a / b for a, b in zip(old, new, strict=True))
-    shape = (*x.shape[:2], *new)
-    geometry = EVERYTHING if kwargs.get("antialias") else Resize(scale, reach)
-    return t.emit("interpolate", "resize", (x,), shape, x.dtype, flops=cost * prod(shape), geometry=geometry)
-
-
-@rule("pixel_shuffle")
-def pixel_shuffle(t: Any, input: Traced, upscale_factor: int) -> Traced:
-    """Channels become positions."""
-    r = upscale_factor
-    *batch, c, h, w = input.shape
-    x = reshape(t, input, (*batch, c // (r * r), r, r, h, w))
-    n = len(batch)
-    x = permute(t, x, (*range(n), n, n + 3, n + 1, n + 4, n + 2))
-    return t.emit(
-        "pixel_shuffle", "copy", (x,), (*batch, c // (r * r), h * r, w * r), x.dtype, geometry=RESHAPE
-    )
-
-
-@rule("pixel_unshuffle")
-def pixel_unshuffle(t: Any, input: Traced, downscale_factor: int) -> Traced:
-    """Positions become channels."""
-    r = downscale_factor
-    *batch, c, h, w = input.shape
-    x = reshape(t, input, (*batch, c, h // r, r, w // r, r))
-    n = len(batch)
-    x = permute(t, x, (*range(n), n, n + 2, n + 4, n + 1, n + 3))
-    return t.emit(
-        "pixel_unshuffle", "copy", (x,), (*batch, c * r * r, h // r, w // r), x.dtype, geometry=RESHAPE
-    )
-
-
-@rule("channel_shuffle")
-def channel_shuffle(t: Any, input: Traced, groups: int) -> Traced:
-    """Channels of the groups alternate."""
-    return t.emit("channel_shuffle", "copy", (input,), input.shape, input.dtype, geometry=Mix((1,)))
+    shape = (*x.shape[:dim], length, *x.shape[dim + 1 :])
+    return t.view("narrow", x, shape, strides.of(x), Select(picks, tuple(offsets)))
