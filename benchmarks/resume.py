@@ -1,4 +1,4 @@
-"""Kills trainings at random moments, resumes them, and compares the final weights with an uninterrupted run's.
+"""Kills trainings at random moments, resumes them, and compares their weights with the uninterrupted ones.
 
     python benchmarks/resume.py [--kills 20] [--seed 0]
 
@@ -110,6 +110,7 @@ def compare(name: str, folder: Path, expected: str) -> bool:
 
 def kills(root: Path, count: int, draw: random.Random) -> list[bool]:
     whole = root / "whole"
+    train(NETWORK, out=root, name="first", epochs=1)  # Imports what all children then share.
     began = time.perf_counter()
     finish(whole)
     seconds, expected = time.perf_counter() - began, sha256(whole)

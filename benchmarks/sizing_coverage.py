@@ -13,6 +13,7 @@ take most of the time, can be taken from the file of an earlier sweep with the s
 import argparse
 import json
 import os
+import random
 import time
 import warnings
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from convatlas.sizing import size
+
+SEED = 20190528
 
 
 def model_names() -> list[str]:
@@ -112,6 +115,19 @@ def report(path: Path) -> None:
     print("operations without a rule:", ", ".join(missing) or "none")
 
 
+def draw(path: Path, library: str, many: int) -> list[str]:
+    """Names for the tests: drawn by seed among the models that are soon built and counted."""
+    small = [r["name"] for r in results(path) if r["status"] != "reference" and is_small(r)]
+    mine = sorted(name for name in small if name.startswith(library + "/"))
+    return sorted(random.Random(SEED).sample(mine, many))
+
+
+def is_small(result: dict[str, Any]) -> bool:
+    """At most 30 M parameters and 6 GMACs."""
+    params, macs = result["expected"]
+    return params <= 30_000_000 and macs <= 6_000_000_000
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -122,9 +138,13 @@ def main() -> None:
     parser.add_argument("--retry", action="store_true", help="first forget what was not ok")
     parser.add_argument("--known", type=Path, help="take PyTorch's counts from this earlier file")
     parser.add_argument("--report", action="store_true")
+    parser.add_argument("--draw", action="store_true", help="print the names that tests/sizing uses")
     args = parser.parse_args()
     if args.report:
         return report(args.out)
+    if args.draw:
+        print("\n".join(draw(args.out, "torchvision", 12) + draw(args.out, "timm", 48)))
+        return None
     kept = [r for r in results(args.out) if r["status"] == "ok" or not args.retry]
     args.out.write_text("".join(json.dumps(r) + "\n" for r in kept))
     done = {r["name"] for r in kept}
@@ -137,7 +157,7 @@ def main() -> None:
             break
         with args.out.open("a") as out:
             out.write(json.dumps(check(name, known)) + "\n")
-    report(args.out)
+    return report(args.out)
 
 
 if __name__ == "__main__":

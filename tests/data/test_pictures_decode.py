@@ -115,12 +115,14 @@ def test_without_torchvisions_decoder_pillow_gives_the_same(monkeypatch: pytest.
 @pytest.mark.parametrize("data", [PICTURES["jpeg"], PICTURES["png"]], ids=["jpeg", "png"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 def test_cut_off_content_is_refused(data: bytes, share: float) -> None:
-    with pytest.raises(PictureError, match="^cut: damaged or cut off"):
+    with pytest.raises(PictureError, match=r"^cut: damaged or cut off"):
         decode_picture(data[: int(share * len(data))], "cut")
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's, about what it finds in damaged headers
-@pytest.mark.parametrize("name", ["jpeg", "jpeg-progressive", "jpeg-exif-6", "png", "png-palette", "gif", "tiff"])
+@pytest.mark.parametrize(
+    "name", ["jpeg", "jpeg-progressive", "jpeg-exif-6", "png", "png-palette", "gif", "tiff"]
+)
 def test_damaged_content_is_decoded_or_refused_but_never_crashes(name: str) -> None:
     draw = np.random.default_rng(0)
     data = np.frombuffer(PICTURES[name], dtype=np.uint8)

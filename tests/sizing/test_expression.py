@@ -168,7 +168,9 @@ def test_name_is_the_expression() -> None:
         pytest.param("[" * 30 + "relu", "nested more than 20 deep", id="deep"),
         pytest.param("[conv 3 3x3 | relu]", r"'\[', character 1: branches .* 3x30x30, 3x32x32", id="join"),
         pytest.param(
-            "conv 4 33x33", "'conv', character 1: .* 33 does not fit 32 .*3x32x32 reaches it", id="small"
+            "conv 4 33x33",
+            "'conv', character 1: .* 33 does not fit 32 .*3x32x32 reaches it; .* that works is 3x33x33",
+            id="small",
         ),
         pytest.param(
             "fc 4, conv 4 1x1", "'conv', character 7: conv needs C x H x W, but 4 reaches it", id="flat"

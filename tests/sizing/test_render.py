@@ -13,11 +13,9 @@ from convatlas.sizing import Sheet, size
 from convatlas.sizing.byhand import values_by_hand
 from convatlas.sizing.compare import compare, compare_json
 from convatlas.sizing.expression import build
+from convatlas.sizing.grids import grid_csv, grid_markdown, grid_text
 from convatlas.sizing.outline import outline
 from convatlas.sizing.render import (
-    grid_csv,
-    grid_markdown,
-    grid_text,
     record,
     to_csv,
     to_html,
@@ -230,6 +228,25 @@ def test_compared_as_text_and_tables() -> None:
     assert max(map(len, grid_text(table, width=100).splitlines())) <= 100
     assert next(csv.reader(io.StringIO(grid_csv(table)))) == list(table.columns)
     assert grid_markdown(table).startswith("|  | conv 96 11x11 /4 |")
+
+
+@pytest.mark.parametrize("width", [40, 50, 60, 70, 79])
+@pytest.mark.parametrize("layers", [False, True], ids=["stages", "layers"])
+def test_narrow_terminal(sheet: Sheet, width: int, layers: bool) -> None:
+    lines = to_text(sheet, layers=layers, width=width).splitlines()
+    assert max(map(len, lines)) <= width
+    left_out = [line for line in lines if line.startswith("No room for: ")]
+    shown = ("MACs" in lines[2], "sees px" in lines[2])
+    assert shown[0]
+    assert shown[1] == ("sees px" not in "".join(left_out))
+
+
+def test_what_cannot_be_trained_is_still_sized() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 8), nn.BatchNorm2d(4))
+    found = size(net, 8)
+    assert "training       not possible with this input and batch" in to_text(found)
+    assert record(found)["training_bytes"] is record(found)["training_parts"] is None
+    assert record(found)["params"] == 4 * 3 * 64 + 4 + 8
 
 
 def test_compare_needs_two(sheet: Sheet) -> None:

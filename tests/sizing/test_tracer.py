@@ -4,6 +4,7 @@ import copy
 import threading
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -244,6 +245,153 @@ def test_shortcuts_for_modules_equal_their_forward(train: bool) -> None:
     assert [row[:-1] for row in short.rows] == [row[:-1] for row in long.rows]
 
 
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "densenet121"])
+def test_shortcut_for_timms_norms_equals_their_forward(name: str) -> None:
+    with torch.device("meta"):
+        short = size(timm.create_model(name), 64)
+    long = run(short.request, use_leaves=False)
+    assert [row[:-1] for row in short.rows] == [row[:-1] for row in long.rows]
+
+
+def test_global_hooks_see_every_module() -> None:
+    seen: list[str] = []
+    handle = nn.modules.module.register_module_forward_hook(lambda m, a, o: seen.append(type(m).__name__))
+    try:
+        size(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), 8)
+    finally:
+        handle.remove()
+    assert seen == ["Conv2d", "ReLU", "Sequential"]
+
+
+def kinds(do: object, *shape: int) -> list[tuple[str, str]]:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return do(x)  # type: ignore[operator]
+
+    return [(row.op, row.kind) for row in size(Net(), shape).rows]
+
+
+REORDERED = [
+    pytest.param(lambda x: x.reshape(1, -1), [("reshape", "view")], id="in order"),
+    pytest.param(
+        lambda x: x.permute(0, 2, 3, 1).reshape(1, -1),
+        [("permute", "view"), ("reshape", "copy")],
+        id="out of",
+    ),
+    pytest.param(
+        lambda x: x.transpose(2, 3).flatten(2), [("permute", "view"), ("flatten", "copy")], id="flatten"
+    ),
+    pytest.param(
+        lambda x: x.flatten(2).transpose(1, 2).contiguous().view(1, -1),
+        [("flatten", "view"), ("permute", "view"), ("contiguous", "copy"), ("reshape", "view")],
+        id="contiguous",
+    ),
+    pytest.param(
+        lambda x: x.transpose(1, 2).relu().reshape(1, -1),
+        [("permute", "view"), ("relu", "activation"), ("reshape", "copy")],
+        id="arithmetic keeps the order",
+    ),
+    pytest.param(
+        lambda x: x.permute(0, 2, 3, 1).unflatten(-1, (2, 2)).permute(0, 3, 4, 1, 2).reshape(1, 4, 4, 4),
+        [("permute", "view"), ("reshape", "view"), ("permute", "view"), ("reshape", "view")],
+        id="there and back",
+    ),
+    pytest.param(lambda x: x[:, :2].reshape(1, -1), [("getitem", "view"), ("reshape", "view")], id="slice"),
+    pytest.param(
+        lambda x: x[:, :, :2].reshape(1, -1), [("getitem", "view"), ("reshape", "copy")], id="cut rows"
+    ),
+    pytest.param(
+        lambda x: x[:, :, None].expand(-1, -1, 3, -1, -1).reshape(1, -1),
+        [("getitem", "view"), ("expand", "view"), ("reshape", "copy")],
+        id="repeated",
+    ),
+]
+
+
+@pytest.mark.parametrize(("do", "expected"), REORDERED)
+def test_reshape_copies_what_does_not_lie_in_order(do: object, expected: object) -> None:
+    assert kinds(do, 4, 4, 4) == expected
+
+
+STRIDED = [
+    pytest.param(lambda x: x.permute(0, 2, 3, 1), id="permute"),
+    pytest.param(lambda x: x[:, ::2, 1:, -1], id="getitem"),
+    pytest.param(lambda x: x.expand(3, 4, 4, 4), id="expand"),
+    pytest.param(lambda x: x.mT.unsqueeze(1).squeeze(0), id="squeeze"),
+    pytest.param(lambda x: x.chunk(2, 2)[1].select(1, 2), id="chunk"),
+    pytest.param(lambda x: x.unfold(2, 3, 1), id="unfold"),
+    pytest.param(lambda x: x.permute(0, 2, 3, 1) * 2 + 1, id="arithmetic"),
+    pytest.param(lambda x: x.flatten(2).transpose(1, 2).clone(), id="clone"),
+]
+
+
+@pytest.mark.parametrize("do", STRIDED)
+def test_strides_are_pytorchs(do: object) -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            y = do(x)  # type: ignore[operator]
+            answers.append((tuple(y.shape), y.is_contiguous(), y.stride() if 1 not in y.shape else ()))
+            return y
+
+    answers: list[object] = []
+    size(Net(), (4, 4, 4))
+    Net()(torch.randn(1, 4, 4, 4))
+    assert answers[0] == answers[1]
+
+
+def test_patches_and_back() -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            columns = F.unfold(x, 3, padding=1, stride=2)
+            image = F.fold(columns, (16, 16), 3, padding=1, stride=2)
+            return columns, image, x.unfold(2, 4, 2).unfold(3, 4, 2), x.repeat_interleave(3, 1)
+
+    sheet = size(Net(), (8, 16, 16), batch_size=2)
+    assert sheet.output == tuple(tuple(y.shape) for y in Net()(torch.randn(2, 8, 16, 16)))
+    assert sheet.not_counted == ()
+    # An addition for each element of a column.
+    assert sheet.flops_by_kind == {"copy": 2 * 8 * 9 * 64}
+    assert [row.receptive_field.size for row in sheet.rows[:2] if row.receptive_field] == [(3, 3), (3, 3)]
+
+
+def test_tensors_that_a_user_keeps_are_not_used_again() -> None:
+    kept: list[Tensor] = []
+
+    class Keeps(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            kept.append(x.exp())
+            return kept[-1].exp()
+
+    size(Keeps(), (3, 4, 4))
+    size(nn.ReLU(), (5, 6, 7))
+    size(Keeps(), (9, 9, 9))
+    assert [tuple(x.shape) for x in kept] == [(1, 3, 4, 4), (1, 9, 9, 9)]
+
+
+def test_marks_on_a_tensor_do_not_come_back() -> None:
+    class Marks(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            y = x.exp()
+            assert not hasattr(y, "mark")
+            y.mark = 1  # type: ignore[attr-defined]
+            return y.exp()
+
+    for _ in range(3):
+        size(Marks(), (3,))
+
+
+def test_table_that_is_not_saved_is_multiplied() -> None:
+    class Rotary(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("frequencies", torch.ones(4), persistent=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + (torch.arange(6.0)[:, None] @ self.frequencies[None]).sum()
+
+    assert size(Rotary(), (3,)).macs == 6 * 4
+
+
 def test_dependence_on_values_names_the_line() -> None:
     class Looks(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -268,6 +416,18 @@ def test_too_small_an_input() -> None:
         ShapeError, match=r"layer '0': conv2d: a window of 7 does not fit 5.*works is \(3, 8, 8\)"
     ):
         size(net, 5)
+
+
+def test_smallest_input_is_said_once() -> None:
+    class Checks(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[-1] < 9:
+                raise ValueError("8x8 px; the smallest size that works is 9x9")
+            return x
+
+    message = r"8x8 px \(network input \(1, 3, 8, 8\)\); the smallest input that works is \(3, 9, 9\)$"
+    with pytest.raises(SizingError, match=message):
+        size(Checks(), (3, 8, 8))
 
 
 def test_wrong_channels() -> None:

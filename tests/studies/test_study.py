@@ -91,5 +91,5 @@ def test_html_holds_everything(finished: Path, tmp_path: Path) -> None:
 
 
 def test_html_needs_a_finished_study(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no finished study there; run one first"):
+    with pytest.raises(ValueError, match="no finished study there; run one, for example"):
         write_html(tmp_path, tmp_path / "studies.html")

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from convatlas import train
 from convatlas.data.sets import ImageSet, Source
 from convatlas.training.events import Silent
+from convatlas.training.learner import Learner
 from convatlas.training.plan import Plan
 from convatlas.training.ranks import Ranks
 from convatlas.training.recipe import Recipe
@@ -83,7 +85,7 @@ def test_it_stops_and_says_where(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=message):
         run(Brittle(always), tmp_path)
     dump = json.loads((tmp_path / "run" / f"not-finite-step-{step}.json").read_text())
-    assert (dump["step"], dump["epoch"], dump["loss"], dump["lr"]) == (step, 1, "nan", 0.05)
+    assert (dump["step"], dump["epoch"], dump["found"], dump["lr"]) == (step, 1, "loss nan", 0.05)
     plan = Plan(num_samples=48, batch_size=8, num_epochs=2, seed=0)
     expected = plan.batches(0, Ranks(torch.device("cpu")))[step - 1][0].tolist()
     assert dump["samples_by_step"] == {str(step): expected}
@@ -154,6 +156,29 @@ def test_it_goes_back_to_the_first_weights_where_there_is_no_other_checkpoint(tm
 def test_going_back_for_ever_ends(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=rf"after going back {MOST_TIMES_BACK} times; a smaller `lr`"):
         run(Brittle(always), tmp_path, on_nan="rollback")
+
+
+@pytest.mark.parametrize("policy", ["stop", "rollback"])
+def test_spoilt_weights_are_not_saved(tmp_path: Path, policy: str) -> None:
+    def spoil(net: Brittle, x: Tensor) -> Tensor:
+        return x + 0.0 * torch.sqrt(x * 0.0)  # The loss is finite, the gradient is not.
+
+    step = poisoned_step(0)
+    message = rf"a weight is no finite number at step {step} " if step % 6 else "no finite number|loss is nan"
+    with pytest.raises(TrainingError, match=message):
+        run(Brittle(spoil), tmp_path, save_every=1, on_nan=policy)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    for path in checkpoints.iterdir():
+        assert all(bool(t.isfinite().all()) for t in load_file(path / "weights.safetensors").values())
+
+
+def test_a_full_memory_says_what_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gradients(*_: Any, **__: Any) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(Learner, "gradients", gradients)
+    with pytest.raises(TrainingError, match=r"the memory of cpu is full; `--set accumulate=2` computes"):
+        run(Brittle(always), tmp_path)
 
 
 def test_a_rate_that_is_far_too_high(tmp_path: Path) -> None:

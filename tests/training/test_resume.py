@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from convatlas import resume, train
@@ -73,6 +75,11 @@ def without_speed(line: str) -> dict[str, Any]:
 
 def sha256(run: Run) -> str:
     return hashlib.sha256((run.folder / "weights.safetensors").read_bytes()).hexdigest()
+
+
+def same_tensors(one: Path, other: Path) -> bool:
+    first, second = (load_file(folder / "weights.safetensors") for folder in (one, other))
+    return all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
 class Told(Silent):
@@ -216,6 +223,24 @@ def test_a_change_is_refused_unless_told(tmp_path: Path, change: dict[str, Any],
     assert ended.record["result"]["epochs"] == change.get("epochs", 2)
 
 
+def test_how_it_is_kept_goes_on(tmp_path: Path) -> None:
+    folder = stopped(2, **small(tmp_path, save_every=1, keep=2))
+    resume(folder, data=spots())
+    assert steps_in(folder / "checkpoints")[-2:] == [11, 12]
+    assert len(steps_in(folder / "checkpoints")) <= 3  # And the best.
+    assert json.loads((folder / "run.json").read_text())["upkeep"] == {"save_every": 1, "keep": 2}
+
+
+def test_data_may_move(folder_runs: dict[str, Any], tmp_path: Path) -> None:
+    options = {name: value for name, value in folder_runs.items() if name not in ("sha256", "folder")}
+    folder = stopped(5, **options, workers=0)
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(options["data"].removeprefix("folder:"), moved)
+    ended = resume(folder, data=f"folder:{moved}", workers=0)
+    assert ended.record["config"]["data"] == f"folder:{moved}"
+    assert same_tensors(ended.folder, folder_runs["folder"])
+
+
 def test_an_edited_record_is_a_change(tmp_path: Path) -> None:
     folder = stopped(8, **small(tmp_path))
     record = json.loads((folder / "run.json").read_text())
@@ -331,12 +356,13 @@ def folder_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "network": "resnet20_cifar", "data": pictures(root / "photos"), "out": root / "runs", "epochs": 2,
         "batch_size": 6, "input_size": 16, "augment.resized_crop.scale": [0.3, 1.0], "augment.flip": 0.5,
     }  # fmt: skip
-    return options | {"sha256": sha256(train(**options, workers=0))}
+    run = train(**options, workers=0)
+    return options | {"sha256": sha256(run), "folder": run.folder}
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_any_number_of_workers(folder_runs: dict[str, Any], workers: int) -> None:
-    options = {name: value for name, value in folder_runs.items() if name != "sha256"}
+    options = {name: value for name, value in folder_runs.items() if name not in ("sha256", "folder")}
     folder = stopped(5, **options, workers=workers)
     assert sha256(resume(folder, workers=3 - min(workers, 3))) == folder_runs["sha256"]
 

@@ -27,7 +27,9 @@ COMMANDS = {
     "features": "Write what a network sees in pictures, as vectors or maps.",
     "explain": "Draw which places of a picture speak for a class.",
     "export": "Write a network into a file that runs elsewhere: ONNX, torch.export, OpenVINO.",
-    "bench": "Measure this machine, for estimates of time.",
+    "study": "Test the claims of the papers: list, show, run, report.",
+    "bench": "Measure how fast networks are here, on each engine; or this machine, for estimates of time.",
+    "compare": "Say which network to take, given limits on time, size and accuracy.",
 }
 
 

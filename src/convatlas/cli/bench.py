@@ -2,33 +2,107 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
+Flag = Parameter(negative="")
+
 
 def bench_command(
-    *,
-    calibrate: Annotated[bool, Parameter(negative="")] = False,
-    device: str = "cpu",
+    *networks: str,
+    batch: str = "1",
+    engines: str = "eager",
+    precision: str = "fp32",
+    input: Annotated[str | None, Parameter(name="--input")] = None,
+    seconds: float = 1.0,
     threads: int | None = None,
+    device: str = "cpu",
+    csv: Annotated[bool, Flag] = False,
+    json: Annotated[bool, Flag] = False,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    picture: Path | None = None,
+    calibrate: Annotated[bool, Flag] = False,
 ) -> None:
-    """Measure this machine, so that `convatlas size` can estimate times.
+    """Measure how fast networks are on this machine; or the machine itself, for estimates of time.
 
     Args:
-        calibrate: Measure peak rates and memory bandwidth, and keep them for this user.
+        networks: Names, or patterns such as "resnet*".
+        batch: Images at a time; several with commas, such as 1,16.
+        engines: all, or some of eager, openvino, onnxruntime, torch, torch-compiled, with commas.
+        precision: fp32, or bf16 to allow that too.
+        input: Height and width in px, or C,H,W; each network's published size where not given.
+        seconds: To spend on timing each engine.
+        threads: That work on a batch; torch's own choice where not given.
         device: cpu or cuda.
-        threads: Threads that torch works with; its own choice where not given.
+        csv: Exact numbers in s and bytes.
+        json: The same, for machines.
+        out: Write to this file.
+        picture: Draw accuracy against latency and MACs into this PNG file.
+        calibrate: Measure peak rates and memory bandwidth, and keep them for `convatlas size`.
     """
+    if calibrate and networks:
+        raise ValueError("--calibrate measures the machine; expected it without networks")
+    if threads is not None and threads < 1:
+        raise ValueError(f"`--threads`={threads}; expected at least 1")
+    if calibrate:
+        _calibrate(device, threads)
+        return
+    if not networks:
+        raise ValueError(
+            "nothing to measure; expected --calibrate, or networks such as resnet50 or 'resnet*'"
+        )
+    if csv and json:
+        raise ValueError("--csv and --json are both given; expected one of them")
+    for path in (out, picture):
+        if path is not None and not path.absolute().parent.is_dir():
+            # Before minutes of measuring.
+            raise ValueError(f"{path}: there is no folder {path.parent}")
+    from convatlas.cli.size import _terminal
+    from convatlas.cli.subject import read_input
+    from convatlas.files import write_atomic
+    from convatlas.inference.bench import bench
+    from convatlas.inference.bench_report import bench_csv, bench_json, bench_text
+
+    measured = bench(
+        networks,
+        batch_sizes=_read_batches(batch),
+        engines="all" if engines == "all" else [name.strip() for name in engines.split(",")],
+        precision=precision,  # pyright: ignore[reportArgumentType]
+        input_size=None if input is None else read_input(input),  # pyright: ignore[reportArgumentType]
+        threads=threads,
+        device=device,
+        seconds=seconds,
+    )
+    if csv or json:
+        text = bench_csv(measured) if csv else bench_json(measured)
+    else:
+        width, color = _terminal(out is not None)
+        text = bench_text(measured, width=width, color=color)
+    if out is None:
+        print(text, end="")
+    else:
+        write_atomic(out, text)
+    if picture is not None:
+        from convatlas.inference.bench_picture import draw_bench
+
+        write_atomic(picture, draw_bench(measured))
+
+
+def _read_batches(text: str) -> list[int]:
+    words = text.replace(" ", "").split(",")
+    if not all(word.isascii() and word.isdecimal() and int(word) for word in words):
+        raise ValueError(f"`--batch`={text!r}; expected numbers of images, such as 1 or 1,16")
+    return [int(word) for word in words]
+
+
+def _calibrate(device: str, threads: int | None) -> None:
     from convatlas.sizing import roofline
 
-    if not calibrate:
-        raise ValueError("nothing to measure; expected --calibrate")
     if threads is not None:
         import torch
 
-        if threads < 1:
-            raise ValueError(f"`--threads`={threads}; expected at least 1")
         torch.set_num_threads(threads)
     profile = roofline.calibrate(device)
     path = roofline.save_profile(profile)

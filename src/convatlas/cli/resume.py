@@ -18,7 +18,7 @@ def resume_command(
     workers: int | None = None,
     device: str | None = None,
     save_every: int | None = None,
-    keep: int = 3,
+    keep: int | None = None,
 ) -> int:
     """Go on with a training that was stopped or killed, to the weights that it would have reached.
 
@@ -29,8 +29,8 @@ def resume_command(
         allow_change: Go on although the recipe or the data have changed.
         workers: Processes that decode pictures; the result is the same for any number.
         device: cpu or cuda; a GPU where there is one.
-        save_every: Steps between checkpoints; each epoch, and every ten minutes, where not given.
-        keep: The newest checkpoints that are kept, beside the best.
+        save_every: Steps between checkpoints; as before where not given.
+        keep: The newest checkpoints that are kept, beside the best; as many as before where not given.
     """
     from convatlas.cli.train import finish
     from convatlas.training.loop import resume

@@ -103,17 +103,17 @@ def _rendered(sheet: Sheet, form: str, layers: bool, formulas: bool, to_file: bo
 
 
 def _compared(sheets: list[Sheet], form: str, to_file: bool) -> str:
-    from convatlas.sizing import compare, render
+    from convatlas.sizing import compare, grids
 
     if form == "json":
         return compare.compare_json(sheets)
     table = compare.compare(sheets)
     if form == "text":
         width, color = _terminal(to_file)
-        return render.grid_text(table, width=width, color=color)
+        return grids.grid_text(table, width=width, color=color)
     if form == "latex":
-        return render.grid_latex(table, " and ".join(table.columns[1:-1]))
-    write = {"csv": render.grid_csv, "md": render.grid_markdown, "html": render.grid_html}[form]
+        return grids.grid_latex(table, " and ".join(table.columns[1:-1]))
+    write = {"csv": grids.grid_csv, "md": grids.grid_markdown, "html": grids.grid_html}[form]
     return write(table)
 
 
@@ -132,7 +132,7 @@ def _terminal(to_file: bool) -> tuple[int, bool]:
     import shutil
     import sys
 
-    from convatlas.sizing.render import WIDTH
+    from convatlas.sizing.grids import WIDTH
 
     if to_file or not sys.stdout.isatty():
         return WIDTH, False

@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from convatlas.data.pictures import PictureError
-from convatlas.data.transforms import Transform, card_transform
+from convatlas.data.transforms import card_transform
 from convatlas.inference.engines.agreement import compare
 from convatlas.inference.engines.job import EngineError, Job, require
 from convatlas.inference.engines.question import (
@@ -121,34 +121,34 @@ def untrained_network(name: str) -> Network[Any]:
     return net.eval()
 
 
-def read_calibration(folder: str | Path, transform: Any, most: int = MOST_PICTURES) -> Tensor:
+def read_calibration(
+    folder: str | Path, transform: Callable[[Any], Tensor] | None, most: int = MOST_PICTURES
+) -> Tensor:
     """The first pictures of a folder as a network sees them: (N, C, H, W).
 
     Args:
         folder: a folder of pictures, or what else `convatlas predict` takes.
-        transform: the network's `transform`.
+        transform: the network's.
         most: N at the most.
 
     Raises:
-        ValueError: there is none that can be used, or the transform is not one of ours.
+        ValueError: there is no picture that can be used, or no transform.
     """
-    if not isinstance(transform, Transform):
+    if transform is None:
         raise ValueError("the network has no `transform`, which tells how pictures become its input")
     from convatlas.inference.pictures_in import find_items
     from convatlas.inference.predictor import prepared
 
     images: list[Tensor] = []
-    reason = ""
+    reason = "it is empty"
     for item in itertools.islice(find_items(folder), most):
         try:
             images.append(prepared(item, transform))
         except PictureError as error:
-            reason = reason or str(error)
+            reason = str(error)
     if not images:
-        raise ValueError(
-            f"`calibrate`: {folder} holds no picture that can be used ({reason or 'it is empty'})"
-        )
-    return transform.normalise(torch.stack(images))
+        raise ValueError(f"`calibrate`: {folder} holds no picture that can be used ({reason})")
+    return torch.stack(images)
 
 
 def _check_arguments(path: Path, int8: bool, batch_size: int) -> None:

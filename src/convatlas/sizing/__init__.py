@@ -3,15 +3,20 @@
 `size` runs the module's own forward on tensors that have a shape and no storage.
 """
 
+from .byhand import values_by_hand
 from .errors import DataDependentError, ShapeError, SizingError
 from .memory import TrainingMemory
 from .receptive import ReceptiveField
+from .render import to_csv, to_html, to_json, to_latex, to_markdown, to_text
+from .roofline import Profile, ProfileError, calibrate, estimate, find_profile
 from .row import Row
 from .run import size
 from .sheet import Request, Sheet, Stage
 
 __all__ = [
     "DataDependentError",
+    "Profile",
+    "ProfileError",
     "ReceptiveField",
     "Request",
     "Row",
@@ -20,5 +25,15 @@ __all__ = [
     "SizingError",
     "Stage",
     "TrainingMemory",
+    "calibrate",
+    "estimate",
+    "find_profile",
     "size",
+    "to_csv",
+    "to_html",
+    "to_json",
+    "to_latex",
+    "to_markdown",
+    "to_text",
+    "values_by_hand",
 ]

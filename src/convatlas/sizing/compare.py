@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from . import outline as o
 from .byhand import values_by_hand
-from .render import Grid, record
+from .grids import Grid
+from .render import record
 
 if TYPE_CHECKING:
     from .sheet import Sheet, Stage

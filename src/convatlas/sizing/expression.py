@@ -37,7 +37,8 @@ from torch import Tensor, nn
 from convatlas.errors import nearest
 
 from .errors import SizingError
-from .run import size
+from .run import run
+from .sheet import Request
 
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
@@ -46,11 +47,17 @@ SEPARATORS = (",", ";", "->")
 # Beyond these an expression is a slip of the keyboard.
 MOST = 1_000_000
 DEEPEST = 20
+# Up to this many px a smaller input is looked for that works.
+LARGEST = 512
 _TOKEN = re.compile(r"->|[,;|\[\]]|[^\s,;|\[\]]+?(?=->|[\s,;|\[\]]|$)")
 
 
 class ExpressionError(ValueError):
     """An expression that cannot be read or built; it says the word at fault and what is allowed."""
+
+
+class _MisfitError(ExpressionError):
+    """A layer does not fit what reaches it; a larger input may help."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,8 +154,10 @@ def build(expression: str, input_shape: Shape) -> nn.Sequential:
         shown = ",".join(map(str, input_shape))
         raise ExpressionError(f"input {shown} of an expression; expected C,H,W, such as 3,227,227")
     layers = parse(expression)
-    with torch.device("meta"):
-        net, _ = _Builder(expression).sequence(layers, tuple(input_shape))
+    try:
+        net = _on_meta(expression, layers, tuple(input_shape))
+    except _MisfitError as error:
+        raise ExpressionError(f"{error}{_smallest(expression, layers, input_shape[0])}") from error
     device = torch.get_default_device()
     if device.type != "meta":
         net = net.to_empty(device=device)
@@ -157,6 +166,21 @@ def build(expression: str, input_shape: Shape) -> nn.Sequential:
                 module.reset_parameters()
     net.name = " ".join(expression.split())  # type: ignore[assignment]
     return net
+
+
+def _on_meta(expression: str, layers: tuple[Layer | Branches, ...], shape: Shape) -> nn.Sequential:
+    with torch.device("meta"):
+        return _Builder(expression).sequence(layers, shape)[0]
+
+
+def _smallest(expression: str, layers: tuple[Layer | Branches, ...], chans: int) -> str:
+    for px in range(1, LARGEST + 1):
+        try:
+            _on_meta(expression, layers, (chans, px, px))
+        except ExpressionError:
+            continue
+        return f"; the smallest input that works is {chans}x{px}x{px}"
+    return ""
 
 
 def parse(expression: str) -> tuple[Layer | Branches, ...]:
@@ -373,11 +397,13 @@ class _Builder:
 
     def passed(self, module: nn.Module, word: Word, shape: Shape) -> Shape:
         """The shape after a layer, by the same rules that size any network."""
+        given = Request(module, ((1, *shape),), (torch.float32,), torch.float32, train=False, optimizer="sgd")
         try:
-            return size(module, shape).output[1:]
+            return run(given).output[1:]
         except SizingError as error:
             reason = str(error).split(": ", 1)[1].split(" (")[0]
-            raise self.fail(word, f"{reason}; {_shown(shape)} reaches it") from error
+            message = f"{reason}; {_shown(shape)} reaches it"
+            raise _MisfitError(str(self.fail(word, message))) from error
 
     def fail(self, word: Word, message: str) -> ExpressionError:
         where = f"{word.text!r}, character {word.place}"

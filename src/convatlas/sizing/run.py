@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,6 +22,9 @@ from .tracer import Tracer
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw")
 # Modules are entered through their instances, so two traces of one network must not overlap.
 _LOCK = threading.RLock()
+
+# How the networks of this package end such a message.
+_SAID = re.compile(r"; the smallest size that works is \d+x\d+")
 
 InputSize = int | Sequence[Any] | torch.Tensor
 
@@ -77,9 +81,10 @@ def size(
     except DataDependentError:
         raise
     except SizingError as error:
-        # Networks that check their input say it themselves.
-        told = "smallest" in str(error)
-        raise type(error)(str(error) if told else f"{error}{_smallest_that_works(request)}") from error
+        smallest = _smallest_that_works(request)
+        # Networks that check their input say it too; once is enough.
+        message = _SAID.sub("", str(error)) if smallest else str(error)
+        raise type(error)(f"{message}{smallest}") from error
 
 
 def run(request: Request, train: bool | None = None, use_leaves: bool = True, lives: bool = False) -> Sheet:

@@ -104,13 +104,11 @@ class Training:
         while not self.standing.over:
             try:
                 watch, lr = self.learn_epoch()
+                evaluation = self.close_epoch(watch, lr)
             except rescue.NotFiniteError as error:
                 rescue.go_back(self, str(error))
-            else:
-                evaluation = self.close_epoch(watch, lr)
-        if evaluation is None or self.job.speed.autocast is not None:
-            evaluation = self.evaluate(exactly=True)
-        return evaluation
+        early = self.standing.step < self.plan.num_steps and self.job.speed.autocast is not None
+        return self.evaluate(exactly=True) if evaluation is None or early else evaluation
 
     def learn_epoch(self) -> tuple[Stopwatch, float]:
         """Takes the steps that are left of an epoch.
@@ -135,6 +133,7 @@ class Training:
                     self.learner.update(lr, standing.step)
             standing.step += 1
             watch.images += end - begin
+            watch.waited_s += self.learner.take_preparing_s()
             if look is not None:
                 self.heed(look, lr, watch)
         return watch, lr
@@ -225,7 +224,14 @@ class Training:
             )
 
     def save(self) -> None:
-        """Writes a checkpoint, and deletes old ones."""
+        """Writes a checkpoint, and deletes old ones.
+
+        Raises:
+            NotFiniteError: the weights are spoilt; what a gradient did, the next loss would have shown.
+            SpaceError: the disk is full.
+        """
+        if not self.learner.is_finite():
+            raise rescue.NotFiniteError(rescue.write_down(self, "weights", self.standing.step - 1))
         if self.ranks.is_first:
             self.count_time()
             state = self.facts | {

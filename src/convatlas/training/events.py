@@ -58,7 +58,7 @@ class StepDone:
         loss: mean over the steps since the last line of `metrics.jsonl`.
         lr: learning rate of the step.
         images_per_s: of training, over all processes, since the epoch began.
-        data_share: share of that time spent waiting for images, in [0, 1].
+        data_share: share of that time spent on waiting for images and on augmentation, in [0, 1].
         memory_bytes: the most that this process has held: of the GPU if there is one, else of main memory.
         left_s: estimate of the time left, s.
     """

@@ -7,8 +7,7 @@ import ctypes
 import dataclasses
 import os
 import shutil
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import torch
@@ -122,7 +121,7 @@ def prepare(net: nn.Module, speed: Speed) -> Callable[..., Any]:
 
 
 @contextlib.contextmanager
-def kept_memory() -> Iterator[None]:
+def kept_memory() -> Generator[None]:
     """Keeps the memory that a step frees for the next step, instead of giving it back to the system.
 
     glibc maps each large block anew, and the system clears its pages as they are touched: a third of the time
@@ -143,8 +142,11 @@ def kept_memory() -> Iterator[None]:
 
 
 def _glibc() -> ctypes.CDLL | None:
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    return libc if libc is not None and hasattr(libc, "gnu_get_libc_version") else None
+    if os.name == "posix":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "gnu_get_libc_version"):
+            return libc
+    return None
 
 
 def spare_copies(net: nn.Module) -> None:

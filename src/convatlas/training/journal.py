@@ -32,7 +32,7 @@ class Stopwatch:
 
     Attributes:
         images: seen in the epoch since the watch began, by all processes.
-        waited_s: time spent waiting for images.
+        waited_s: time in which no image was learnt from: spent on reading and augmentation.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -74,6 +75,7 @@ class Learner:
         self.optimiser = Optimiser(params, recipe, fused=speed.fused)
         self.ema = None if recipe.ema_decay is None else Ema(net, recipe.ema_decay)
         self.scale = FIRST_SCALE if speed.scaler else 1.0
+        self._preparing_s = 0.0
         self._scales, self._since_growth = speed.scaler, 0
 
     def gradients(self, batches: Sequence[Batch], *, of: int, epoch: int, step: int) -> Tensor:
@@ -92,7 +94,9 @@ class Learner:
         self._seed_torch(step)
         total = torch.zeros((), device=self.ranks.device)
         for number, batch in enumerate(batches):
+            began = time.perf_counter()
             images, targets = self._inputs(batch, epoch)
+            self._preparing_s += time.perf_counter() - began
             with self._syncing(last=number == len(batches) - 1):
                 answer: AuxLogits = self.forward(images)
                 answer = AuxLogits(answer.main.float(), tuple(logits.float() for logits in answer.aux))
@@ -121,6 +125,16 @@ class Learner:
         if self.ema is not None:
             self.ema.update(step)
         return True
+
+    def take_preparing_s(self) -> float:
+        """Time spent on augmentation since this was last asked, s."""
+        spent, self._preparing_s = self._preparing_s, 0.0
+        return spent
+
+    def is_finite(self) -> bool:
+        """Whether no weight and no statistic is infinite or not a number."""
+        tensors = (t for t in self.net.state_dict().values() if t.is_floating_point())
+        return bool(torch.stack([t.isfinite().all() for t in tensors]).all())
 
     def has_finite_gradients(self) -> bool:
         """Whether no gradient is infinite or not a number."""

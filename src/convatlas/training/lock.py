@@ -8,7 +8,7 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 LOCK = ".lock"
@@ -25,7 +25,7 @@ class LockedError(ValueError):
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Generator[None]:
     """Holds the lock of a run folder. It ends with the process, however that ends.
 
     Args:

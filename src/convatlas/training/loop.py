@@ -20,6 +20,7 @@ from convatlas.training.record import (
     asked,
     conditions,
     conditions_now,
+    continued,
     differences,
     find_launched,
     make_record,
@@ -39,6 +40,23 @@ from convatlas.training.session import (
 )
 from convatlas.training.settings import change
 from convatlas.training.setup import OnNan, make_job, make_source, make_wish
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """What only Python can give, and what makes no difference to the result.
+
+    Attributes:
+        network: a module that is not in the registry.
+        data: as `train` takes them; None for what the run's record names.
+        test_data: as `train` takes them.
+        workers: processes that decode pictures; None for what fits the machine.
+    """
+
+    network: nn.Module | None
+    data: str | Source | Any
+    test_data: Any
+    workers: int | None
 
 
 def train(
@@ -131,13 +149,14 @@ def train(
     with open_ranks(device) as ranks, attended(watcher, ranks) as shown:
         launched = ranks.tell(find_launched(Path(out), name, wish) if ranks.is_first else None)
         if launched is not None:  # torchrun has started this process anew after a failure.
-            return _resume(launched, ranks, upkeep, shown, module, data, test_data, workers)
+            given = Given(module, data, test_data, workers)
+            return _go_on(open_run(launched), given, ranks, upkeep, shown, False, {})
         with arithmetic(ranks, exact=exact):
             source = make_source(data, test_data, wish, data_dir, shown.note)
             job = make_job(wish, module, source, ranks, workers)
             named = isinstance(data, str)
             plain = module is None and named and not isinstance(recipe, Recipe) and not model
-            record = make_record(job, settings, options, named_data=named, repeatable=plain)
+            record = make_record(job, settings, options, upkeep.record, named=named, repeatable=plain)
             check_room(job, Path(out), keep)
             folder = make_folder(Path(out), name, job)
             with hold(folder, ranks):
@@ -154,7 +173,7 @@ def resume(
     device: str | None = None,
     allow_change: bool = False,
     save_every: int | None = None,
-    keep: int = 3,
+    keep: int | None = None,
     callbacks: Sequence[Callback] = (),
     watcher: Watcher | None = None,
     **settings: Any,
@@ -172,8 +191,8 @@ def resume(
         workers: as in `train`; the number makes no difference to the result.
         device: as in `train`.
         allow_change: go on although the recipe, the network or the data have changed.
-        save_every: as in `train`.
-        keep: as in `train`.
+        save_every: steps between checkpoints; None for what the run had.
+        keep: the newest checkpoints that are kept; None for as many as before.
         callbacks: as in `train`.
         watcher: as in `train`.
         settings: fields of the recipe to change, with `allow_change`.
@@ -187,64 +206,61 @@ def resume(
         StoppedError: SIGTERM, SIGINT or SIGUSR1 came; the training is saved.
         ValueError: something does not fit, or the loss is no longer a number.
     """
-    upkeep = Upkeep(save_every=save_every, keep=keep, callbacks=tuple(callbacks))
+    given = Given(network, data, test_data, workers)
     with open_ranks(device) as ranks, attended(watcher, ranks) as shown:
-        return _resume(
-            Path(folder), ranks, upkeep, shown, network, data, test_data, workers, allow_change, settings
+        run: Run = ranks.tell(open_run(Path(folder)) if ranks.is_first else None)
+        before = run.record.get("upkeep", {})
+        upkeep = Upkeep(
+            save_every=save_every or before.get("save_every"),
+            keep=keep or before.get("keep", 3),
+            callbacks=tuple(callbacks),
+            tensorboard=bool(run.record.get("options", {}).get("tensorboard")),
         )
+        return _go_on(run, given, ranks, upkeep, shown, allow_change, settings)
 
 
-def _resume(
-    folder: Path,
+def _go_on(
+    run: Run,
+    given: Given,
     ranks: Ranks,
     upkeep: Upkeep,
     watcher: Watcher,
-    module: nn.Module | None,
-    data: str | Source | Any,
-    test_data: Any,
-    workers: int | None,
-    allow_change: bool = False,
-    settings: Mapping[str, Any] | None = None,
+    allow_change: bool,
+    settings: Mapping[str, Any],
 ) -> Run:
-    run: Run = ranks.tell(open_run(folder) if ranks.is_first else None)
-    record = run.record
+    folder, record = run.folder, run.record
     if run.state == "finished":
         watcher.note(f"{folder}: is finished, with a test accuracy of {run.test_accuracy:.2%}")
-        if module is not None:
-            load_final(run, module.to(ranks.device), ranks)
+        if given.network is not None:
+            load_final(run, given.network.to(ranks.device), ranks)
         return run
     with hold(folder, ranks):
-        wish = read_wish(folder, record)
-        wish = dataclasses.replace(wish, recipe=change(wish.recipe, settings or {}))
-        if (module is None and not is_model(wish.network)) or (data is None and not record["data"]["named"]):
+        wish, named = read_wish(folder, record), record["data"]["named"]
+        if (given.network is None and not is_model(wish.network)) or (given.data is None and not named):
             raise RunError(
                 f"{folder}: was started from Python with {wish.network} on {wish.data}; only "
                 "`convatlas.resume(folder, network=..., data=...)` there can go on with it"
             )
-        options = record["options"]
-        upkeep = dataclasses.replace(upkeep, tensorboard=bool(options.get("tensorboard")))
+        data = wish.data if given.data is None else given.data
+        wish = dataclasses.replace(
+            wish, recipe=change(wish.recipe, settings), data=data if isinstance(data, str) else wish.data
+        )
         with arithmetic(ranks, exact=wish.exact, threads=record["machine"]["threads"]):
-            name = wish.data if data is None else data
-            source = make_source(name, test_data, wish, options.get("data_dir"), watcher.note)
-            job = make_job(wish, module, source, ranks, workers)
+            source = make_source(data, given.test_data, wish, record["options"].get("data_dir"), watcher.note)
+            job = make_job(wish, given.network, source, ranks, given.workers)
             check_room(job, folder, upkeep.keep)
             found = files.newest_checkpoint(folder / CHECKPOINTS, watcher.note) if ranks.is_first else None
-            now = make_record(
-                job,
-                {**record["settings"], **(settings or {})},
-                options,
-                named_data=record["data"]["named"] or isinstance(data, str),
-                repeatable=record["from_names"],
-            )
+            now = continued(record, job, settings, upkeep.record)
             if ranks.is_first:
-                before = asked(record) if found is None else found.state["asked"]
-                _check_unchanged(folder, differences(before, asked(now)), allow_change)
-                _tell_conditions(record, ranks, watcher)
-            kept = {name: record[name] for name in ("started", "launch", "versions", "machine")}
-            return work(job, folder, record | now | kept, upkeep, watcher, found)
+                _check_unchanged(folder, found.state["asked"] if found else asked(record), now, allow_change)
+                _tell_conditions(now, ranks, watcher)
+            return work(job, folder, now, upkeep, watcher, found)
 
 
-def _check_unchanged(folder: Path, changes: list[str], allow_change: bool) -> None:
+def _check_unchanged(
+    folder: Path, before: Mapping[str, Any], record: Mapping[str, Any], allow_change: bool
+) -> None:
+    changes = differences(before, asked(record))
     if changes and not allow_change:
         raise RunError(
             f"{folder}: what is asked for is not what its checkpoint was trained with: {'; '.join(changes)}; "
@@ -257,5 +273,5 @@ def _tell_conditions(record: dict[str, Any], ranks: Ranks, watcher: Watcher) -> 
     changes = differences(conditions(record), conditions_now(ranks))
     if changes:
         text = "; ".join(changes)
-        record.setdefault("conditions_changed", []).append(text)
+        record["conditions_changed"] = [*record.get("conditions_changed", []), text]
         watcher.note(f"the result may differ in its last bits from that of one go: {text}")

@@ -11,7 +11,7 @@ import datetime
 import os
 import re
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ class Ranks:
 
 
 @contextlib.contextmanager
-def open_ranks(device: str | None = None) -> Iterator[Ranks]:
+def open_ranks(device: str | None = None) -> Generator[Ranks]:
     """Joins the processes that torchrun started, or stands alone.
 
     Args:
@@ -180,8 +180,8 @@ def find_device(name: str | None, local_rank: int = 0) -> torch.device:
         ) from None
     if device.type != "cuda":
         return device
-    device = torch.device("cuda", local_rank if device.index is None else device.index)
-    if device.index is None or device.index >= found:
+    device = device if ":" in name else torch.device("cuda", local_rank)
+    if device.index >= found:
         raise ValueError(f"`device`={name!r} would be GPU {device.index}, and torch sees {found} here")
     return device
 

@@ -20,7 +20,13 @@ from convatlas.training.setup import Job, Wish
 
 
 def make_record(
-    job: Job, settings: Mapping[str, Any], options: Mapping[str, Any], *, named_data: bool, repeatable: bool
+    job: Job,
+    settings: Mapping[str, Any],
+    options: Mapping[str, Any],
+    upkeep: Mapping[str, Any],
+    *,
+    named: bool,
+    repeatable: bool,
 ) -> dict[str, Any]:
     """The record of a training that begins.
 
@@ -28,7 +34,8 @@ def make_record(
         job: the training.
         settings: fields of the recipe that were changed.
         options: other flags of the command that repeats it, where they are not the default.
-        named_data: whether the data can be loaded by their name.
+        upkeep: what goes on around it.
+        named: whether the data can be loaded by their name.
         repeatable: whether a command can repeat it: nothing came from Python.
     """
     source = job.source
@@ -38,6 +45,7 @@ def make_record(
         "settings": {name: _plain(value) for name, value in settings.items()},
         "options": dict(options),
         "from_names": repeatable,
+        "upkeep": dict(upkeep),
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "launch": launch_name(),
         "speed": list(job.speed.reasons),
@@ -47,10 +55,33 @@ def make_record(
             "fingerprint": source.fingerprint,
             "train": len(source.train),
             "test": len(source.test),
-            "named": named_data,
+            "named": named,
             "skipped": [f"{skipped.path}: {skipped.reason}" for skipped in source.skipped],
         },
     }
+
+
+def continued(
+    record: Mapping[str, Any], job: Job, settings: Mapping[str, Any], upkeep: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The record of a training that goes on: what it is now, begun when and on what it was.
+
+    Args:
+        record: as it was.
+        job: the training as it is now.
+        settings: fields of the recipe that are changed now.
+        upkeep: what goes on around it now.
+    """
+    now = make_record(
+        job,
+        {**record["settings"], **settings},
+        record["options"],
+        upkeep,
+        named=record["data"]["named"],
+        repeatable=record["from_names"],
+    )
+    kept = {name: record[name] for name in ("started", "launch", "versions", "machine")}
+    return {**record, **now, **kept}
 
 
 def config_of(wish: Wish) -> dict[str, Any]:
@@ -89,9 +120,9 @@ def options_of(
 
 
 def asked(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes the result, of a record: a checkpoint is good for this alone."""
+    """What makes the result, of a record: a checkpoint is good for this alone. Data may move."""
     return {
-        "config": record["config"],
+        "config": {name: value for name, value in record["config"].items() if name != "data"},
         "seed": record["seed"],
         "data": {"fingerprint": record["data"]["fingerprint"]},
     }
@@ -104,7 +135,9 @@ def read_wish(folder: Path, record: Mapping[str, Any]) -> Wish:
         RunError: the record is damaged.
         ValueError: a value in it does not fit.
     """
+    needed = ("settings", "options", "from_names", "started", "launch", "versions", "machine", "data")
     try:
+        _ = [record[name] for name in needed], record["data"]["named"], record["machine"]["threads"]
         config = dict(record["config"])
         recipe = build(Recipe, config.pop("recipe"))
         return Wish(recipe=recipe, seed=record["seed"], **config)

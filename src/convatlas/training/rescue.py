@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # After so many unusable steps in a row, or so many times back, training gives up.
 MOST_SKIPPED, MOST_TIMES_BACK = 10, 8
+SAID = {"gradient": "a gradient is no finite number", "weights": "a weight is no finite number"}
 
 
 class TrainingError(ValueError):
@@ -38,7 +39,7 @@ def skip(training: Training, loss: str) -> None:
         NotFiniteError: such steps are not to be skipped.
         TrainingError: too many in a row were of no use.
     """
-    found = write_down(training, loss)
+    found = write_down(training, f"loss {loss}" if loss in ("nan", "inf", "-inf") else "gradient")
     if training.job.wish.on_nan != "skip":
         raise NotFiniteError(found)
     training.standing.skipped += 1
@@ -71,13 +72,18 @@ def go_back(training: Training, found: str) -> None:
     training.note(f"{found}: back to step {training.standing.step}, on with {factor:g} of the learning rate")
 
 
-def write_down(training: Training, loss: str) -> str:
+def write_down(training: Training, what: str, step: int | None = None) -> str:
     """Writes which samples were seen since the last look into the run folder.
+
+    Args:
+        training: that took the step.
+        what: is no finite number: "loss nan", "gradient" or "weights".
+        step: counted from 0; None for the one that is under way.
 
     Returns:
         What was found, and where, for a message.
     """
-    step, per_epoch = training.standing.step, training.plan.steps_per_epoch
+    step, per_epoch = training.standing.step if step is None else step, training.plan.steps_per_epoch
     first = step
     while first % per_epoch and not training.is_look(first - 1):
         first -= 1
@@ -92,10 +98,10 @@ def write_down(training: Training, loss: str) -> str:
         }
         names = {str(s): source.name(s) for seen in samples.values() for s in seen}
         lr = training.recipe.lr_at(step, training.plan.num_steps) * training.standing.lr_factor
-        facts = {"step": step + 1, "epoch": epoch + 1, "loss": loss, "lr": lr}
+        facts = {"step": step + 1, "epoch": epoch + 1, "found": what, "lr": lr}
         write_json(path, facts | {"samples_by_step": samples, "names": names})
-    what = f"the loss is {loss}" if loss in ("nan", "inf", "-inf") else "a gradient is no finite number"
-    return f"{what} at step {step + 1} (epoch {epoch + 1}; its images are listed in {path})"
+    said = f"the loss is {what[5:]}" if what.startswith("loss ") else SAID[what]
+    return f"{said} at step {step + 1} (epoch {epoch + 1}; its images are listed in {path})"
 
 
 def advice(training: Training) -> str:
@@ -104,7 +110,7 @@ def advice(training: Training) -> str:
 
 
 @contextlib.contextmanager
-def buffers_kept(training: Training) -> Iterator[None]:
+def buffers_kept(training: Training) -> Generator[None]:
     """Where unusable steps are skipped: gives back the statistics of normalisation that one has spoilt."""
     if training.job.wish.on_nan != "skip":
         yield

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from convatlas.training.progress import Several
 from convatlas.training.ranks import Ranks
 from convatlas.training.record import asked
 from convatlas.training.report import LiveCurves, write_report
+from convatlas.training.rescue import TrainingError
 from convatlas.training.run import WEIGHTS, Run, RunError, make_run_folder, write_record
 from convatlas.training.setup import Job
 from convatlas.training.stop import stop_flag
@@ -51,6 +52,11 @@ class Upkeep:
     callbacks: tuple[Callback, ...] = ()
     tensorboard: bool = False
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a run keeps of it, for when it is resumed."""
+        return {"save_every": self.save_every, "keep": self.keep}
+
     def __post_init__(self) -> None:
         """Checks the counts, and whether TensorBoard is there.
 
@@ -67,14 +73,14 @@ class Upkeep:
 
 
 @contextlib.contextmanager
-def attended(watcher: Watcher | None, ranks: Ranks) -> Iterator[Watcher]:
+def attended(watcher: Watcher | None, ranks: Ranks) -> Generator[Watcher]:
     """Shows what the first process does, and draws its curves; the others are silent."""
     with Several(watcher or Silent(), LiveCurves()) if ranks.is_first else Silent() as shown:
         yield shown
 
 
 @contextlib.contextmanager
-def arithmetic(ranks: Ranks, *, exact: bool, threads: int | None = None) -> Iterator[None]:
+def arithmetic(ranks: Ranks, *, exact: bool, threads: int | None = None) -> Generator[None]:
     """Lends the process to a training: its random numbers, threads and GPU settings are as before afterwards.
 
     Args:
@@ -93,7 +99,7 @@ def arithmetic(ranks: Ranks, *, exact: bool, threads: int | None = None) -> Iter
 
 
 @contextlib.contextmanager
-def hold(folder: Path, ranks: Ranks) -> Iterator[None]:
+def hold(folder: Path, ranks: Ranks) -> Generator[None]:
     """Keeps other launches out of a run folder.
 
     Raises:
@@ -188,6 +194,12 @@ def work(
             evaluation = training.run()
             result = _finish(training, evaluation, folder, record) if first else None
             training.learner.settle()
+        except torch.OutOfMemoryError as error:
+            parts = 2 * job.wish.recipe.accumulate
+            raise TrainingError(
+                f"the memory of {job.ranks.device} is full; `--set accumulate={parts}` computes each batch "
+                f"in {parts} parts"
+            ) from error
         except OSError as error:
             if error.errno not in files.FULL:
                 raise

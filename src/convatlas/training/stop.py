@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from types import FrameType
 from typing import Any
 
@@ -50,7 +50,7 @@ class StopFlag:
 
 
 @contextlib.contextmanager
-def stop_flag() -> Iterator[StopFlag]:
+def stop_flag() -> Generator[StopFlag]:
     """Turns SIGTERM, SIGINT and SIGUSR1 into a flag while the block runs.
 
     Only a program's main thread can do so; in another one, the flag is never set.

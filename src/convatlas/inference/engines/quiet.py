@@ -6,11 +6,11 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> Generator[None]:
     """Keeps what these libraries print, warn and log from the user."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

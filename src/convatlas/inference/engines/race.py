@@ -46,7 +46,8 @@ def race(
             time.sleep(PAUSE)
             # Short calls are timed several at a time; long ones alone.
             calls = max(1, min(20, int(0.03 / max(estimates[key], 1e-6))))
-            times[key] += entrants[key](calls)
+            found = entrants[key](calls)
+            times[key] = times[key] + found if found else []
         best = min(typical(times[key]) for key in running)
         limit_now = HOPELESS * best if turn >= 1 else sys.float_info.max
         running = [key for key in running if typical(times[key]) <= limit_now]
@@ -56,7 +57,7 @@ def race(
 
 
 def typical(times: list[float]) -> float:
-    """The lower quartile of some times, as other programs only ever lengthen a call; infinite where none is."""
+    """The lower quartile: other programs only ever lengthen a call. Infinite for no times."""
     if not times:
         return float("inf")
     return statistics.quantiles(times, n=4, method="inclusive")[0] if len(times) > 1 else times[0]

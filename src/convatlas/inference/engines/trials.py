@@ -134,7 +134,7 @@ def _build(attempt: Attempt, deadline: float) -> tuple[list[Setting], list[tuple
 def _checked(
     attempt: Attempt, settings: list[Setting], question: Question, inputs: Inputs, dropped: list[Trial]
 ) -> dict[tuple[Attempt, Setting], Trial]:
-    """Opens an engine in each setting and compares its scores; keeps who agrees, with a first look at time."""
+    """Opens an engine in each setting and compares its scores; keeps who agrees, with a first look at it."""
     passed: dict[tuple[Attempt, Setting], Trial] = {}
     for setting in settings:
         try:
