@@ -4,8 +4,8 @@
 ./run python benchmarks/predict_folder.py --film --network resnet50_v1_5 [--engine auto]
 
 The pictures are parts of photographs that come with scikit-learn and scikit-image, no two alike, saved as
-JPEG of quality 90. The rates are taken in turns, each over all pictures: reading without a network, the network on
-batches that lie in memory, and `predict`. Random weights where none are published.
+JPEG of quality 90. The rates are taken in turns, each over all pictures: reading without a network, the
+network on batches that lie in memory, and `predict`. Random weights where none are published.
 """
 
 from __future__ import annotations

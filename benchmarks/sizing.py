@@ -3,9 +3,10 @@
 Each round times every tool in turn (best of three calls) on a network that is already built, so that a slow
 moment of the machine falls on all alike; medians over the rounds are compared. Every tool gets what is
 fastest for it: the network on the meta device where it accepts that. With `--build` the network is built
-within the timed region, on meta too but for fvcore.
+within the timed region: ours on meta, those of the others as `create_model` builds them, with weights (`cpu`;
+moved to meta afterwards), or on meta too (`meta`; but for fvcore, which cannot).
 
-    python benchmarks/sizing.py [--rounds 5] [--nets resnet50 ...] [--build] [--memory]
+    python benchmarks/sizing.py [--rounds 5] [--nets resnet50 ...] [--build cpu] [--memory]
 """
 
 import argparse
@@ -107,14 +108,16 @@ def seconds(run: Callable[[], Any]) -> float | None:
     return min(taken)
 
 
-def compare(net_name: str, rounds: int, build: bool) -> dict[str, float | None]:
+def compare(net_name: str, rounds: int, build: str | None) -> dict[str, float | None]:
     """Median seconds per tool."""
     import timm
     import torch
 
     def create(tool: str) -> Any:
-        with torch.device("cpu" if tool == "fvcore" else "meta"):
-            return timm.create_model(net_name).eval()
+        on_cpu = tool == "fvcore" or (build == "cpu" and tool != "convatlas")
+        with torch.device("cpu" if on_cpu else "meta"):
+            net = timm.create_model(net_name).eval()
+        return net.to("meta") if on_cpu and tool != "fvcore" else net
 
     built = {name: create(name) for name in tools()}
     shape = (1, *built["convatlas"].default_cfg["input_size"])
@@ -163,7 +166,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--nets", nargs="+", default=NETS)
-    parser.add_argument("--build", action="store_true", help="include building the network")
+    parser.add_argument("--build", choices=("cpu", "meta"), help="include building, of the others' on this")
     parser.add_argument(
         "--memory", action="store_true", help="measure how much sizing VGG-19 raises peak memory"
     )

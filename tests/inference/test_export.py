@@ -212,7 +212,7 @@ def test_calibration_pictures_are_prepared_and_bad_ones_left_out(tmp_path: Path)
     transform = Transform("photo", (3, 16, 16), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     for number in range(3):
         Image.new("RGB", (20, 30), (255, 0, 0)).save(tmp_path / f"{number}.png")
-    (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "1-bad.png").write_bytes(b"no picture")
     images = read_calibration(tmp_path, transform)
     assert images.shape == (3, 3, 16, 16)
     assert images[:, 0].sub(1.0).abs().max() < 1e-6 and images[:, 1:].add(1.0).abs().max() < 1e-6

@@ -79,7 +79,7 @@ def weights_digest(net: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in _tensors(net):
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

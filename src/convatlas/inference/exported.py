@@ -202,4 +202,6 @@ def _shape(path: Path, sizes: list[Any]) -> tuple[tuple[int | None, int, int, in
         raise EngineError(
             f"{path}: takes {images} and gives {scores}; expected images (B, C, H, W) and scores (B, K)"
         )
-    return (images[0], images[1], images[2], images[3]), scores[1]
+    batch, chans, height, width = images
+    assert chans is not None and height is not None and width is not None
+    return (batch, chans, height, width), scores[1]

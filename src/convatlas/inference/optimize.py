@@ -168,12 +168,13 @@ def _decide(task: _Task, key: str | None) -> Engine:
             # Some engines read their files as they need them, so these live as long as the engine.
             files = Path(tempfile.mkdtemp(prefix="convatlas-"))
             shutil.copytree(Path(folder) / trial.engine, files, dirs_exist_ok=True)
+            runner = None
             try:
                 runner = _open(trial.engine, task.question.job, files, setting)
                 refusal = task.refusal(runner, setting)
             except Exception as error:  # As in `refusal`.
                 refusal = f"it worked in its own process, and failed here ({type(error).__name__}: {error})"
-            if not refusal:
+            if runner is not None and not refusal:
                 engine = task.engine(runner, [*usable, *dropped], remembered=False)
                 weakref.finalize(engine, shutil.rmtree, files, ignore_errors=True)
                 _keep(task, key, engine, files)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
+from torch.fx.graph import CodeGen
 
 _CONVOLUTIONS = (torch.ops.aten.conv2d.default, torch.ops.aten.conv2d.padding)
 _NORM = torch.ops.aten.batch_norm.default
@@ -27,7 +28,7 @@ def fold(program: ExportedProgram) -> fx.GraphModule:
     net = program.module()
     assert isinstance(net, fx.GraphModule)
     graph = net.graph
-    graph.set_codegen(fx.graph.CodeGen())  # Images in, scores out, with no tree to flatten.
+    graph.set_codegen(CodeGen())  # Images in, scores out, with no tree to flatten.
     for node in list(graph.nodes):
         if node.op == "call_module" and node.target == "_guards_fn":
             graph.erase_node(node)

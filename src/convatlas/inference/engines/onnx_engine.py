@@ -65,7 +65,7 @@ def quantise(source: Path, target: Path, images: np.ndarray[Any, Any]) -> None:
             def __init__(self) -> None:
                 self.images = iter(images)
 
-            def get_next(self) -> dict[str, Any] | None:
+            def get_next(self) -> Any:  # None at the end, which the base class does not declare.
                 image = next(self.images, None)
                 return None if image is None else {IMAGES: image[None]}
 
@@ -109,7 +109,7 @@ def open_onnx(path: Path, shape: tuple[int, int, int, int], threads: int, settin
     (given,) = session.get_inputs()
 
     def run(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        return session.run(None, {given.name: images})[0]
+        return np.asarray(session.run(None, {given.name: images})[0])
 
     if not setting.at_once:
         return lambda x: torch.from_numpy(run(x.contiguous().numpy()))
@@ -118,7 +118,7 @@ def open_onnx(path: Path, shape: tuple[int, int, int, int], threads: int, settin
     def run_in_streams(x: Tensor) -> Tensor:
         images = x.contiguous().numpy()
         starts = range(0, len(images), setting.at_once)
-        parts = pool.map(lambda start: run(images[start : start + setting.at_once]), starts)
+        parts = pool.map(run, [images[start : start + setting.at_once] for start in starts])
         return torch.from_numpy(np.concatenate(list(parts)))
 
     return run_in_streams

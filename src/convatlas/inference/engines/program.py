@@ -11,7 +11,9 @@ def ports(program: ExportedProgram) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Shapes of the images and of the scores; a size is a number, or a symbol where any will do."""
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
     signature = program.graph_signature
-    images, scores = (values[str(names[0])] for names in (signature.user_inputs, signature.user_outputs))
+    images, scores = (
+        values[str(next(iter(names)))] for names in (signature.user_inputs, signature.user_outputs)
+    )
     return tuple(images.shape), tuple(scores.shape)
 
 

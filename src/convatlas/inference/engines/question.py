@@ -77,7 +77,7 @@ class Inputs:
         """SHA-256 of the images for calibration, in hexadecimal; "" where there are none."""
         if self.calibration is None:
             return ""
-        return hashlib.sha256(self.calibration.contiguous().numpy()).hexdigest()
+        return hashlib.sha256(self.calibration.contiguous().numpy().tobytes()).hexdigest()
 
 
 def read_question(
@@ -144,7 +144,7 @@ def input_shape(model: nn.Module, input_size: int | tuple[int, int, int] | None)
             raise ValueError(
                 "`input_size`=None; expected px or (C, H, W) for a network that is not in the atlas"
             )
-        return (chans, *size[1:])
+        return (chans, size[1], size[2])
     size = (chans, input_size, input_size) if isinstance(input_size, int) else tuple(input_size)
     if len(size) != 3 or not all(isinstance(side, int) and side > 0 for side in size):
         raise ValueError(f"`input_size`={input_size!r}; expected px, such as 224, or (C, H, W)")
