@@ -53,6 +53,9 @@ UNTIMED = 4  # what was prefetched while others had their turn is used up by the
 
 
 def ours(case: Case, folder: Path, turns: Turns, workers: int, compile: bool) -> None:
+    from convatlas.machine import share_cores
+
+    share_cores()  # as the command does, before torch is there
     import convatlas
     from convatlas.training.events import Facts, Silent, StepDone
 

@@ -1,7 +1,22 @@
 """What this machine is. Needs no torch."""
 
+import os
 import platform
 from pathlib import Path
+
+SPINS = "10000"
+"""How often torch's threads look again while they wait for each other: about 0.1 ms."""
+
+
+def share_cores() -> None:
+    """Makes torch's threads, when they wait for each other, go to sleep after 0.1 ms instead of 3 ms.
+
+    A thread that waits awake keeps its core from the one that it waits for, as soon as there is other work on
+    the machine: workers that read pictures, for example. What the user's environment says counts. Has to be
+    called before torch is imported; results stay the same to the bit.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def processor() -> str:

@@ -71,6 +71,8 @@ def test_all_end_with_the_same_weights(together: dict[str, Any]) -> None:
 def test_processes_that_differ_are_refused(together: dict[str, Any]) -> None:
     assert together["refused"].startswith("the configuration of rank 1 on ")
     assert together["refused"].endswith(" is not that of rank 0")
+    assert together["refused_training"].startswith("the configuration of rank 1 on ")
+    assert not (together["root"] / "never").exists()
 
 
 def test_alone_nothing_is_exchanged() -> None:

@@ -86,6 +86,11 @@ def main() -> None:
     with open_ranks("cpu") as ranks:
         facts = {"evaluation": measured(ranks), "refused": refused(ranks), "world_size": ranks.world_size}
         data = few_digits()
+        facts["refused_training"] = ""
+        try:
+            train("lenet5", data=data, out=root, name="never", seed=ranks.rank, **OPTIONS)
+        except RanksError as error:
+            facts["refused_training"] = str(error)
         train("lenet5", data=data, out=root, name="two", **OPTIONS)
         torch.manual_seed(ranks.rank)  # The first process's weights count.
         net = WithNorm()

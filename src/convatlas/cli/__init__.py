@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from convatlas._version import __version__
+from convatlas.machine import share_cores
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -38,6 +39,7 @@ def main() -> None:
 
     A user's mistake ends with one line and exit code 2. `--debug`, anywhere, shows the traceback too.
     """
+    share_cores()
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:

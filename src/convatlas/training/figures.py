@@ -57,7 +57,7 @@ def draw_curves(title: str, lines: Sequence[Line]) -> bytes:
         at = _at(measured, x)
         losses.plot(at, _values(measured, "loss"), color=BLUE, marker=mark, label="training (augmented)")
         losses.plot(at, _values(measured, "test_loss"), color=ORANGE, marker=mark, label="test")
-        losses.legend(frameon=False)
+        losses.legend(loc="upper right", frameon=False)
         _draw_errors(errors, at, measured, mark)
     rates.plot(_at(lines, x), _values(lines, "lr"), color=GREY)
     losses.set(xlabel=label, ylabel="loss")
@@ -92,7 +92,7 @@ def draw_comparison(names: Sequence[str], runs: Sequence[Sequence[Line]]) -> byt
         errors.plot(at, wrong, color=color, marker=mark, label=f"{_plain(name)}{end}")
     losses.set(xlabel=" or ".join(sorted(labels)), ylabel="loss (training dotted, test solid)")
     errors.set(xlabel=" or ".join(sorted(labels)), ylabel="test error (%)")
-    errors.legend(frameon=False)
+    errors.legend(loc="upper right", frameon=False)
     _log_scale(losses, 3.0)
     _log_scale(errors, 5.0)
     return _png(figure)
@@ -239,7 +239,7 @@ def _draw_errors(axes: Axes, at: list[float], measured: list[Line], mark: str | 
         axes.plot(
             at[-len(top5) :], errors, color=GREY, marker=mark, label=f"top-5, at the end {errors[-1]:.2f}"
         )
-    axes.legend(frameon=False)
+    axes.legend(loc="upper right", frameon=False)
 
 
 def _log_scale(axes: Axes, least: float) -> None:

@@ -18,6 +18,7 @@ from convatlas.training.ranks import Ranks, open_ranks
 from convatlas.training.recipe import Recipe
 from convatlas.training.record import (
     asked,
+    check_agreement,
     conditions,
     conditions_now,
     continued,
@@ -157,6 +158,7 @@ def train(
             named = isinstance(data, str)
             plain = module is None and named and not isinstance(recipe, Recipe) and not model
             record = make_record(job, settings, options, upkeep.record, named=named, repeatable=plain)
+            check_agreement(record, ranks)
             check_room(job, Path(out), keep)
             folder = make_folder(Path(out), name, job)
             with hold(folder, ranks):
@@ -251,6 +253,7 @@ def _go_on(
             check_room(job, folder, upkeep.keep)
             found = files.newest_checkpoint(folder / CHECKPOINTS, watcher.note) if ranks.is_first else None
             now = continued(record, job, settings, upkeep.record)
+            check_agreement(now, ranks)
             if ranks.is_first:
                 _check_unchanged(folder, found.state["asked"] if found else asked(record), now, allow_change)
                 _tell_conditions(now, ranks, watcher)

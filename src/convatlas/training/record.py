@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -126,6 +127,16 @@ def asked(record: Mapping[str, Any]) -> dict[str, Any]:
         "seed": record["seed"],
         "data": {"fingerprint": record["data"]["fingerprint"]},
     }
+
+
+def check_agreement(record: Mapping[str, Any], ranks: Ranks) -> None:
+    """Refuses processes that were asked for different things, or see different data.
+
+    Raises:
+        RanksError: in every process; names those that differ.
+    """
+    ranks.check_same("configuration", json.dumps(asked(record) | {"data": None}, sort_keys=True))
+    ranks.check_same("data", record["data"]["fingerprint"])
 
 
 def read_wish(folder: Path, record: Mapping[str, Any]) -> Wish:

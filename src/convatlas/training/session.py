@@ -19,6 +19,7 @@ from convatlas.training import checkpoint as files
 from convatlas.training.epochs import CHECKPOINTS, Training
 from convatlas.training.evaluation import Evaluation
 from convatlas.training.events import Callback, Facts, Silent, Watcher
+from convatlas.training.fast import kept_memory
 from convatlas.training.journal import Journal, test_figures
 from convatlas.training.lock import locked
 from convatlas.training.optim import SLOTS
@@ -85,12 +86,13 @@ def arithmetic(ranks: Ranks, *, exact: bool, threads: int | None = None) -> Gene
 
     Args:
         ranks: the processes.
-        exact: choose algorithms that give the same bits each time, on a GPU.
+        exact: choose algorithms that give the same bits each time, on a GPU; and leave memory as it is.
         threads: of torch on the CPU, on whose number the bits of a result depend; None for what there are.
     """
     gpu, before = ranks.device.type == "cuda", torch.get_num_threads()
     flags = torch.backends.cudnn.flags(benchmark=not exact, deterministic=exact, allow_tf32=not exact)
-    with torch.random.fork_rng([ranks.device.index] if gpu else []), flags:
+    memory = contextlib.nullcontext() if exact else kept_memory()
+    with torch.random.fork_rng([ranks.device.index] if gpu else []), flags, memory:
         torch.set_num_threads(threads or before)
         try:
             yield
