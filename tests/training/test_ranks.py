@@ -4,15 +4,17 @@ import hashlib
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
 from convatlas import train
-from convatlas.training.ranks import LOST, Ranks, launch_name, open_ranks
+from convatlas.training.ranks import LOST, Ranks, agree_on_life, launch_name, open_ranks
 from training.two_ranks import OPTIONS, few_digits, measured
 
 
@@ -86,6 +88,18 @@ def test_alone_nothing_is_exchanged() -> None:
         ranks.check_same("configuration", "any")
         net = torch.nn.Linear(1, 1)
         assert ranks.wrap(net, unused=False) is net
+
+
+def test_each_life_has_a_name_of_its_own() -> None:
+    # torchrun keeps the store through its restarts; here three processes live twice, and some die early.
+    store, names = dist.HashStore(), set[str]()
+    for dead in (0, 1, 2):
+        store.set(f"life/asked/{dead}", "somebody who died before the others came")
+        with ThreadPoolExecutor(3) as pool:
+            life = set(pool.map(lambda rank: agree_on_life(store, rank, 3), range(3)))
+        assert len(life) == 1
+        names |= life
+    assert len(names) == 3
 
 
 @pytest.mark.parametrize(("count", "world_size"), [(10, 3), (2, 4), (7, 7), (0, 2)])

@@ -11,6 +11,8 @@ import datetime
 import os
 import re
 import socket
+import time
+import uuid
 from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
@@ -154,9 +156,47 @@ def _join(device: torch.device) -> None:
     # Flags and counts lie in main memory: they go by gloo, without waiting for the GPU.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
-        dist.init_process_group(backend, timeout=PATIENCE)
+        store, rank, world_size = next(dist.rendezvous("env://", timeout=PATIENCE))
+        ours = dist.PrefixStore(agree_on_life(store, rank, world_size), store)
+        dist.init_process_group(backend, store=ours, rank=rank, world_size=world_size, timeout=PATIENCE)
     except (ValueError, RuntimeError) as error:
         raise RanksError(f"the other processes cannot be reached ({_first_line(error)})") from error
+
+
+def agree_on_life(store: dist.Store, rank: int, world_size: int) -> str:
+    """A name that the processes of this life share, and that none of an earlier one had.
+
+    torchrun keeps one store through its restarts, with the addresses of processes that are dead. Whoever
+    reads such an address waits for nobody, so each life needs keys of its own. The number of restarts does
+    not name a life: with several machines, each counts its own.
+
+    Args:
+        store: that all processes reach.
+        rank: of this process.
+        world_size: processes in this life.
+
+    Raises:
+        RuntimeError: the others did not answer in time.
+    """
+    own = uuid.uuid4().hex
+    if rank > 0:
+        store.set(f"life/asked/{rank}", own)
+        answer = f"life/answer/{rank}/{own}"
+        store.wait([answer], PATIENCE)
+        life = store.get(answer).decode()
+        store.set(f"life/joined/{life}/{rank}", "")
+        return life
+    missing, late = set(range(1, world_size)), time.monotonic() + PATIENCE.total_seconds()
+    while missing:
+        if time.monotonic() > late:
+            raise RuntimeError(f"{len(missing)} of {world_size} processes did not come")
+        for other in sorted(missing):
+            if store.check([f"life/asked/{other}"]):  # Perhaps by one that is dead: the living ask again.
+                store.set(f"life/answer/{other}/{store.get(f'life/asked/{other}').decode()}", own)
+            if store.check([f"life/joined/{own}/{other}"]):
+                missing.remove(other)
+        time.sleep(0.02)
+    return own
 
 
 def find_device(name: str | None, local_rank: int = 0) -> torch.device:
