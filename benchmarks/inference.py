@@ -66,9 +66,9 @@ def make_peer(name: str, net: nn.Module, theirs: str | None, x: Tensor, folder: 
         peer = torchvision.models.get_model(theirs, weights=None, **options).eval()
         return lambda: peer(x)
     if name == "compile":
-        import torch._inductor.config
+        from torch._inductor import config
 
-        torch._inductor.config.freezing = True
+        config.freezing = True
         compiled = torch.compile(net)
         return lambda: compiled(x)
     if name == "onnxruntime":

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from convatlas._version import __version__
-from convatlas.files import write_json
+from convatlas.files import cache_folder, write_json
 from convatlas.inference.engines.engine import Trial
 from convatlas.inference.engines.job import Setting, versions
 from convatlas.machine import processor
@@ -49,9 +49,7 @@ class Choice:
 
 def home() -> Path:
     """The folder that choices are kept in."""
-    cache = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(cache) if cache.startswith("/") else Path.home() / ".cache"
-    return root / "convatlas" / "engines"
+    return cache_folder() / "engines"
 
 
 def choice_key(net: nn.Module, question: Mapping[str, Any], device: str) -> str:
@@ -67,7 +65,7 @@ def choice_key(net: nn.Module, question: Mapping[str, Any], device: str) -> str:
         _structure(net),
         dict(question),
         device,
-        _machine(device),
+        machine(device),
         __version__,
         versions(*PACKAGES),
     ]
@@ -154,7 +152,7 @@ def _tensors(net: nn.Module) -> list[tuple[str, Tensor]]:
     return [*net.named_parameters(), *net.named_buffers()]
 
 
-def _machine(device: str) -> list[Any]:
+def machine(device: str) -> list[Any]:
     """Name, abilities and cores of the chip."""
     if device == "cuda":
         return [torch.cuda.get_device_name(), list(torch.cuda.get_device_capability())]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from convatlas.data.pictures import PictureError
 from convatlas.data.transforms import card_transform
-from convatlas.inference.engines.agreement import compare
+from convatlas.inference.engines.agreement import compare, rounding_error
 from convatlas.inference.engines.job import EngineError, Job, require
 from convatlas.inference.engines.question import (
     TOLERANCES,
@@ -78,7 +78,8 @@ def export(
         dynamic_batch: make a file for any B.
         int8: quantise weights and activations; .onnx and .xml only.
         calibration: images that int8 takes its ranges from, as in `convatlas.optimize`.
-        tolerance: largest relative difference between scores that is allowed; None for 1e-4, with int8 0.5.
+        tolerance: largest relative difference between scores that is allowed; None as in
+            `convatlas.optimize`.
         agreement: with int8, smallest share of the checked images whose most likely class must stay the same.
 
     Raises:
@@ -103,7 +104,12 @@ def export(
         _write(program, draft, metadata_of(net, job.shape[1:]), inputs.calibration)
         scores = _scores(draft, inputs.check, batch_size)
         found = compare(scores, expected)
-        refusal = question.refusal(found, precision, inputs.are_real)
+        refusal = question.refusal(
+            found,
+            precision,
+            inputs.are_real,
+            lambda: 0.0 if tolerance is not None else rounding_error(net, inputs.check, expected),
+        )
         if refusal:
             raise EngineError(f"{path}: was not written, as {refusal}")
         size = _move(draft, path)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from convatlas.inference import choices
 from convatlas.inference.engines import find_engine
-from convatlas.inference.engines.agreement import compare
+from convatlas.inference.engines.agreement import compare, rounding_error
 from convatlas.inference.engines.attempt import LATE
 from convatlas.inference.engines.engine import Engine, Report, Trial
 from convatlas.inference.engines.job import Job, Precision, Runner, Setting
@@ -62,10 +63,12 @@ def optimize(
         precision: the lowest that is allowed; a higher one is kept where it is faster. "bf16" needs a chip
             that has it, "int8" needs `calibration`.
         tolerance: largest difference between scores that is allowed, relative to the largest score; None for
-            1e-4 with fp32, 0.05 with bf16 and 0.5 with int8.
+            1e-4 with fp32 (or four times the error that the network's own rounding makes, where that is
+            more), 0.05 with bf16 and 0.5 with int8.
         agreement: smallest share of the checked images whose most likely class must stay the same, for bf16
             and int8, where `calibration` is given.
-        engines: those to try, of "eager", "openvino", "onnxruntime", "torch", "torch-compiled"; None for all.
+        engines: those to try, of "eager", "native", "openvino", "onnxruntime", "torch", "torch-compiled";
+            None for all.
         calibration: images as the network sees them, (N, C, H, W) or several of (C, H, W) or (B, C, H, W). Of
             eight or more, every fourth is kept for the check.
         threads: that may work on a batch; None for `torch.get_num_threads()`.
@@ -84,7 +87,11 @@ def optimize(
     eager = _eager(net, question.job)
     expected = _scores(eager, inputs, question.job)
     limit = TIME_LIMITS[precision] if time_limit is None else time_limit
-    task = _Task(net, question, inputs, expected, eager, limit, begin)
+    # Nobody is closer to the network's own scores than these are to the true ones.
+    rounding = functools.cache(
+        lambda: 0.0 if tolerance is not None else rounding_error(net, inputs.check, expected)
+    )
+    task = _Task(net, question, inputs, expected, eager, limit, begin, rounding)
     if not remember:
         return _decide(task, None)
     key = choices.choice_key(
@@ -104,6 +111,7 @@ class _Task:
     eager: Runner
     time_limit: float
     begin: float
+    rounding: Callable[[], float]
 
     def refusal(self, runner: Runner, setting: Setting) -> str:
         """Why a runner cannot be used; "" where it can."""
@@ -112,7 +120,7 @@ class _Task:
         except Exception as error:  # Whatever a library raises, the network itself still works.
             return f"it worked in its own process, and failed here ({type(error).__name__}: {error})"
         found = compare(scores, self.expected)
-        return self.question.refusal(found, setting.precision, self.inputs.are_real)
+        return self.question.refusal(found, setting.precision, self.inputs.are_real, self.rounding)
 
     def engine(self, runner: Runner, trials: Sequence[Trial], *, remembered: bool) -> Engine:
         """The answer."""
@@ -191,7 +199,14 @@ def _decide(task: _Task, key: str | None) -> Engine:
 def _tried(task: _Task, folder: Path) -> list[Trial]:
     try:
         return try_engines(
-            task.question, task.inputs, task.expected, task.net, task.eager, folder, task.time_limit
+            task.question,
+            task.inputs,
+            task.expected,
+            task.net,
+            task.eager,
+            folder,
+            task.time_limit,
+            task.rounding,
         )
     except OSError as error:  # For example a full disk.
         return [Trial("all engines", note=f"nothing could be tried ({error})")]

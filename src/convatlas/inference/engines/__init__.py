@@ -1,4 +1,4 @@
-"""What can run a network: torch itself, torch compiled, ONNX Runtime and OpenVINO.
+"""What can run a network: torch itself, torch compiled, ONNX Runtime, OpenVINO, and an engine of our own.
 
 `ENGINES` says where each is; its module is imported when it is wanted.
 """
@@ -17,6 +17,7 @@ ENGINES = {
     "openvino": "convatlas.inference.engines.openvino_engine:ENGINE",
     "onnxruntime": "convatlas.inference.engines.onnx_engine:ENGINE",
     "torch": "convatlas.inference.engines.torch_engines:FOLDED_ENGINE",
+    "native": "convatlas.inference.engines.native_engine:ENGINE",
     "torch-compiled": "convatlas.inference.engines.torch_engines:COMPILED_ENGINE",
 }
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,3 +45,20 @@ def compare(scores: Tensor, expected: Tensor) -> Agreement:
         return Agreement(float("inf"), same_top, len(expected))
     most = difference.max().item() if difference.numel() else 0.0
     return Agreement(most / largest if largest else most, same_top, len(expected))
+
+
+def rounding_error(net: nn.Module, images: Tensor, scores: Tensor) -> float:
+    """How far a network's scores in float32 are from the true ones, relative to the largest; 0 if unknown.
+
+    Args:
+        net: in evaluation mode, on the CPU or a GPU.
+        images: (B, C, H, W); the first is looked at.
+        scores: (B, K), the network's own.
+    """
+    device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
+    try:
+        with torch.inference_mode():
+            exact = copy.deepcopy(net).double()(images[:1].to(device, torch.float64))
+    except Exception:  # A foreign network may insist on its type.
+        return 0.0
+    return compare(scores[:1], exact).error

@@ -38,6 +38,7 @@ def try_engines(
     eager: Runner,
     folder: Path,
     time_limit: float,
+    rounding: Callable[[], float],
 ) -> list[Trial]:
     """Tries every engine that is asked for.
 
@@ -49,6 +50,7 @@ def try_engines(
         eager: runs it.
         folder: an empty one; what engine NAME was built into is left in its folder NAME.
         time_limit: seconds for building.
+        rounding: gives the error of the network's own scores.
 
     Returns:
         Those that may be used, fast to slow, then the dropped ones with their notes.
@@ -70,7 +72,7 @@ def try_engines(
         if note:
             dropped += [Trial(name, note=note) for name in installed]
         for attempt, found in _built([] if note else group.attempts, deadline, dropped):
-            ready |= _checked(attempt, found, question, inputs, dropped)
+            ready |= _checked(attempt, found, question, inputs, rounding, dropped)
         timed = _raced(ready, question, eager, inputs, dropped)
     return [*timed, *dropped]
 
@@ -132,7 +134,12 @@ def _build(attempt: Attempt, deadline: float) -> tuple[list[Setting], list[tuple
 
 
 def _checked(
-    attempt: Attempt, settings: list[Setting], question: Question, inputs: Inputs, dropped: list[Trial]
+    attempt: Attempt,
+    settings: list[Setting],
+    question: Question,
+    inputs: Inputs,
+    rounding: Callable[[], float],
+    dropped: list[Trial],
 ) -> dict[tuple[Attempt, Setting], Trial]:
     """Opens an engine in each setting and compares its scores; keeps who agrees, with a first look at it."""
     passed: dict[tuple[Attempt, Setting], Trial] = {}
@@ -144,7 +151,7 @@ def _checked(
             continue
         first_look = answer.pop("seconds")
         found = Agreement(**answer)
-        refusal = question.refusal(found, setting.precision, inputs.are_real)
+        refusal = question.refusal(found, setting.precision, inputs.are_real, rounding)
         trial = Trial(attempt.engine, setting, first_look, found.error, found.same_top, refusal)
         if refusal:
             dropped.append(trial)

@@ -1,0 +1,541 @@
+"""Our own engine, through its face: built from an exported network, opened, and compared with torch."""
+
+import copy
+import json
+import math
+import stat
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import convatlas
+from convatlas.files import cache_folder
+from convatlas.inference.engines.job import EngineError, Job, Runner, Setting
+from convatlas.inference.engines.native import steps
+from convatlas.inference.engines.native_engine import ENGINE
+from peers import randomise, relative
+
+Do = Callable[..., Tensor]
+
+
+class Body(nn.Module):
+    """A function of images and layers."""
+
+    def __init__(self, do: Do, *layers: nn.Module) -> None:
+        super().__init__()
+        self.do = do
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.do(x, *self.layers)
+
+
+def with_scores(body: nn.Module, shape: tuple[int, int, int, int]) -> nn.Module:
+    """Adds a linear layer that reads every value of the last map."""
+    torch.manual_seed(0)
+    values = body(torch.randn(shape)).flatten(1).shape[1]
+    return randomise(nn.Sequential(body, nn.Flatten(), nn.Linear(values, 7, bias=False)))
+
+
+@torch.no_grad()
+def build(net: nn.Module, shape: tuple[int, int, int, int], folder: Path, threads: int = 1) -> Job:
+    source, target = folder / "source", folder / "target"
+    source.mkdir()
+    target.mkdir()
+    torch.export.save(torch.export.export(net.eval(), (torch.zeros(shape),)), source / "net.pt2")
+    job = Job(shape, "fp32", threads)
+    ENGINE.build(job, "fp32", source, target)
+    return job
+
+
+def build_and_open(
+    net: nn.Module, shape: tuple[int, int, int, int], folder: Path, threads: int = 1, at_once: int = 0
+) -> Runner:
+    job = build(net, shape, folder, threads)
+    return ENGINE.open(job, folder / "target", Setting(at_once=at_once))
+
+
+def force(folder: Path, method: int, block: int) -> None:
+    """Chooses how 3x3 convolutions are computed, in place of timing."""
+    program = json.loads((folder / "target" / "program.json").read_text())
+    chosen = [
+        (method, block) if step["kind"] == steps.Kind.CONV and step["kernel_h"] == 3 else (0, 0)
+        for step in program["steps"]
+    ]
+    (folder / "target" / "methods-0.json").write_text(json.dumps(chosen))
+
+
+@torch.no_grad()
+def assert_like_torch(net: nn.Module, run: Runner, shape: tuple[int, int, int, int]) -> None:
+    torch.manual_seed(1)
+    x = torch.randn(shape)
+    exact = copy.deepcopy(net).double()(x.double())
+    assert exact.std() > 1e-6
+    assert relative(run(x).double(), exact) <= 1e-5
+
+
+def check(body: nn.Module, shape: tuple[int, int, int, int], folder: Path) -> None:
+    net = with_scores(body, shape)
+    assert_like_torch(net, build_and_open(net, shape, folder), shape)
+
+
+def conv(*sizes: int, **options: object) -> nn.Conv2d:
+    return nn.Conv2d(*sizes, **options)  # type: ignore[arg-type]
+
+
+CONVOLUTIONS: dict[str, tuple[nn.Module, tuple[int, int, int, int]]] = {
+    "1x1": (conv(3, 5, 1), (2, 3, 5, 7)),
+    "1x1 wide": (conv(33, 70, 1), (2, 33, 5, 5)),
+    "1x1 stride 2": (conv(17, 13, 1, stride=2), (1, 17, 7, 5)),
+    "3x3 from 3": (conv(3, 13, 3, padding=1), (2, 3, 9, 6)),
+    "3x3 unpadded": (conv(13, 33, 3), (1, 13, 7, 9)),
+    "3x3 stride 2": (conv(5, 17, 3, stride=2, padding=1), (2, 5, 9, 11)),
+    "5x5": (conv(17, 5, 5, padding=2), (1, 17, 6, 7)),
+    "1x7": (conv(13, 13, (1, 7), padding=(0, 3)), (1, 13, 5, 9)),  # type: ignore[arg-type]
+    "7x1": (conv(13, 13, (7, 1), padding=(3, 0)), (1, 13, 9, 5)),  # type: ignore[arg-type]
+    "7x7 stem": (conv(3, 17, 7, stride=2, padding=3, bias=False), (2, 3, 21, 18)),
+    "11x11 stride 4": (conv(3, 9, 11, stride=4, padding=2), (1, 3, 31, 31)),
+    "same": (conv(5, 8, 5, padding="same"), (1, 5, 7, 8)),
+    "valid": (conv(5, 8, 4, padding="valid"), (1, 5, 7, 8)),
+    "few channels read twice": (
+        Body(lambda x, a, b: a(x) + b(x), conv(3, 5, 3), conv(3, 5, 3)),
+        (1, 3, 6, 6),
+    ),
+    "groups of 17": (conv(34, 34, 3, padding=1, groups=2), (1, 34, 5, 5)),
+    "groups of 4": (conv(32, 32, 3, padding=1, groups=8), (1, 32, 7, 7)),
+    "groups of 3": (conv(15, 10, 3, padding=1, groups=5), (2, 15, 5, 5)),
+    "1x1 in groups": (conv(24, 36, 1, groups=3), (1, 24, 4, 4)),
+    "two outputs per channel": (conv(9, 18, 3, padding=1, groups=9), (1, 9, 6, 6)),
+}
+
+
+@pytest.mark.parametrize(("body", "shape"), CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+def test_convolution(body: nn.Module, shape: tuple[int, int, int, int], tmp_path: Path) -> None:
+    check(body, shape, tmp_path)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+@pytest.mark.parametrize("chans", [3, 16, 33])
+def test_depthwise_convolution(chans: int, kernel: int, stride: int, tmp_path: Path) -> None:
+    body = conv(chans, chans, kernel, stride=stride, padding=kernel // 2, groups=chans)
+    check(body, (2, chans, 11, 14), tmp_path)
+
+
+WINOGRAD: dict[str, tuple[nn.Module, tuple[int, int, int, int]]] = {
+    "even": (conv(16, 32, 3, padding=1), (2, 16, 8, 8)),
+    "odd": (conv(17, 33, 3, padding=1), (2, 17, 7, 9)),
+    "unpadded": (conv(24, 5, 3, bias=False), (1, 24, 10, 5)),
+    "smaller than a tile": (conv(16, 16, 3, padding=1), (1, 16, 1, 3)),
+    "groups": (conv(32, 64, 3, padding=1, groups=2), (1, 32, 6, 6)),
+    "narrow groups": (conv(32, 32, 3, padding=1, groups=8), (1, 32, 5, 6)),
+    "sum, then ReLU": (
+        Body(lambda x, a, b: functional.relu(a(x) + b(x)), conv(16, 19, 3, padding=1), conv(16, 19, 1)),
+        (2, 16, 5, 5),
+    ),
+    "asymmetric": (Body(lambda x, a: a(functional.pad(x, (0, 2, 1, 0))), conv(16, 8, 3)), (1, 16, 6, 5)),
+}
+
+
+@pytest.mark.parametrize("side", [2, 4])
+@pytest.mark.parametrize(("body", "shape"), WINOGRAD.values(), ids=WINOGRAD)
+def test_winograd_in_blocks_of_tiles(
+    body: nn.Module, shape: tuple[int, int, int, int], side: int, tmp_path: Path
+) -> None:
+    net = with_scores(body, shape)
+    job = build(net, shape, tmp_path, threads=2)
+    for block in (0, 1, 6, 24, 96):
+        force(tmp_path, side, block)
+        assert_like_torch(net, ENGINE.open(job, tmp_path / "target", Setting()), shape)
+
+
+def hard_read_again(x: Tensor, first: nn.Module) -> Tensor:
+    before = first(x)
+    doubled = before * 2.0
+    after = functional.hardtanh_(before, -0.5, 0.7)
+    return torch.cat([doubled, after, before], 1)
+
+
+def chain(x: Tensor, *layers: nn.Module) -> Tensor:
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def gate(x: Tensor, squeeze: nn.Module, expand: nn.Module, last: nn.Module) -> Tensor:
+    factor = torch.sigmoid(expand(functional.silu(squeeze(x.mean((2, 3), keepdim=True)))))
+    return last(x * factor) + factor * x
+
+
+def dense(x: Tensor, a: nn.Module, b: nn.Module, c: nn.Module) -> Tensor:
+    one = torch.cat([x, a(x)], 1)
+    two = torch.cat([one, b(one)], 1)
+    return torch.cat([two, c(two)], 1)
+
+
+def shared(x: Tensor, a: nn.Module, b: nn.Module, c: nn.Module) -> Tensor:
+    """Two maps that are parts of one concatenation, and of another that is itself a part of a third."""
+    one, other = a(x), b(x)
+    pair = torch.cat([one, other], 1)
+    return torch.cat([pair, c(x)], 1).sigmoid() + torch.cat([one, other, c(pair)], 1)
+
+
+def shortcut_a(x: Tensor, a: nn.Module) -> Tensor:
+    """Option A of He et al. 2016: every second pixel, and channels of zeros."""
+    return a(x) + functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, 4))
+
+
+def flattened_parts(x: Tensor, a: nn.Module) -> Tensor:
+    return torch.cat([a(x).mean((2, 3)), functional.adaptive_avg_pool2d(x, 1).flatten(1)], 1)
+
+
+norm = nn.BatchNorm2d
+BODIES: dict[str, tuple[nn.Module, tuple[int, int, int, int]]] = {
+    "zero padding by itself": (Body(lambda x: functional.pad(x, (1, 2, 0, 3))), (1, 5, 4, 4)),
+    "padding, then depthwise": (
+        Body(lambda x, a: a(functional.pad(x, (0, 1, 0, 1))), conv(9, 9, 3, stride=2, groups=9)),
+        (2, 9, 8, 6),
+    ),
+    "padding read twice": (
+        Body(
+            lambda x, a: chain(p := functional.pad(x, (1, 1, 1, 1)), a) + p[:, :, 1:-1, 1:-1], conv(5, 5, 3)
+        ),
+        (1, 5, 6, 6),
+    ),
+    "padding, then max": (
+        Body(lambda x: functional.max_pool2d(functional.pad(x, (0, 1, 0, 1)), 3, 2)),
+        (1, 5, 6, 6),
+    ),
+    "max": (nn.MaxPool2d(3, 2, 1), (2, 13, 7, 9)),
+    "max, ceil": (nn.MaxPool2d(3, 2, ceil_mode=True), (2, 17, 6, 8)),
+    "average": (nn.AvgPool2d(3, 2, 1), (2, 13, 7, 9)),
+    "average, border left out": (nn.AvgPool2d(3, 1, 1, count_include_pad=False), (2, 5, 7, 9)),
+    "average, ceil": (nn.AvgPool2d(3, 2, 1, ceil_mode=True), (1, 33, 6, 8)),
+    "average, ceil, border left out": (
+        nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False),
+        (1, 3, 6, 8),
+    ),
+    "mean": (Body(lambda x: x.mean((2, 3))), (3, 33, 5, 7)),
+    "mean kept, dims from the end": (Body(lambda x: x.mean((-1, -2), keepdim=True)), (2, 13, 5, 7)),
+    "amax": (Body(lambda x: x.amax((2, 3))), (2, 13, 5, 7)),
+    "adaptive": (nn.AdaptiveAvgPool2d((2, 3)), (2, 17, 4, 9)),
+    "adaptive to its own size": (nn.AdaptiveAvgPool2d((4, 9)), (1, 5, 4, 9)),
+    "sum with itself": (Body(lambda x, a: (y := a(x)) + y, conv(5, 9, 1)), (1, 5, 4, 4)),
+    "sum with the input": (
+        Body(lambda x, a: functional.relu(a(x) + x), conv(17, 17, 3, padding=1)),
+        (2, 17, 5, 5),
+    ),
+    "sum in place": (
+        Body(lambda x, a, b: (y := a(x)).add_(b(x)) * 2.0 + y, conv(5, 9, 1), conv(5, 9, 1)),
+        (1, 5, 4, 4),
+    ),
+    "number added in place": (
+        Body(lambda x, a: (y := a(x)).add_(3.0) * 2.0 + y, conv(5, 9, 1)),
+        (1, 5, 4, 4),
+    ),
+    "numbers": (Body(lambda x, a: (a(x) * 0.5 + 1.5) / 3.0, conv(5, 9, 1)), (1, 5, 4, 4)),
+    "SE gate": (Body(gate, conv(17, 4, 1), conv(4, 17, 1), conv(17, 17, 1)), (2, 17, 5, 5)),
+    "gate, then 3x3": (
+        Body(lambda x, a, b: b(x * torch.sigmoid(a(x.mean((2, 3), True)))), conv(9, 9, 1), conv(9, 9, 3)),
+        (2, 9, 5, 5),
+    ),
+    "norm before 1x1": (Body(chain, norm(13), conv(13, 5, 1)), (2, 13, 5, 5)),
+    "norm, ReLU, 1x1": (Body(chain, norm(17), nn.ReLU(), conv(17, 9, 1)), (2, 17, 5, 5)),
+    "norm, ReLU, 3x3": (Body(chain, norm(17), nn.ReLU(), conv(17, 9, 3, padding=1)), (2, 17, 5, 5)),
+    "norm, SiLU, 1x1": (Body(chain, norm(17), nn.SiLU(), conv(17, 9, 1)), (1, 17, 5, 5)),
+    "pre-activation": (
+        Body(
+            lambda x, n, a, b: a(y := functional.relu(n(x))) + b(y), norm(17), conv(17, 9, 1), conv(17, 9, 1)
+        ),
+        (2, 17, 5, 5),
+    ),
+    "ReLU before depthwise, read twice": (
+        Body(lambda x, a: a(functional.relu(x)) + x, conv(19, 19, 3, padding=1, groups=19)),
+        (2, 19, 7, 7),
+    ),
+    "ReLU in place, old map read": (
+        Body(lambda x, a: functional.relu_(y := a(x)) * 3.0 + y, conv(5, 9, 1)),
+        (1, 5, 4, 4),
+    ),
+    "hardtanh in place, old map read": (Body(hard_read_again, conv(5, 9, 1)), (1, 5, 4, 4)),
+    "dense": (Body(dense, conv(3, 5, 3, padding=1), conv(8, 4, 1), conv(12, 7, 3, padding=1)), (2, 3, 5, 5)),
+    "shared parts": (Body(shared, conv(4, 3, 1), conv(4, 1, 1), conv(4, 5, 1)), (2, 4, 5, 5)),
+    "a part twice": (Body(lambda x, a: torch.cat([(y := a(x)), x, y], 1), conv(3, 5, 1)), (2, 3, 5, 5)),
+    "slices": (Body(lambda x, a: a(x)[:, :, 1:, :-1] + a(x)[:, :, :-1, 1:], conv(5, 9, 3)), (1, 5, 8, 8)),
+    "option A": (Body(shortcut_a, conv(5, 9, 3, stride=2, padding=1)), (2, 5, 7, 8)),
+    "flattened parts": (Body(flattened_parts, conv(5, 9, 1)), (2, 5, 7, 8)),
+    "linear layers over a map": (
+        Body(chain, conv(5, 9, 3), nn.Flatten(), nn.Linear(9 * 4 * 5, 33), nn.ReLU(), nn.Dropout()),
+        (3, 5, 6, 7),
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "shape"), BODIES.values(), ids=BODIES)
+def test_operation(body: nn.Module, shape: tuple[int, int, int, int], tmp_path: Path) -> None:
+    check(body.eval(), shape, tmp_path)
+
+
+ACTIVATIONS: dict[str, Do] = {
+    "relu": functional.relu,
+    "relu in place": functional.relu_,
+    "relu6": functional.relu6,
+    "silu": functional.silu,
+    "silu in place": lambda x: functional.silu(x, inplace=True),
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "hardtanh": functional.hardtanh,
+    "hardtanh of its own": lambda x: functional.hardtanh(x, -0.25, 3.0),
+}
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1.0, 40.0], ids=["small", "usual", "large"])
+@pytest.mark.parametrize("do", ACTIVATIONS.values(), ids=ACTIVATIONS)
+def test_activation_after_a_convolution(do: Do, factor: float, tmp_path: Path) -> None:
+    body = Body(lambda x, a: do(a(x * factor)), conv(13, 19, 1, bias=False))
+    check(body, (1, 13, 5, 5), tmp_path)
+
+
+NAN_BODIES: dict[str, nn.Module] = {
+    **{name: Body(lambda x, a, do=do: do(a(x)), conv(9, 9, 1)) for name, do in ACTIVATIONS.items()},
+    "max": Body(lambda x: functional.max_pool2d(x, 3)),
+    "amax": Body(lambda x: x.amax((2, 3))),
+    "ReLU as a depthwise convolution reads": Body(
+        lambda x, a: a(functional.relu(x)) + x, conv(9, 9, 3, padding=1, groups=9)
+    ),
+    "ReLU as a 1x1 convolution reads": Body(chain, norm(9), nn.ReLU(), conv(9, 9, 1)),
+}
+
+
+@pytest.mark.parametrize("place", [(0, 0, 0), (8, 4, 4)], ids=["first", "last"])
+@pytest.mark.parametrize("body", NAN_BODIES.values(), ids=NAN_BODIES)
+@torch.no_grad()
+def test_nan_comes_out_where_it_does_in_torch(
+    body: nn.Module, place: tuple[int, int, int], tmp_path: Path
+) -> None:
+    shape = (2, 9, 6, 6)
+    net = with_scores(body.eval(), shape)
+    x = torch.randn(shape)
+    x[0, *place] = math.nan
+    scores, expected = build_and_open(net, shape, tmp_path)(x), net(x)
+    assert expected[0].isnan().all()
+    assert torch.equal(scores.isnan(), expected.isnan())
+    assert relative(scores[1], expected[1]) <= 1e-5
+
+
+@torch.no_grad()
+def test_relu_leaves_infinity(tmp_path: Path) -> None:
+    net = Body(lambda x: functional.relu(x).mean((2, 3)))
+    scores = build_and_open(net, (1, 3, 2, 2), tmp_path)(torch.full((1, 3, 2, 2), math.inf))
+    assert torch.equal(scores, torch.full((1, 3), math.inf))
+
+
+NETWORKS = {
+    "lenet5": 32,
+    "nin_cifar": 32,
+    "googlenet_tv": 32,
+    "preact_resnet18": 32,
+    "densenet40_12_cifar": 16,
+    "mobilenet_v1_025": 64,
+    "mobilenet_v2_035": 64,
+    "efficientnet_b0": 32,
+    "se_resnet18": 32,
+}
+
+
+@pytest.mark.parametrize(("name", "side"), NETWORKS.items(), ids=NETWORKS)
+@torch.no_grad()
+def test_network(name: str, side: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = randomise(convatlas.create_model(name))
+    shape = (2, 1 if name == "lenet5" else 3, side, side)
+    x = torch.randn(shape)
+    assert relative(build_and_open(net, shape, tmp_path)(x), net(x)) <= 2e-5
+
+
+@pytest.fixture(scope="module")
+def resnet() -> nn.Module:
+    torch.manual_seed(0)
+    return randomise(convatlas.create_model("resnet20_cifar"))
+
+
+USES = {
+    "one image": (1, 1, 0),
+    "five images": (5, 1, 0),
+    "two threads": (3, 2, 0),
+    "streams of one": (4, 2, 1),
+    "streams of two": (4, 2, 2),
+}
+
+
+@pytest.mark.parametrize(("batch", "threads", "at_once"), USES.values(), ids=USES)
+@torch.no_grad()
+def test_scores_do_not_depend_on_layout_or_neighbours(
+    resnet: nn.Module, batch: int, threads: int, at_once: int, tmp_path: Path
+) -> None:
+    shape = (batch, 3, 17, 18)
+    run = build_and_open(resnet, shape, tmp_path, threads, at_once)
+    x = torch.randn(shape)
+    scores = run(x)
+    assert relative(scores, resnet(x)) <= 1e-5
+    assert torch.equal(run(x.contiguous(memory_format=torch.channels_last)), scores)
+    assert torch.equal(run(x.transpose(2, 3).contiguous().transpose(2, 3)), scores)
+    others = torch.randn(shape)
+    others[0] = x[0]
+    assert torch.equal(run(others)[0], scores[0])
+
+
+@torch.no_grad()
+def test_two_sessions_and_two_callers_at_a_time(resnet: nn.Module, tmp_path: Path) -> None:
+    shape = (1, 3, 16, 16)
+    job = build(resnet, shape, tmp_path, threads=2)
+    sessions = [ENGINE.open(job, tmp_path / "target", Setting()) for _ in range(2)]
+    images = torch.randn(4, *shape)
+    expected = [resnet(x) for x in images]
+    errors = [math.inf] * 4
+
+    def ask(caller: int) -> None:
+        errors[caller] = max(
+            relative(sessions[caller % 2](images[caller]), expected[caller]) for _ in range(20)
+        )
+
+    callers = [threading.Thread(target=ask, args=(caller,)) for caller in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert max(errors) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    "x",
+    [torch.zeros(3, 3, 16, 16), torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 16, 16, dtype=torch.float64)],
+    ids=["batch", "size", "type"],
+)
+def test_images_of_another_shape_are_refused(x: Tensor, tmp_path: Path) -> None:
+    run = build_and_open(with_scores(conv(3, 5, 3), (2, 3, 16, 16)), (2, 3, 16, 16), tmp_path)
+    with pytest.raises(ValueError, match=r"float32 of shape \(B, 3, 16, 16\) with B a multiple of 2, not"):
+        run(x)
+
+
+REFUSED: dict[str, tuple[nn.Module, str]] = {
+    "operation": (Body(lambda x: functional.gelu(x)), r"it has no aten\.gelu\.default"),
+    "local response normalisation": (nn.LocalResponseNorm(5), "no product of two maps"),
+    "dilation": (conv(4, 4, 3, dilation=2), "no dilated convolution"),
+    "dilated pooling": (nn.MaxPool2d(2, dilation=2), "no dilated pooling"),
+    "divisor": (nn.AvgPool2d(2, divisor_override=3), "no average with a divisor of its own"),
+    "broadcast sum": (Body(lambda x: x + x.mean((2, 3), keepdim=True)), "no sum of maps of two sizes"),
+    "sum with a factor": (Body(lambda x: torch.add(x, x, alpha=2)), "no sum with a factor"),
+    "product": (Body(lambda x: x * x), "no product of two maps"),
+    "rows side by side": (Body(lambda x: torch.cat([x, x], 2)), "no concatenation but that of channels"),
+    "flattened maps": (
+        Body(lambda x: torch.cat([x.flatten(1), x.flatten(1)], 1)),
+        "no concatenation of maps that were flattened",
+    ),
+    "norm of a flattened map": (
+        Body(chain, nn.Flatten(), nn.BatchNorm1d(4 * 8 * 8)),
+        "no normalisation of a map that was flattened",
+    ),
+    "mean of rows": (Body(lambda x: x.mean(2)), "no mean but that of all pixels"),
+    "maximum of rows": (Body(lambda x: x.amax(2)), "no maximum but that of all pixels"),
+    "uneven pooling": (nn.AdaptiveAvgPool2d(3), "no pooling to a size that does not divide the map"),
+    "channels": (Body(lambda x: x[:, 1:]), "no part of a map but rows and columns"),
+    "reflection": (Body(lambda x: functional.pad(x, (1, 1, 1, 1), "reflect")), "no padding but zeros"),
+    "channels in front": (Body(lambda x: functional.pad(x, (0, 0, 0, 0, 1, 0))), "no new channels in front"),
+    "pixels as channels": (
+        Body(lambda x: x.view(2, 16, 4, 4)),
+        r"no aten\.view\.default that gives \(2, 16, 4, 4\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "reason"), REFUSED.values(), ids=REFUSED)
+def test_what_it_has_not_got_is_named(body: nn.Module, reason: str, tmp_path: Path) -> None:
+    net = with_scores(body.eval(), (2, 4, 8, 8))
+    with pytest.raises(EngineError, match=reason):
+        build(net, (2, 4, 8, 8), tmp_path)
+
+
+def test_lenet_as_printed_multiplies_by_maps_of_its_own(tmp_path: Path) -> None:
+    net = convatlas.create_model("lenet5_1998")
+    with pytest.raises(EngineError, match="it has no constant maps"):
+        build(net, (1, 1, 32, 32), tmp_path)
+
+
+def test_maps_are_no_scores(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="it gives scores only"):
+        build(conv(3, 5, 3), (1, 3, 8, 8), tmp_path)
+
+
+def test_has_full_precision_on_the_cpu_only() -> None:
+    assert ENGINE.precisions(Job((1, 3, 8, 8), "int8", 1)) == ("fp32",)
+    assert ENGINE.precisions(Job((1, 3, 8, 8), "fp32", 1, "cuda")) == ()
+
+
+def test_streams_are_tried_where_the_batch_is_large_enough() -> None:
+    assert [way.at_once for way in ENGINE.ways(Job((8, 3, 8, 8), "fp32", 2), "fp32")] == [0, 1, 2, 4]
+    assert [way.at_once for way in ENGINE.ways(Job((1, 3, 8, 8), "fp32", 2), "fp32")] == [0]
+
+
+@pytest.fixture
+def no_library_in_memory() -> object:
+    """What is in memory is forgotten, before and after."""
+    steps.library.cache_clear()
+    yield
+    steps.library.cache_clear()
+
+
+@pytest.mark.usefixtures("no_library_in_memory")
+def test_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps.library()
+    kept = list((cache_folder() / "native").iterdir())
+    assert [path.suffix for path in kept] == [".so"]
+    steps.library.cache_clear()
+    monkeypatch.setattr(subprocess, "run", lambda *_args, **_options: pytest.fail("it is compiled again"))
+    steps.library()
+    assert list((cache_folder() / "native").iterdir()) == kept
+
+
+@pytest.mark.usefixtures("no_library_in_memory")
+def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(EngineError, match=r"needs a C\+\+ compiler, such as g\+\+ or clang\+\+"):
+        build(with_scores(conv(3, 5, 3), (1, 3, 8, 8)), (1, 3, 8, 8), tmp_path)
+
+
+@pytest.mark.usefixtures("no_library_in_memory")
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("echo 'net.cpp:1: error: no vectors here' >&2; exit 1", "the compiler fails: .*no vectors here"),
+        ("exit 3", "the compiler fails: status 3"),
+        ("exit 0", "the compiler fails: it wrote nothing"),
+    ],
+    ids=["error", "silent", "nothing"],
+)
+def test_a_compiler_that_fails(
+    script: str, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    compiler = tmp_path / "c++"
+    compiler.write_text(f"#!/bin/sh\n{script}\n")
+    compiler.chmod(compiler.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(EngineError, match=reason):
+        steps.library()
+    assert list((tmp_path / "cache" / "convatlas" / "native").iterdir()) == []
+
+
+@pytest.mark.usefixtures("no_library_in_memory")
+def test_a_cache_that_cannot_be_written_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "convatlas").write_text("a file where a folder should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(EngineError, match="the compiled engine cannot be kept in"):
+        steps.library()
