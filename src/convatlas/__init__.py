@@ -12,6 +12,8 @@ from convatlas._version import __version__
 if TYPE_CHECKING:
     from convatlas import sizing as sizing
     from convatlas import weights as weights
+    from convatlas.inference.bench import bench as bench
+    from convatlas.inference.choose import choose as choose
     from convatlas.inference.evaluate import evaluate as evaluate
     from convatlas.inference.load import load as load
     from convatlas.inference.optimize import optimize as optimize
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from convatlas.models.registry import is_model as is_model
     from convatlas.models.registry import list_models as list_models
     from convatlas.sizing.run import size as size
+    from convatlas.studies.lab import run_study as run_study
     from convatlas.training.loop import resume as resume
     from convatlas.training.loop import train as train
     from convatlas.training.run import Run as Run
@@ -30,6 +33,8 @@ _HOMES = {
     "Card": "models.cards",
     "Predictor": "inference.predictor",
     "Run": "training.run",
+    "bench": "inference.bench",
+    "choose": "inference.choose",
     "create_model": "models.registry",
     "evaluate": "inference.evaluate",
     "find_card": "models.registry",
@@ -38,6 +43,7 @@ _HOMES = {
     "load": "inference.load",
     "optimize": "inference.optimize",
     "resume": "training.loop",
+    "run_study": "studies.lab",
     "size": "sizing.run",
     "train": "training.loop",
 }
@@ -49,6 +55,8 @@ __all__ = [
     "Predictor",
     "Run",
     "__version__",
+    "bench",
+    "choose",
     "create_model",
     "evaluate",
     "find_card",
@@ -57,6 +65,7 @@ __all__ = [
     "load",
     "optimize",
     "resume",
+    "run_study",
     "size",
     "sizing",
     "train",

@@ -9,6 +9,12 @@ from pathlib import Path
 from typing import Any
 
 
+def cache_folder() -> Path:
+    """Where this user's programs keep what can be made again."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(home) if home.startswith("/") else Path.home() / ".cache") / "convatlas"
+
+
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Writes a file under a temporary name, syncs it to disk and renames it.
 

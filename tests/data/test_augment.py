@@ -209,7 +209,7 @@ def test_settings_can_be_read_without_torch() -> None:
         ),
         pytest.param(
             lambda: run(pictures(chans=1), Augment(lighting=0.1), np.arange(12)),
-            r"`lighting`=0.1: works on images of 3 channels; these have 1",
+            r"`lighting`=0.1: works on images of 3 channels; these have 1: set it to 0 \(--set",
             id="grey-light",
         ),
         pytest.param(

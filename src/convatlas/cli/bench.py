@@ -59,8 +59,8 @@ def bench_command(
         if path is not None and not path.absolute().parent.is_dir():
             # Before minutes of measuring.
             raise ValueError(f"{path}: there is no folder {path.parent}")
-    from convatlas.cli.size import _terminal
     from convatlas.cli.subject import read_input
+    from convatlas.cli.terminal import terminal
     from convatlas.files import write_atomic
     from convatlas.inference.bench import bench
     from convatlas.inference.bench_report import bench_csv, bench_json, bench_text
@@ -78,7 +78,7 @@ def bench_command(
     if csv or json:
         text = bench_csv(measured) if csv else bench_json(measured)
     else:
-        width, color = _terminal(out is not None)
+        width, color = terminal(out is not None)
         text = bench_text(measured, width=width, color=color)
     if out is None:
         print(text, end="")

@@ -34,7 +34,7 @@ def compare_command(
         threads: That work on a batch; torch's own choice where not given.
         measure: Measure now, even without --max-latency, and what was measured before.
     """
-    from convatlas.cli.size import _terminal
+    from convatlas.cli.terminal import terminal
     from convatlas.inference.choose import Limits, choose, parse_time
     from convatlas.models.index import parse_amount
 
@@ -53,7 +53,7 @@ def compare_command(
         measure=measure,
         progress=_say,
     )
-    width, color = _terminal(to_file=False)
+    width, color = terminal(to_file=False)
     print(selection.text(width=width, color=color), end="")
 
 

@@ -90,7 +90,9 @@ def _rendered(sheet: Sheet, form: str, layers: bool, formulas: bool, to_file: bo
     from convatlas.sizing import render
 
     if form == "text":
-        width, color = _terminal(to_file)
+        from convatlas.cli.terminal import terminal
+
+        width, color = terminal(to_file)
         return render.to_text(
             sheet, layers=layers, formulas=formulas, seconds=_seconds(sheet), width=width, color=color
         )
@@ -109,7 +111,9 @@ def _compared(sheets: list[Sheet], form: str, to_file: bool) -> str:
         return compare.compare_json(sheets)
     table = compare.compare(sheets)
     if form == "text":
-        width, color = _terminal(to_file)
+        from convatlas.cli.terminal import terminal
+
+        width, color = terminal(to_file)
         return grids.grid_text(table, width=width, color=color)
     if form == "latex":
         return grids.grid_latex(table, " and ".join(table.columns[1:-1]))
@@ -124,16 +128,3 @@ def _seconds(sheet: Sheet) -> float | None:
     profile = find_profile()
     name = str(sheet.dtype).removeprefix("torch.")
     return None if profile is None or name not in profile.rates else estimate(sheet, profile)
-
-
-def _terminal(to_file: bool) -> tuple[int, bool]:
-    """Columns, and whether to colour: 100 and no where output is no terminal."""
-    import os
-    import shutil
-    import sys
-
-    from convatlas.sizing.grids import WIDTH
-
-    if to_file or not sys.stdout.isatty():
-        return WIDTH, False
-    return shutil.get_terminal_size((WIDTH, 24)).columns, "NO_COLOR" not in os.environ

@@ -65,7 +65,10 @@ def recolour(
     if jitter is not None and chans not in (1, 3):
         raise ValueError(f"`colour_jitter`: works on images of 1 or 3 channels; these have {chans}")
     if lighting > 0.0 and chans != 3:
-        raise ValueError(f"`lighting`={lighting:g}: works on images of 3 channels; these have {chans}")
+        raise ValueError(
+            f"`lighting`={lighting:g}: works on images of 3 channels; these have {chans}: set it to 0 "
+            "(--set augment.lighting=0)"
+        )
     factors = np.ones((batch, 3)) if jitter is None else jitter_factors(draw("colour", 3), jitter)
     steps = np.zeros((batch, 1)) if lighting == 0.0 else light_steps(draw("lighting", 6), lighting)
     return adjust(images, factors, steps, mean, std)

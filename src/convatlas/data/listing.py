@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convatlas.data.sets import DataError
-from convatlas.data.tables import NO_FILE, NOT_REGULAR, FolderFiles, IntArray, Names, cache_folder, pack_names
-from convatlas.files import write_atomic
+from convatlas.data.tables import NO_FILE, NOT_REGULAR, FolderFiles, IntArray, Names, pack_names
+from convatlas.files import cache_folder, write_atomic
 
 SUFFIXES = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # Beyond this number, files are taken as unchanged while their folders are.

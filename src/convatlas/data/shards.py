@@ -35,8 +35,8 @@ from convatlas.data.folder import (
 )
 from convatlas.data.listing import FEW, SUFFIXES
 from convatlas.data.sets import DataError, Note, OnBadImage, Source
-from convatlas.data.tables import IntArray, Names, ShardFiles, cache_folder, pack_names
-from convatlas.files import write_atomic
+from convatlas.data.tables import IntArray, Names, ShardFiles, pack_names
+from convatlas.files import cache_folder, write_atomic
 
 INDEX = "index.npz"
 CLASSES = "classes.txt"

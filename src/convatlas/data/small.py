@@ -17,7 +17,7 @@ from torch import Tensor
 
 from convatlas.data.digits import read_digits
 from convatlas.data.sets import DataError, ImageSet, Source, stratified_mask
-from convatlas.data.tables import cache_folder
+from convatlas.files import cache_folder
 
 DIGIT_NAMES = tuple("0123456789")
 FASHION_NAMES = (

@@ -184,9 +184,3 @@ def read_bytes(path: str, start: int, count: int) -> bytes:
         raise PictureError(f"{path}: may not be read (no permission)") from None
     except OSError as error:
         raise PictureError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def cache_folder() -> Path:
-    """Where this user's programs keep what can be made again."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(home) if home.startswith("/") else Path.home() / ".cache") / "convatlas"

@@ -13,7 +13,6 @@ import hashlib
 import itertools
 import json
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -25,7 +24,7 @@ import torch
 from torch.nn import functional
 
 from convatlas._version import __version__
-from convatlas.files import write_json
+from convatlas.files import cache_folder, write_json
 from convatlas.machine import processor
 
 from .geometry import Window
@@ -258,9 +257,7 @@ def _move(watch: _Stopwatch, device: str, size: int, overhead: float) -> tuple[i
 def profile_path(device: str = "cpu") -> Path:
     """Where the profile of this machine lies, for the threads and versions that are in use now."""
     key = json.dumps([FORMAT, device, _chip(device), torch.get_num_threads(), _versions()])
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(home) if home.startswith("/") else Path.home() / ".cache"
-    return root / "convatlas" / f"machine-{device}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
+    return cache_folder() / f"machine-{device}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
 
 
 def save_profile(profile: Profile) -> Path:
