@@ -69,13 +69,15 @@ def test_lines_come_every_few_seconds_and_each_epoch(tmp_path: Path, monkeypatch
         clock.now += 1.0
         watch.images += 10
         journal.step(step, loss=float(step * 10), images=10, lr=0.1, watch=watch)
-    journal.epoch(10, 0.25, 0.1, watch, evaluation())
+    journal.epoch(10, 0.25, 0.1, watch, evaluation(), 0.625)
     between, end = lines(tmp_path)
     speed = {"images_per_s": 10.0, "data_share": 0.0}
     assert between == {"step": 5, "epoch": 1, "loss": 3.0, "lr": 0.1} | speed
     assert (
         end
-        == {"step": 10, "epoch": 1, "loss": 0.25, "lr": 0.1, "test_accuracy": 0.75, "test_loss": 0.5} | speed
+        == {"step": 10, "epoch": 1, "loss": 0.25, "lr": 0.1, "train_accuracy": 0.625}
+        | {"test_accuracy": 0.75, "test_loss": 0.5}
+        | speed
     )
     assert received == [between, end]
     steps, epochs = told[:-1], told[-1]

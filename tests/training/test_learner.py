@@ -53,12 +53,13 @@ def step(learner: Learner, number: int = 0) -> bool:
 
 def test_the_loss_is_the_sum_and_the_gradient_that_of_the_mean() -> None:
     net = Scaled()
-    total = make(net).gradients([batch()], of=8, epoch=0, step=0)
+    total, right = make(net).gradients([batch()], of=8, epoch=0, step=0)
     x = (batch().images / 255.0 - 0.5) / 0.5
     other = Scaled()
     expected = nn.functional.cross_entropy(other(x), batch().labels)
     expected.backward()
     assert torch.allclose(total, 8.0 * expected.detach(), rtol=1e-5)
+    assert right == (other(x).argmax(dim=1) == batch().labels).sum()
     assert net.fc.weight.grad is not None
     assert other.fc.weight.grad is not None
     assert torch.allclose(net.fc.weight.grad, other.fc.weight.grad, atol=1e-6)

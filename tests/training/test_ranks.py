@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from convatlas import train
 from convatlas.training.ranks import LOST, Ranks, agree_on_life, launch_name, open_ranks
+from convatlas.training.run import epoch_lines
 from training.two_ranks import OPTIONS, few_digits, measured
 
 
@@ -50,6 +51,8 @@ def test_the_training_is_that_of_one_process(together: dict[str, Any], tmp_path:
         json.loads(line) for line in (together["root"] / "two" / "metrics.jsonl").read_text().splitlines()
     ]
     assert [line["loss"] for line in lines] == pytest.approx([m["loss"] for m in alone.metrics()], rel=1e-4)
+    accuracies = [[line["train_accuracy"] for line in epoch_lines(part)] for part in (lines, alone.metrics())]
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=0.02)
 
 
 def test_a_killed_process_makes_no_difference(together: dict[str, Any]) -> None:

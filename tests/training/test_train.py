@@ -92,6 +92,10 @@ def test_metrics_have_a_line_for_each_epoch(lenet_run: Path) -> None:
     assert {"test_accuracy", "test_top5", "test_loss"} <= lines[0].keys()
     assert lines[-1]["step"] == lines[0]["step"] * len(lines)
     assert lines[-1]["loss"] < lines[0]["loss"] / 4
+    assert lines[0]["train_accuracy"] < lines[-1]["train_accuracy"] <= 1.0
+    # Counted over whole epochs of images.
+    images = len(load_source("digits").train)
+    assert lines[-1]["train_accuracy"] * images == pytest.approx(round(lines[-1]["train_accuracy"] * images))
 
 
 def test_weights_carry_the_card(lenet_run: Path) -> None:
@@ -156,6 +160,8 @@ def test_settings_reach_the_training(tmp_path: Path, settings: dict[str, Any]) -
     assert changed.record["settings"] == settings | {"epochs": 1}
     assert sha256(plain.folder) != sha256(changed.folder)
     assert 0.3 < changed.test_accuracy < 1.0
+    mixed = "augment.mixup" in settings
+    assert all(("train_accuracy" in line) is not mixed for line in epoch_lines(changed.metrics()))
 
 
 def test_accumulated_parts_give_the_same_step(tmp_path: Path) -> None:
@@ -166,6 +172,8 @@ def test_accumulated_parts_give_the_same_step(tmp_path: Path) -> None:
     first, second = (load_file(run.folder / "weights.safetensors") for run in runs)
     for name, tensor in first.items():
         assert torch.allclose(tensor, second[name], atol=2e-5), name
+    right = [epoch_lines(run.metrics())[0]["train_accuracy"] for run in runs]
+    assert right[0] == pytest.approx(right[1], abs=2 / 1438)
 
 
 def test_early_stopping(tmp_path: Path) -> None:

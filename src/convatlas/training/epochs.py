@@ -80,7 +80,8 @@ class Training:
         )
         self.standing = Standing()
         self.journal: Journal | None = None
-        self.unseen, self._unseen_images = torch.zeros((), device=job.ranks.device), 0
+        # Losses added up and right answers, since the last look.
+        self.unseen, self._unseen_images = torch.zeros(2, device=job.ranks.device), 0
         self._counted_from = self._saved_at = time.perf_counter()
         self._skipped: set[str] = set()
 
@@ -164,8 +165,8 @@ class Training:
         standing, skips = self.standing, self.job.wish.on_nan == "skip"
         bad = skips and not self.learner.has_finite_gradients()
         late = self.save_every is None and time.perf_counter() - self._saved_at > SAVE_EVERY_S
-        mine = [float(self.unseen), bad, self.stop.asked, late and self.ranks.is_first]
-        loss, bad, stop, late = self.ranks.add_up(torch.tensor(mine, dtype=torch.float64)).tolist()
+        mine = [*self.unseen.tolist(), bad, self.stop.asked, late and self.ranks.is_first]
+        loss, right, bad, stop, late = self.ranks.add_up(torch.tensor(mine, dtype=torch.float64)).tolist()
         images, save = self._unseen_images, self.save_every and (standing.step + 1) % self.save_every == 0
         self.unseen, self._unseen_images = torch.zeros_like(self.unseen), 0
         if not math.isfinite(loss) or bad:
@@ -173,6 +174,7 @@ class Training:
             return Look(0.0, 0, usable=False, stop=stop > 0, save=False)
         standing.skipped = 0
         standing.loss_sum, standing.images = standing.loss_sum + loss, standing.images + images
+        standing.right += int(right)
         return Look(loss, images, usable=True, stop=stop > 0, save=late > 0 or bool(save))
 
     def heed(self, look: Look, lr: float, watch: Stopwatch) -> None:
@@ -191,13 +193,14 @@ class Training:
         epoch = standing.step // self.plan.steps_per_epoch
         last = standing.step >= self.plan.num_steps
         evaluation = self.evaluate(exactly=last)
-        loss = standing.loss_sum / max(1, standing.images)
-        standing.loss_sum, standing.images = 0.0, 0
+        loss, right = (total / max(1, standing.images) for total in (standing.loss_sum, standing.right))
+        standing.loss_sum, standing.images, standing.right = 0.0, 0, 0
         if evaluation.accuracy > standing.best_accuracy:
             standing.best_accuracy, standing.best_epoch = evaluation.accuracy, epoch
         standing.over = last or (patience is not None and epoch - standing.best_epoch >= patience)
         if self.journal is not None:
-            self.journal.epoch(standing.step, loss, lr, watch, evaluation)
+            accuracy = None if self.recipe.augment.mixes else right
+            self.journal.epoch(standing.step, loss, lr, watch, evaluation, accuracy)
         soon = self.save_every is None and time.perf_counter() - self._saved_at < LEAST_S
         stop, due = self._any(self.stop.asked, standing.over or not soon)
         if stop or due:

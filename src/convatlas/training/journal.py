@@ -122,11 +122,29 @@ class Journal:
             line = {"step": step, "epoch": epoch + 1, "loss": mean, "lr": lr}
             self._write(line | _speed(watch))
 
-    def epoch(self, step: int, loss: float, lr: float, watch: Stopwatch, test: Evaluation) -> None:
-        """An epoch is done. `loss` is the mean over its images; the others as in `step`."""
+    def epoch(
+        self,
+        step: int,
+        loss: float,
+        lr: float,
+        watch: Stopwatch,
+        test: Evaluation,
+        train_accuracy: float | None = None,
+    ) -> None:
+        """An epoch is done.
+
+        Args:
+            step: steps done.
+            loss: mean over its images.
+            lr: learning rate of its last step.
+            watch: of the epoch.
+            test: of the network as it is now.
+            train_accuracy: share of its images that were right when they were learnt from; None for unknown.
+        """
         epoch = step // self._plan.steps_per_epoch - 1
         line = {"step": step, "epoch": epoch + 1, "loss": loss, "lr": lr} | _speed(watch)
-        self._write(line | test_figures(test))
+        train = {} if train_accuracy is None else {"train_accuracy": train_accuracy}
+        self._write(line | train | test_figures(test))
         self._watcher.epoch(
             EpochDone(
                 step=step,

@@ -88,11 +88,12 @@ class Learner:
             step: counted from 0.
 
         Returns:
-            The sum of the losses of this process's images, a scalar on the device.
+            Of this process's images, on the device: the sum of their losses, and how many are right before
+            the step; the latter is 0 where labels are mixed.
         """
         # What dropout draws is a function of the step, so its generator's state need not be saved.
         self._seed_torch(step)
-        total = torch.zeros((), device=self.ranks.device)
+        total = torch.zeros(2, device=self.ranks.device)
         for number, batch in enumerate(batches):
             began = time.perf_counter()
             images, targets = self._inputs(batch, epoch)
@@ -104,7 +105,9 @@ class Learner:
                 # The mean over the processes of what is weighted so is the mean over all images.
                 weight = len(images) * self.ranks.world_size / of
                 (loss * (weight * self.scale)).backward()
-            total += loss.detach() * len(images)
+            total[0] += loss.detach() * len(images)
+            if not self.recipe.augment.mixes:
+                total[1] += (answer.main.detach().argmax(dim=1) == targets).sum()
         return total
 
     def update(self, lr: float, step: int) -> bool:

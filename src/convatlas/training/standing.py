@@ -13,6 +13,7 @@ class Standing:
         step: steps done.
         loss_sum: of the images of this epoch so far.
         images: how many these are.
+        right: how many of them were answered rightly; 0 where labels are mixed.
         seconds: trained so far, by all processes that worked on the run one after the other.
         lr_factor: what the learning rate is multiplied with, after going back.
         times_back: how often training went back.
@@ -27,6 +28,7 @@ class Standing:
     step: int = 0
     loss_sum: float = 0.0
     images: int = 0
+    right: int = 0
     seconds: float = 0.0
     lr_factor: float = 1.0
     times_back: int = 0
