@@ -1,29 +1,81 @@
 """Copies the report of a study that was run here, with its pictures, into docs/studies.
 
 ./run python scripts/publish_study.py NAME [--preset quick] [--out studies]
+
+Writes the table of all studies, docs/studies/README.md, from the published pages; without NAME only that.
 """
 
 import argparse
+import re
 import shutil
 from pathlib import Path
 
+from convatlas.studies.index import CLAIMS
+
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "studies"
+README = "README.md"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("name")
+    parser.add_argument("name", nargs="?", choices=list(CLAIMS), metavar="NAME")
     parser.add_argument("--preset", default="quick")
     parser.add_argument("--out", type=Path, default=Path("studies"), help="as `convatlas study run` had it")
     arguments = parser.parse_args()
-    folder = arguments.out / arguments.name / arguments.preset
+    if arguments.name is not None:
+        publish(arguments.name, arguments.out / arguments.name / arguments.preset)
+    (DOCS / README).write_text(table_page(DOCS), encoding="utf-8")
+
+
+def publish(name: str, folder: Path) -> None:
+    """Copies a report; pictures get the study's name in front where they have it not."""
     text = (folder / "report.md").read_text(encoding="utf-8")
     for picture in sorted(folder.glob("*.png")):
-        ours = picture.stem.startswith(arguments.name)
-        named = picture.name if ours else f"{arguments.name}-{picture.name}"
+        named = picture.name if picture.stem.startswith(name) else f"{name}-{picture.name}"
         text = text.replace(f"({picture.name})", f"({named})")
         shutil.copyfile(picture, DOCS / named)
-    (DOCS / f"{arguments.name}.md").write_text(text, encoding="utf-8")
+    (DOCS / f"{name}.md").write_text(text, encoding="utf-8")
+
+
+def table_page(docs: Path) -> str:
+    """The table of all studies in the order of the course, read from the pages that are published."""
+    rows = [_row(name, docs / f"{name}.md") for name in CLAIMS]
+    return (
+        "# Studies\n\n"
+        "Each claim of the papers is a program that measures it and gives a verdict: it *holds* only where "
+        "the "
+        "whole 95 % interval of each effect lies on the side that the claim says. What stands here are runs "
+        "of "
+        "the smallest preset on one machine; each page says what was done and how to repeat it.\n\n"
+        "    convatlas study list\n"
+        "    convatlas study run depthwise\n"
+        "    convatlas study run depthwise --preset standard --seeds 5\n"
+        "    convatlas study report\n\n"
+        "| study | claim | verdict | preset | took |\n|---|---|---|---|---|\n" + "".join(rows)
+    )
+
+
+def _row(name: str, page: Path) -> str:
+    if not page.is_file():
+        return f"| {name} | {CLAIMS[name]} | not published | | |\n"
+    text = page.read_text(encoding="utf-8")
+    cells = [
+        _found(pattern, text, page)
+        for pattern in (
+            r"\*\*Claim\.\*\* (.+)",
+            rf"# {re.escape(name)}: (.+)",
+            r"study run \S+ --preset (\w+)",
+            r"It took ([\d,]+ s) in all",
+        )
+    ]
+    return f"| [{name}]({page.name}) | " + " | ".join(cells) + " |\n"
+
+
+def _found(pattern: str, text: str, page: Path) -> str:
+    match = re.search(pattern, text)
+    if match is None:
+        raise ValueError(f"{page}: no line like {pattern!r}; publish it again")
+    return match[1].replace("|", "\\|")
 
 
 if __name__ == "__main__":

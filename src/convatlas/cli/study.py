@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +43,7 @@ def run_study_command(
     data: str | None = None,
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
     out: Path = Path("studies"),
-) -> None:
+) -> int:
     """Run a study: it trains or computes what it takes and gives a verdict.
 
     A study that was stopped goes on where it was; trainings that are finished are used again.
@@ -57,11 +58,17 @@ def run_study_command(
     """
     from convatlas.studies.lab import run_study
     from convatlas.training.recipes import parse_settings
+    from convatlas.training.stop import TRY_AGAIN, StoppedError
 
     turned = {"seeds": seeds, "data": data}
     settings = parse_settings(set_) | {key: value for key, value in turned.items() if value is not None}
-    folder, record = run_study(name, preset=preset, out=out, say=print, **settings)
+    try:
+        folder, record = run_study(name, preset=preset, out=out, say=print, **settings)
+    except StoppedError as stopped:
+        print(f"convatlas: {stopped}; the same command goes on from there", file=sys.stderr)
+        return TRY_AGAIN
     print(f"\n{record['claim']}\nverdict: {record['verdict']}\nthe report: {folder / 'report.md'}")
+    return 0
 
 
 @study_command.command(name="report")

@@ -29,12 +29,16 @@ class DegradationKnobs(TrainingKnobs):
         deep: layers of the deep networks.
         recipe: how all are trained.
         lr: largest learning rate.
+        batch_size: images of a step.
+        pad: px of zeros around an image before it is cropped at random; less for smaller images.
     """
 
     shallow: int = 20
     deep: int = 56
     recipe: str = "resnet_cifar"
     lr: float = 0.1
+    batch_size: int = 128
+    pad: int = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +126,15 @@ def _errors(lab: Lab[DegradationKnobs], kind: str, depth: int, seed: int) -> Err
             f"`shallow` and `deep` are 6n + 2 layers; received {depth}, near {depth - (depth - 2) % 6}"
         )
     name = f"{kind}{depth}_cifar"
-    trained = lab.train(name, seed=seed, recipe=knobs.recipe, epochs=knobs.epochs, lr=knobs.lr)
+    trained = lab.train(
+        name,
+        seed=seed,
+        recipe=knobs.recipe,
+        epochs=knobs.epochs,
+        lr=knobs.lr,
+        batch_size=knobs.batch_size,
+        augment={"flip": 0.5, "pad_crop": {"pad": knobs.pad}},
+    )
     epochs = [line for line in trained.run.metrics() if "test_accuracy" in line]
     train = lab.evaluate(trained, "train")
     return Errors(
@@ -197,7 +209,10 @@ STUDY = Study(
     refuted_by="A deep plain network whose training and test errors are no higher than the shallow one's; or "
     "residual networks that degrade as much.",
     presets={
-        "quick": DegradationKnobs(images=6000, test_images=2000, px=14, epochs=3),
+        # Small batches make many steps of few images: below some 500, a deep residual network has not begun.
+        "quick": DegradationKnobs(
+            images=6000, test_images=2000, px=14, epochs=3, lr=0.05, batch_size=32, pad=1
+        ),
         "standard": DegradationKnobs(images=20000, epochs=3),
         "full": DegradationKnobs(data="cifar10", epochs=164, seeds=5),
     },

@@ -6,12 +6,13 @@ Howard et al. 2017, "MobileNets", Section 3.1.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import statistics
-import time
 from typing import TYPE_CHECKING
 
 from convatlas.studies.figures import render
+from convatlas.studies.nets import time_in_turns
 from convatlas.studies.study import Knobs, Outcome, Study, Table
 from convatlas.studies.verdict import Effect, Fact
 
@@ -155,24 +156,9 @@ def measure(chans: int, kernel: int, knobs: DepthwiseKnobs) -> Pair:
     macs = [size(net, (chans, knobs.px, knobs.px)).macs for net in nets]
     x = torch.randn(knobs.batch_size, chans, knobs.px, knobs.px).to(memory_format=torch.channels_last)
     ready = [net.to(memory_format=torch.channels_last) for net in nets]
-    times: tuple[list[float], list[float]] = ([], [])
     with torch.inference_mode():
-        for net in ready:
-            net(x)
-        for _ in range(knobs.seeds):
-            for net, kept in zip(ready, times, strict=True):
-                kept.append(median_time(net, x))
-    return Pair(chans, kernel, (macs[0], macs[1]), (tuple(times[0]), tuple(times[1])))
-
-
-def median_time(net: nn.Module, x: object, least_s: float = 0.03) -> float:
-    """Median time of a forward pass over at least `least_s` seconds and five passes."""
-    taken: list[float] = []
-    while len(taken) < 5 or sum(taken) < least_s:
-        started = time.perf_counter()
-        net(x)
-        taken.append(time.perf_counter() - started)
-    return statistics.median(taken)
+        full, separable = time_in_turns([functools.partial(net, x) for net in ready], knobs.seeds)
+    return Pair(chans, kernel, (macs[0], macs[1]), (full, separable))
 
 
 def draw(figure: Figure, pairs: list[Pair]) -> None:

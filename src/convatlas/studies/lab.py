@@ -59,11 +59,13 @@ class Lab(Generic[KnobsT]):
         knobs: of the preset, as turned by the user.
         runs: folder of the trainings, shared by all studies.
         say: tells the user a line.
+        reused: seconds that each training took which was there already.
     """
 
     knobs: KnobsT
     runs: Path
     say: Callable[[str], None]
+    reused: list[float] = dataclasses.field(default_factory=list[float])
 
     @property
     def seeds(self) -> range:
@@ -126,6 +128,8 @@ class Lab(Generic[KnobsT]):
         net = self._build(network, seed, dict(model or {}))
         there = (folder / RECORD).is_file() and open_run(folder).state == "finished"
         run = open_run(folder) if there else self._work(network, net, folder, seed, model, recipe, settings)
+        if there:
+            self.reused.append(run.record["result"]["seconds"])
         net.load_state_dict(read_weights(run.weights))
         transform = read_transform(read_safetensors_metadata(run.weights)["transform"])
         trained = Trained(run=run, net=net.eval(), transform=transform)
@@ -250,12 +254,13 @@ def run_study(
     study: Study[Any] = find_study(name)
     knobs = study.knobs(preset, settings)
     started = time.perf_counter()
-    outcome = study.run(Lab(knobs=knobs, runs=Path(out) / "runs", say=say))
+    lab = Lab(knobs=knobs, runs=Path(out) / "runs", say=say)
+    outcome = study.run(lab)
     record = {
         "preset": preset,
         "knobs": dataclasses.asdict(knobs),
         "command": _command(name, preset, settings),
-        "seconds": round(time.perf_counter() - started, 1),
+        "seconds": round(time.perf_counter() - started + sum(lab.reused), 1),
         "machine": machine(torch.get_num_threads()),
         "versions": versions(),
     }

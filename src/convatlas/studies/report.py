@@ -109,7 +109,7 @@ def _sections(study: Study[Any], record: dict[str, Any], outcome: Outcome) -> li
     )
     machine, versions = record["machine"], record["versions"]
     parts.append(
-        f"It took {record['seconds']:,.0f} s in all, training included, on {machine['processor']}, "
+        f"It took {record['seconds']:,.0f} s in all, all trainings included, on {machine['processor']}, "
         f"{machine['threads']} threads.\n"
         f"Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}."
     )

@@ -20,6 +20,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 # For as long as a rank may be busy with something that others wait for, for example compiling.
@@ -156,14 +158,14 @@ def _join(device: torch.device) -> None:
     # Flags and counts lie in main memory: they go by gloo, without waiting for the GPU.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
-        store, rank, world_size = next(dist.rendezvous("env://", timeout=PATIENCE))
-        ours = dist.PrefixStore(agree_on_life(store, rank, world_size), store)
+        store, rank, world_size = next(rendezvous("env://", timeout=PATIENCE))
+        ours = PrefixStore(agree_on_life(store, rank, world_size), store)
         dist.init_process_group(backend, store=ours, rank=rank, world_size=world_size, timeout=PATIENCE)
     except (ValueError, RuntimeError) as error:
         raise RanksError(f"the other processes cannot be reached ({_first_line(error)})") from error
 
 
-def agree_on_life(store: dist.Store, rank: int, world_size: int) -> str:
+def agree_on_life(store: Store, rank: int, world_size: int) -> str:
     """A name that the processes of this life share, and that none of an earlier one had.
 
     torchrun keeps one store through its restarts, with the addresses of processes that are dead. Whoever

@@ -1,0 +1,125 @@
+"""Epochs read off made-up curves, the verdict on both sides, and the whole study on a few digits."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from convatlas.data.sets import ImageSet
+from convatlas.studies.lab import run_study
+from convatlas.studies.relu import Curves, FourLayers, best_rate, epochs_to, find, raw_deviation
+from convatlas.studies.verdict import Verdict, conclude
+from convatlas.training.run import epoch_lines, open_run
+
+
+@pytest.mark.parametrize(
+    ("curve", "expected"),
+    [
+        ((40.0, 20.0, 10.0), 2.0),  # half-way between the middles of epochs 2 and 3
+        ((40.0, 15.0), 1.5),
+        ((10.0, 5.0), 0.5),
+        ((40.0, 30.0), 9.0),
+        ((), 9.0),
+    ],
+    ids=["between", "on the spot", "in the first", "never", "diverged"],
+)
+def test_epochs_to_an_error(curve: tuple[float, ...], expected: float) -> None:
+    assert epochs_to(curve, 15.0, budget=9) == expected
+
+
+def falling(speed: float) -> tuple[float, ...]:
+    """An error that is halved every `speed` epochs."""
+    return tuple(90.0 * 0.5 ** (i / speed) for i in range(20))
+
+
+def curves(relu: float, tanh: float) -> Curves:
+    """Three seeds a little apart; the other learning rate is too slow for both."""
+    noise = (0.9, 1.0, 1.1)
+    return {
+        ("ReLU", 0.1): [falling(relu * n) for n in noise],
+        ("ReLU", 0.01): [falling(20.0) for _ in noise],
+        ("tanh", 0.1): [falling(20.0) for _ in noise],
+        ("tanh", 0.01): [falling(tanh * n) for n in reversed(noise)],
+    }
+
+
+@pytest.mark.parametrize(
+    ("relu", "tanh", "verdict"),
+    [(1.0, 4.0, Verdict.HOLDS), (4.0, 1.0, Verdict.FAILS), (2.0, 2.0, Verdict.OPEN)],
+    ids=["faster", "slower", "alike"],
+)
+def test_verdict(relu: float, tanh: float, verdict: Verdict) -> None:
+    # Only the paper's start decides.
+    assert conclude(find(curves(relu, tanh), curves(3.0, 3.0), 15.0, 20)) is verdict
+
+
+def test_each_kind_has_its_own_rate() -> None:
+    made = curves(1.0, 4.0)
+    assert [best_rate(made, kind, 15.0, 20) for kind in ("ReLU", "tanh")] == [0.1, 0.01]
+
+
+@pytest.mark.parametrize("kind", ["ReLU", "tanh"])
+def test_both_networks_have_the_same_layers(kind: str) -> None:
+    net = FourLayers(kind, None, width=4, kernel_size=5, in_chans=1, num_classes=10)
+    assert net(torch.randn(2, 1, 14, 14)).shape == (2, 10)
+    # 5x5 filters: 1 to 4, 4 to 4 and 4 to 8 channels with biases, then 8 to 10.
+    assert sum(p.numel() for p in net.parameters()) == 104 + 404 + 808 + 90
+    kinds = {type(module).__name__ for module in net.modules()}
+    assert ("ReLU" in kinds, "Tanh" in kinds) == (kind == "ReLU", kind == "tanh")
+
+
+def test_the_papers_start_has_raw_px_and_small_weights() -> None:
+    torch.manual_seed(0)
+    net = FourLayers("tanh", 60.0, width=32, kernel_size=5, in_chans=1, num_classes=10)
+    x = torch.randn(2, 1, 14, 14)
+    stds = [float(p.std()) for p in net.parameters() if p.ndim == 4]
+    assert stds == pytest.approx([0.01] * 3, rel=0.1)
+    assert torch.allclose(net(x), net.fc(net.layers(60.0 * x).mean(dim=(2, 3))))
+
+
+def test_deviation_of_raw_px() -> None:
+    images = torch.tensor([0, 200, 0, 200], dtype=torch.uint8).view(2, 1, 1, 2)
+    deviation = raw_deviation(ImageSet(images, torch.tensor([0, 1])))
+    assert deviation == pytest.approx(100.0 * (4 / 3) ** 0.5)
+
+
+SMALL: dict[str, Any] = {
+    "data": "digits",
+    "images": 200,
+    "test_images": 40,
+    "px": 8,
+    "seeds": 1,
+    "epochs": 2,
+    "width": 4,
+}
+
+
+def test_the_whole_study_on_digits(tmp_path: Path) -> None:
+    folder, record = run_study("relu", out=tmp_path, lrs=[0.001], scaled_lrs=[0.1], **SMALL)
+    assert record["verdict"] == "no evidence at this budget"  # one seed
+    assert (folder / "relu.png").stat().st_size > 0
+    (path,) = (tmp_path / "runs").glob("four-layers-scaled-relu-*")
+    errors = [
+        f"{100.0 * (1.0 - line['train_accuracy']):.1f} %" for line in epoch_lines(open_run(path).metrics())
+    ]
+    assert f"| {errors[-1]} |" in (folder / "report.md").read_text()
+
+
+def test_a_rate_that_diverges_is_no_failure(tmp_path: Path) -> None:
+    folder, _ = run_study("relu", out=tmp_path, lrs=[1e30], scaled_lrs=[1e30], **SMALL)
+    assert "diverged" in (folder / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"error": 0.0}, "`error`=0.0; expected between 0 and 100"),
+        ({"kernel_size": 4}, "`kernel_size`=4; expected an odd number"),
+        ({"lrs": []}, r"`lrs`=\(\); expected one rate above 0 or more"),
+    ],
+    ids=["error", "kernel", "rates"],
+)
+def test_bad_knobs(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        run_study("relu", out=tmp_path, **settings)
