@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import convatlas
 from convatlas.data.transforms import Transform
 from convatlas.inference.engines.job import EngineError
+from convatlas.inference.engines.question import likenesses
 from convatlas.inference.export import export, read_calibration, untrained_network
 from convatlas.inference.exported import SUFFIXES, open_exported
 from convatlas.inference.load import load_network
@@ -34,7 +35,7 @@ FILES = [
 
 
 def network(name: str, size: int) -> nn.Module:
-    """The network with its norms' statistics taken from its own input, so that scores do not fade away."""
+    """The network with its norms' statistics taken from images, so that scores do not fade away."""
     torch.manual_seed(0)
     net = untrained_network(name)
     chans = net.config.in_chans
@@ -43,7 +44,7 @@ def network(name: str, size: int) -> nn.Module:
         for norm in norms:
             norm.momentum = 1.0
         with torch.no_grad():
-            net.train()(torch.randn(4, chans, size, size))
+            net.train()(likenesses((16, chans, size, size)))
     return net.eval()
 
 
@@ -71,7 +72,7 @@ def test_a_file_gives_the_network_s_scores(name: str, size: int, suffix: str, tm
     net = network(name, size)
     made = export(net, tmp_path / f"net{suffix}", size)
     assert made.error <= 1e-4 and made.path.is_file()
-    x = torch.randn(3, net.config.in_chans, size, size)
+    x = likenesses((3, net.config.in_chans, size, size))
     scores = open_exported(made.path)(x)
     assert net(x).std() > 1e-3
     assert relative(scores, net(x)) <= 1e-4
@@ -132,10 +133,10 @@ def test_int8_that_does_not_agree_is_refused(
 
 
 def test_what_stood_there_is_replaced_only_by_what_agrees(lenet: nn.Module, tmp_path: Path) -> None:
-    path = tmp_path / "net.pt2"
+    path = tmp_path / "net.onnx"
     path.write_text("what stood there")
-    with pytest.raises(EngineError):
-        export(lenet, path, tolerance=-1.0)
+    with pytest.raises(EngineError, match=r"was not written, as its scores differ by .* 0\.0e\+00 is allowed"):
+        export(lenet, path, tolerance=0.0)
     assert path.read_text() == "what stood there"
     export(lenet, path)
     assert open_exported(path).num_classes == 10
@@ -154,9 +155,11 @@ def test_the_network_stays_in_training_mode(tmp_path: Path) -> None:
         ("net.pt2", {"int8": True}, r"int8 is written as \.onnx or \.xml"),
         ("net.onnx", {"int8": True}, "`calibration`=None; int8 takes its ranges from images"),
         ("net.onnx", {"batch_size": 0}, "`batch_size`=0; expected a whole number of at least 1"),
+        ("net.onnx", {"tolerance": -1.0}, "`tolerance`=-1.0; expected a relative error of at least 0"),
+        ("net.onnx", {"agreement": 90}, "`agreement`=90; expected a share from 0 to 1"),
         ("net.onnx", {"input_size": 8}, "the smallest size that works"),
     ],
-    ids=["suffix", "int8", "calibration", "batch", "size"],
+    ids=["suffix", "int8", "calibration", "batch", "tolerance", "agreement", "size"],
 )
 def test_bad_arguments_are_named(name: str, options: dict[str, object], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):

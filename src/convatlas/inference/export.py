@@ -22,6 +22,7 @@ from convatlas.inference.engines.question import (
     TOLERANCES,
     Question,
     calibration_images,
+    check_bounds,
     input_shape,
     make_inputs,
 )
@@ -90,6 +91,7 @@ def export(
     """
     path = Path(path)
     _check_arguments(path, int8, batch_size)
+    check_bounds(tolerance, agreement)
     precision = "int8" if int8 else "fp32"
     shape = (batch_size, *input_shape(model, input_size))
     job = Job(shape, precision, torch.get_num_threads())

@@ -111,10 +111,7 @@ def read_question(
     for name, value in (("batch_size", batch_size), ("threads", threads)):
         if value is not None and (not isinstance(value, int) or value < 1):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(f"`{name}`={value!r}; expected a whole number of at least 1")
-    if tolerance is not None and not tolerance >= 0:
-        raise ValueError(f"`tolerance`={tolerance!r}; expected a relative error of at least 0")
-    if not 0 <= agreement <= 1:
-        raise ValueError(f"`agreement`={agreement!r}; expected a share from 0 to 1")
+    check_bounds(tolerance, agreement)
     known = (EAGER, *ENGINES)
     chosen = known if engines is None else tuple(engines)
     for name in chosen:
@@ -129,6 +126,18 @@ def read_question(
     job = Job(shape, precision, threads or torch.get_num_threads(), device)
     bound = TOLERANCES[precision] if tolerance is None else tolerance
     return Question(job, bound, agreement, chosen)
+
+
+def check_bounds(tolerance: float | None, agreement: float) -> None:
+    """Checks how well scores must agree.
+
+    Raises:
+        ValueError: a bound is out of its range.
+    """
+    if tolerance is not None and not tolerance >= 0:
+        raise ValueError(f"`tolerance`={tolerance!r}; expected a relative error of at least 0")
+    if not 0 <= agreement <= 1:
+        raise ValueError(f"`agreement`={agreement!r}; expected a share from 0 to 1")
 
 
 def input_shape(model: nn.Module, input_size: int | tuple[int, int, int] | None) -> tuple[int, int, int]:
