@@ -18,12 +18,47 @@ from convatlas.models.network import AuxLogits, Network, check_input
 from convatlas.models.registry import find_config
 
 NAMES = list_models()
+# A pass through a thousand layers takes seconds even where nothing is computed: of these two the scores and the
+# gradients are looked at, of the shallower networks of their class all.
+MOST_LAYERS = {"resnet1202_cifar", "preact_resnet1001_cifar"}
+SHALLOWER = [name for name in NAMES if name not in MOST_LAYERS]
 
 
 def build(name: str, **options: Any) -> Network[Any]:
     """The network on the meta device."""
     with torch.device("meta"):
         return create_model(name, **options)
+
+
+@pytest.fixture(autouse=True)
+def _norms_by_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batch normalisation that computes shapes and gradients' connections only.
+
+    PyTorch's own for the meta device is written in Python and takes four fifths of a network's pass there.
+    """
+    computes = nn.functional.batch_norm
+
+    def batch_norm(
+        x: Tensor,
+        mean: Tensor | None,
+        var: Tensor | None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        training: bool = False,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> Tensor:
+        if not x.is_meta:
+            return computes(x, mean, var, weight, bias, training, momentum, eps)
+        if training and x[:, 0].numel() == 1:
+            raise ValueError(f"expected more than one value for each channel; received {tuple(x.shape)}")
+        for vector in (mean, var, weight, bias):
+            if vector is not None:
+                assert vector.is_meta and vector.shape == x.shape[1:2]
+                x = x + vector[:, None, None]
+        return x
+
+    monkeypatch.setattr(nn.functional, "batch_norm", batch_norm)
 
 
 def count(name: str) -> int:
@@ -74,21 +109,21 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
     assert [name for name, p in net.named_parameters() if p.grad is None] == []
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHALLOWER)
 def test_class_count_and_channels_are_free(name: str) -> None:
-    for classes, chans in ((7, 1), (0, 4)):
-        net = build(name, num_classes=classes, in_chans=chans).eval()
-        out = net(images(net, usual_size(name)))
-        assert out.shape == (2, classes or net.head_hidden_size)
-        features = net.forward_features(images(net, usual_size(name)))
-        assert features.shape[:2] == (2, net.num_features)
-        assert net.forward_head(features, pre_logits=True).shape == (2, net.head_hidden_size)
-        net.to(torch.float64).reset_classifier(5)
-        answer = net.forward_aux(images(net, usual_size(name)).double())
-        assert answer.main.dtype == torch.float64
-        assert [logits.shape for logits in (answer.main, *answer.aux)] == [(2, 5)] * (1 + len(answer.aux))
-        net.reset_classifier(0)
-        assert isinstance(net.get_classifier(), nn.Identity)
+    headless = build(name, num_classes=0, in_chans=4).eval()
+    assert headless(images(headless, usual_size(name))).shape == (2, headless.head_hidden_size)
+    net = build(name, num_classes=7, in_chans=1).eval()
+    features = net.forward_features(images(net, usual_size(name)))
+    assert features.shape[:2] == (2, net.num_features)
+    assert net.forward_head(features).shape == (2, 7)
+    assert net.forward_head(features, pre_logits=True).shape == (2, net.head_hidden_size)
+    net.to(torch.float64).reset_classifier(5)
+    answer = net.forward_aux(images(net, usual_size(name)).double())
+    assert answer.main.dtype == torch.float64
+    assert [logits.shape for logits in (answer.main, *answer.aux)] == [(2, 5)] * (1 + len(answer.aux))
+    net.reset_classifier(0)
+    assert isinstance(net.get_classifier(), nn.Identity)
 
 
 def works_unchecked(net: Network[Any], size: int) -> bool:
@@ -99,13 +134,12 @@ def works_unchecked(net: Network[Any], size: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHALLOWER)
 def test_smallest_input(name: str) -> None:
     net = build(name)
     least = net.min_input_size
     assert 1 <= least <= usual_size(name)
-    for mode in (True, False):
-        assert net.train(mode)(images(net, least)).shape == (2, net.num_classes)
+    assert net.train()(images(net, least)).shape == (2, net.num_classes)
     assert net.eval()(images(net, (least, least + 13))).shape == (2, net.num_classes)
     for size in ((least - 1, least), (least, least - 1)):
         message = (
@@ -120,7 +154,7 @@ def test_smallest_input(name: str) -> None:
         net(torch.zeros(3, 32, 32, device="meta"))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHALLOWER)
 def test_features_have_the_stated_channels_and_strides(name: str) -> None:
     net = build(name).eval()
     size = usual_size(name)
@@ -135,9 +169,9 @@ def test_features_have_the_stated_channels_and_strides(name: str) -> None:
     for path in info.module_name():
         net.get_submodule(path)
     backbone = build(name, features_only=True, out_indices=(-1, 0))
-    last, first = backbone.eval()(images(net, size))
+    last, first = backbone.train()(images(net, size))
     assert (last.shape, first.shape) == (maps[-1].shape, maps[0].shape)
-    backbone.train()(images(net, size))[0].sum().backward()
+    last.sum().backward()
     assert [key for key, p in backbone.named_parameters() if p.grad is None] == []
     assert backbone.feature_info.channels() == [info.channels()[-1], info.channels()[0]]
     with pytest.raises(
@@ -169,7 +203,7 @@ def test_parameters_are_those_counted_elsewhere(name: str) -> None:
     assert count(name) == exact.params, exact.basis
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHALLOWER)
 def test_fx_traces_it(name: str) -> None:
     net = build(name).eval()
     traced = torch.fx.symbolic_trace(net)

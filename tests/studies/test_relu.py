@@ -73,7 +73,7 @@ def test_the_papers_start_has_raw_px_and_small_weights() -> None:
     torch.manual_seed(0)
     net = FourLayers("tanh", 60.0, width=32, kernel_size=5, in_chans=1, num_classes=10)
     x = torch.randn(2, 1, 14, 14)
-    stds = [float(p.std()) for p in net.parameters() if p.ndim == 4]
+    stds = [p.detach().std().item() for p in net.parameters() if p.ndim == 4]
     assert stds == pytest.approx([0.01] * 3, rel=0.1)
     assert torch.allclose(net(x), net.fc(net.layers(60.0 * x).mean(dim=(2, 3))))
 

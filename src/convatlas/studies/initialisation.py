@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from convatlas.studies.figures import render
+from convatlas.studies.nets import NO_CROP
 from convatlas.studies.study import Outcome, Study, Table, TrainingKnobs
 from convatlas.studies.verdict import Effect, Fact
 from convatlas.training.rescue import TrainingError
@@ -40,11 +41,15 @@ class InitialisationKnobs(TrainingKnobs):
         depth: convolutions in the network.
         width: channels of each.
         probe: images that the signal is measured on before training.
+        lr: largest learning rate.
+        batch_size: images of a step.
     """
 
     depth: int = 24
     width: int = 16
     probe: int = 64
+    lr: float = 0.01
+    batch_size: int = 16
 
 
 class DeepNet(nn.Module):
@@ -186,7 +191,10 @@ def _test_error(lab: Lab[InitialisationKnobs], name: str, norm: bool, seed: int)
             seed=seed,
             recipe="resnet_cifar",
             epochs=knobs.epochs,
-            lr=0.05,
+            lr=knobs.lr,
+            batch_size=knobs.batch_size,
+            schedule="cosine",
+            **NO_CROP,
         )
     except TrainingError:
         lab.say(f"{label}, seed {seed}: diverged")
@@ -268,7 +276,7 @@ STUDY = Study(
     refuted_by="A signal that drifts with He's weights as much as with another scale; or another scale that "
     "trains to the same error without normalisation.",
     presets={
-        "quick": InitialisationKnobs(images=4000, test_images=2000, epochs=3),
+        "quick": InitialisationKnobs(images=5000, test_images=2000, px=14, epochs=3),
         "standard": InitialisationKnobs(images=20000, epochs=5, depth=30),
         "full": InitialisationKnobs(epochs=20, depth=30, width=64, seeds=5),
     },
