@@ -196,7 +196,7 @@ def draw(errors: Errors, differences: dict[str, float], figure: Figure) -> None:
     for place, values in enumerate(errors.values()):
         ends.scatter([place] * len(values), values, color=f"C{place}", alpha=0.7)
         ends.hlines(statistics.fmean(values), place - 0.2, place + 0.2, color=f"C{place}")
-    names = [f"{kind}, activation {order_} it" for kind, order_ in errors]
+    names = [f"{kind}, activation\n{order_} it" for kind, order_ in errors]
     ends.set_xticks(range(len(names)), names)
     ends.set(ylabel="test error (%)", title="LeNet-5 with other poolings (dots: seeds, bars: means)")
     order.bar(list(differences), list(differences.values()), color=("C0", "C2"), width=0.5)
