@@ -18,8 +18,8 @@ from convatlas.models.network import AuxLogits, Network, check_input
 from convatlas.models.registry import find_config
 
 NAMES = list_models()
-# A pass through a thousand layers takes seconds even where nothing is computed: of these two the scores and the
-# gradients are looked at, of the shallower networks of their class all.
+# A pass through a thousand layers takes seconds even where nothing is computed: of these two the scores and
+# the gradients are looked at, of the shallower networks of their class all.
 MOST_LAYERS = {"resnet1202_cifar", "preact_resnet1001_cifar"}
 SHALLOWER = [name for name in NAMES if name not in MOST_LAYERS]
 

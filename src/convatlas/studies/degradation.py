@@ -211,7 +211,7 @@ STUDY = Study(
     presets={
         # Small batches make many steps of few images: below some 500, a deep residual network has not begun.
         "quick": DegradationKnobs(
-            images=6000, test_images=2000, px=14, epochs=3, lr=0.05, batch_size=32, pad=1
+            images=3000, test_images=2000, px=14, epochs=3, lr=0.03, batch_size=16, pad=1
         ),
         "standard": DegradationKnobs(images=20000, epochs=3),
         "full": DegradationKnobs(data="cifar10", epochs=164, seeds=5),
