@@ -276,7 +276,7 @@ STUDY = Study(
     refuted_by="A signal that drifts with He's weights as much as with another scale; or another scale that "
     "trains to the same error without normalisation.",
     presets={
-        "quick": InitialisationKnobs(images=5000, test_images=2000, px=14, epochs=3, depth=12),
+        "quick": InitialisationKnobs(images=4000, test_images=2000, px=14, epochs=2, depth=12),
         "standard": InitialisationKnobs(images=20000, epochs=5, depth=30),
         "full": InitialisationKnobs(epochs=20, depth=30, width=64, seeds=5),
     },
