@@ -1,5 +1,7 @@
 """What this machine is. Needs no torch."""
 
+import contextlib
+import hashlib
 import os
 import platform
 from pathlib import Path
@@ -27,3 +29,12 @@ def processor() -> str:
         return platform.processor() or platform.machine()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def abilities() -> str:
+    """A short mark of the instructions that the processor has: machines of one make may differ in them."""
+    flags = ""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        flags = next((line for line in lines if line.startswith("flags")), "")
+    return hashlib.sha256(flags.encode()).hexdigest()[:16]

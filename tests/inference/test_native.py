@@ -495,7 +495,7 @@ def no_library_in_memory() -> object:
 def test_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     steps.library()
     kept = list((cache_folder() / "native").iterdir())
-    assert [path.suffix for path in kept] == [".so"]
+    assert {path.suffix for path in kept} == {".so"}
     steps.library.cache_clear()
     monkeypatch.setattr(subprocess, "run", lambda *_args, **_options: pytest.fail("it is compiled again"))
     steps.library()
@@ -537,5 +537,5 @@ def test_a_compiler_that_fails(
 def test_a_cache_that_cannot_be_written_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "convatlas").write_text("a file where a folder should be")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(EngineError, match="the compiled engine cannot be kept in"):
+    with pytest.raises(EngineError, match="the compiled library cannot be kept in"):
         steps.library()

@@ -82,7 +82,7 @@ def test_the_compiler_is_used_when_asked_for(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_compiler_needs_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(ValueError, match=r"`compile`=True; on a CPU that needs a C\+\+ compiler"):
+    with pytest.raises(ValueError, match=r"`compile`=True; on a CPU, it needs a C\+\+ compiler"):
         choose_speed(CPU, compile=True)
 
 

@@ -9,7 +9,15 @@ from convatlas.training.ranks import Ranks
 from convatlas.training.recipe import Recipe
 
 CPU = torch.device("cpu")
-HALF = Speed(channels_last=False, autocast=torch.float16, scaler=True, fused=False, compile=False, reasons=())
+HALF = Speed(
+    channels_last=False,
+    autocast=torch.float16,
+    scaler=True,
+    fused=False,
+    native=False,
+    compile=False,
+    reasons=(),
+)
 
 
 class Scaled(nn.Module):

@@ -24,7 +24,7 @@ from convatlas._version import __version__
 from convatlas.files import cache_folder, write_json
 from convatlas.inference.engines.engine import Trial
 from convatlas.inference.engines.job import Setting, versions
-from convatlas.machine import processor
+from convatlas.machine import abilities, processor
 
 FORMAT = 1
 RECORD = "choice.json"
@@ -156,8 +156,4 @@ def machine(device: str) -> list[Any]:
     """Name, abilities and cores of the chip."""
     if device == "cuda":
         return [torch.cuda.get_device_name(), list(torch.cuda.get_device_capability())]
-    flags = ""
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        flags = next((line for line in lines if line.startswith("flags")), "")
-    return [processor(), hashlib.sha256(flags.encode()).hexdigest()[:16], os.cpu_count()]
+    return [processor(), abilities(), os.cpu_count()]

@@ -6,12 +6,14 @@ import contextlib
 import ctypes
 import dataclasses
 import os
-import shutil
 from collections.abc import Callable, Generator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from convatlas.native import CompilerError, find_compiler
+from convatlas.training.fused import fits, fuse, library
 
 # glibc's numbers for `mallopt` (malloc.h), and its values where nothing was set (mallopt(3)).
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -27,6 +29,7 @@ class Speed:
         autocast: type of convolutions and matrix products; None for float32.
         scaler: whether the loss must be scaled, so that float16 gradients do not vanish.
         fused: whether several steps of the arithmetic are done at once (layers, optimiser).
+        native: whether normalisations, with activations behind them, are done by C++ of ours.
         compile: whether torch's compiler is used.
         reasons: what was chosen and why, a line each.
     """
@@ -35,6 +38,7 @@ class Speed:
     autocast: torch.dtype | None
     scaler: bool
     fused: bool
+    native: bool
     compile: bool
     reasons: tuple[str, ...]
 
@@ -55,27 +59,49 @@ def choose_speed(
     """
     if exact and compile:
         raise ValueError("`compile`=True; the compiler rearranges sums, which `exact` rules out: choose one")
-    if compile and device.type == "cpu" and not _cpp_compiler():
-        raise ValueError("`compile`=True; on a CPU that needs a C++ compiler (g++, clang++, $CXX)")
+    if compile and device.type == "cpu":
+        try:
+            find_compiler()
+        except CompilerError as error:
+            raise ValueError(f"`compile`=True; on a CPU, it {error}") from None
     if exact:
         reasons = ("exact: float32 in torch's own layout, layers one by one, optimiser one by one",)
         return Speed(
-            channels_last=False, autocast=None, scaler=False, fused=False, compile=False, reasons=reasons
+            channels_last=False,
+            autocast=None,
+            scaler=False,
+            fused=False,
+            native=False,
+            compile=False,
+            reasons=reasons,
         )
     convolves = net is None or any(isinstance(layer, nn.Conv2d) for layer in net.modules())
     autocast, reason = _autocast(device)
     reasons = ["channels-last: convolutions run faster"] if convolves else []
     reasons += [reason, "fused optimiser"]
+    native = False
     if compile:
         reasons.append("compiled: as asked")
+    elif device.type == "cpu" and net is not None and fits(net):
+        native, reason = _native()
+        reasons.append(reason)
     return Speed(
         channels_last=convolves,
         autocast=autocast,
         scaler=autocast is torch.float16,
         fused=True,
+        native=native,
         compile=compile,
         reasons=tuple(reasons),
     )
+
+
+def _native() -> tuple[bool, str]:
+    try:
+        library()
+    except CompilerError as error:
+        return False, f"normalisation and activation one by one: {error}"
+    return True, "normalisation and activation at once: C++ that was compiled for this processor"
 
 
 def _autocast(device: torch.device) -> tuple[torch.dtype | None, str]:
@@ -108,6 +134,8 @@ def prepare(net: nn.Module, speed: Speed) -> Callable[..., Any]:
         net.to(memory_format=torch.channels_last)
     if speed.fused and not speed.compile:  # The compiler does better still, and must see plain layers.
         spare_copies(net)
+    if speed.native:
+        fuse(net)
     forward: Callable[..., Any] = torch.compile(net) if speed.compile else net
     if speed.autocast is None:
         return forward
@@ -187,8 +215,3 @@ class _ReLU6(torch.autograd.Function):
         (y,) = ctx.saved_tensors
         # Where the output is 0 or 6, the input was not between them.
         return torch.ops.aten.hardtanh_backward(grads[0], y, 0.0, 6.0)
-
-
-def _cpp_compiler() -> bool:
-    names = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]
-    return any(name and shutil.which(name) for name in names)

@@ -19,6 +19,7 @@ from convatlas.data.mixing import mix
 from convatlas.models.network import AuxLogits, Network
 from convatlas.training.ema import Ema
 from convatlas.training.fast import Speed, prepare
+from convatlas.training.fused import part
 from convatlas.training.losses import aux_loss, balanced_weights, make_loss
 from convatlas.training.optim import Optimiser
 from convatlas.training.ranks import Ranks
@@ -153,7 +154,8 @@ class Learner:
         return contextlib.nullcontext() if self.ema is None else self.ema.applied()
 
     def settle(self) -> None:
-        """Leaves the network with the weights that are saved: averaged, where the recipe says so."""
+        """Leaves the network with its own layers, and the weights that are saved: averaged, if the recipe says so."""
+        part(self.net)
         if self.ema is not None:
             self.net.load_state_dict(self.ema.state())
 

@@ -5,20 +5,13 @@ from __future__ import annotations
 import ctypes
 import enum
 import functools
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 
-from convatlas.files import cache_folder
 from convatlas.inference.engines.job import EngineError
+from convatlas.native import CompilerError, compiled
 
-SOURCES = Path(__file__).parent
-FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-pthread")
-COMPILE_SECONDS = 300
+SOURCE = Path(__file__).parent / "net.cpp"
+FLAGS = ("-pthread",)
 
 
 class Kind(enum.IntEnum):
@@ -94,13 +87,10 @@ def library() -> ctypes.CDLL:
     Raises:
         EngineError: there is no compiler, or it fails.
     """
-    path = _library_path()
-    if not path.exists():
-        _compile(path)
     try:
-        found = ctypes.CDLL(str(path))
-    except OSError as error:
-        raise EngineError(f"the compiled engine cannot be loaded ({error})") from None
+        found = compiled(SOURCE, FLAGS)
+    except CompilerError as error:
+        raise EngineError(str(error)) from None
     c_long, pointer = ctypes.c_long, ctypes.c_void_p
     found.net_new.restype = pointer
     found.net_new.argtypes = [c_long, c_long, c_long, c_long, Map, Map, c_long, c_long, c_long, c_long]
@@ -109,49 +99,5 @@ def library() -> ctypes.CDLL:
     found.net_tune.argtypes = [pointer, pointer]
     found.net_run.argtypes = [pointer, pointer, c_long, c_long, pointer]
     if found.net_step_size() != ctypes.sizeof(Step):
-        raise EngineError(f"{path} belongs to another version")
+        raise EngineError(f"{SOURCE.name} and `Step` belong to different versions")
     return found
-
-
-def _compiler() -> str:
-    for name in (os.environ.get("CXX", ""), "g++", "clang++", "c++"):
-        found = shutil.which(name) if name else None
-        if found:
-            return found
-    raise EngineError("needs a C++ compiler, such as g++ or clang++, which is not installed")
-
-
-def _arch() -> str:
-    return "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
-
-
-def _library_path() -> Path:
-    """Where the library lies that fits these sources, this compiler and this processor."""
-    from convatlas.inference.choices import machine
-
-    digest = hashlib.sha256(repr((machine("cpu"), _compiler(), FLAGS)).encode())
-    for source in sorted(SOURCES.glob("*.h")) + sorted(SOURCES.glob("*.cpp")):
-        digest.update(source.read_bytes())
-    return cache_folder() / "native" / f"{digest.hexdigest()[:24]}.so"
-
-
-def _compile(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(dir=path.parent)
-    except OSError as error:
-        raise EngineError(f"the compiled engine cannot be kept in {path.parent} ({error})") from None
-    with folder as draft:
-        made = Path(draft) / "native.so"
-        command = [_compiler(), *FLAGS, _arch(), "-o", str(made), str(SOURCES / "net.cpp")]
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise EngineError(f"the compiler does not work ({error})") from None
-        if done.returncode or not made.exists():
-            errors = [line for line in done.stderr.splitlines() if "error" in line]
-            silence = f"status {done.returncode}" if done.returncode else "it wrote nothing"
-            raise EngineError(f"the compiler fails: {(errors or [done.stderr.strip()[:200] or silence])[0]}")
-        made.replace(path)

@@ -1,0 +1,96 @@
+"""C++ of ours: compiled on the machine that runs it, for its processor, once."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from convatlas.files import cache_folder
+from convatlas.machine import abilities, processor
+
+HEADERS = Path(__file__).parent
+FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC")
+COMPILE_SECONDS = 300
+
+
+class CompilerError(OSError):
+    """C++ that cannot be compiled or loaded here; the message says why, in one line."""
+
+
+def compiled(source: Path, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
+    """The library that a source makes; compiling takes some seconds the first time, and is kept.
+
+    Args:
+        source: of C++17, which may include headers of its folder and of this package.
+        flags: of the compiler, beside those that every source has.
+
+    Raises:
+        CompilerError: there is no compiler, it fails, or what it makes cannot be kept or loaded.
+    """
+    compiler = find_compiler()
+    path = _path(source, (compiler, *FLAGS, *flags, _arch()))
+    if not path.exists():
+        _compile(source, path, (compiler, *FLAGS, *flags, _arch()))
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise CompilerError(f"what was compiled cannot be loaded ({error})") from None
+
+
+def find_compiler() -> str:
+    """Where the C++ compiler is.
+
+    Raises:
+        CompilerError: there is none.
+    """
+    for name in (os.environ.get("CXX", ""), "g++", "clang++", "c++"):
+        found = shutil.which(name) if name else None
+        if found:
+            return found
+    raise CompilerError("needs a C++ compiler, such as g++ or clang++, which is not installed")
+
+
+def _arch() -> str:
+    return "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
+
+
+def _path(source: Path, command: tuple[str, ...]) -> Path:
+    """Where the library lies that fits the sources, the compiler and the processor."""
+    digest = hashlib.sha256(repr((processor(), abilities(), command, source.name)).encode())
+    for folder in (HEADERS, source.parent):
+        for read in sorted(folder.glob("*.h")):
+            digest.update(read.read_bytes())
+    digest.update(source.read_bytes())
+    return cache_folder() / "native" / f"{digest.hexdigest()[:24]}.so"
+
+
+def _compile(source: Path, path: Path, command: tuple[str, ...]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=path.parent)
+    except OSError as error:
+        raise CompilerError(f"the compiled library cannot be kept in {path.parent} ({error})") from None
+    with folder as draft:
+        made = Path(draft) / "native.so"
+        try:
+            done = subprocess.run(
+                [*command, "-I", str(HEADERS), "-o", str(made), str(source)],
+                capture_output=True,
+                text=True,
+                timeout=COMPILE_SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise CompilerError(f"the compiler does not work ({error})") from None
+        if done.returncode or not made.exists():
+            errors = [line for line in done.stderr.splitlines() if "error" in line]
+            silence = f"status {done.returncode}" if done.returncode else "it wrote nothing"
+            reason = (errors or [done.stderr.strip()[:200] or silence])[0]
+            raise CompilerError(f"the compiler fails: {reason}")
+        made.replace(path)

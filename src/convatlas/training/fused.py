@@ -1,0 +1,231 @@
+"""Layers of a training step that a CPU computes at once, in C++ of ours: normalisation and activation.
+
+Half of a step of a network like MobileNet is spent on carrying maps between memory and processor: batch
+normalisation and its activation read and write each of them thirteen times, forward and backward, where eight
+times do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import functools
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from convatlas.blocks.conv import ConvNormAct
+from convatlas.blocks.preact import NormAct
+from convatlas.native import compiled
+
+SOURCE = Path(__file__).parent / "native" / "train.cpp"
+# torch's own team of threads is used: another one would wait for the same cores.
+FLAGS = ("-fopenmp",)
+HALF = torch.bfloat16
+LAST = torch.channels_last
+
+
+@dataclasses.dataclass(frozen=True)
+class Act:
+    """An activation as `vector.h` numbers them.
+
+    Attributes:
+        kind: 0 for none, 1 for clipping, 3 for SiLU.
+        low: the least value of clipping.
+        high: the largest one.
+    """
+
+    kind: int
+    low: float = 0.0
+    high: float = 0.0
+
+
+NO_ACT = Act(0)
+ACTS: dict[type[nn.Module], Act] = {
+    nn.ReLU: Act(1, 0.0, math.inf),
+    nn.ReLU6: Act(1, 0.0, 6.0),
+    nn.SiLU: Act(3),
+}
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """What `native/train.cpp` makes; compiled once, which takes some seconds, and kept.
+
+    Raises:
+        CompilerError: there is no compiler with OpenMP, or it fails.
+    """
+    found = compiled(SOURCE, FLAGS)
+    pointer, whole, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+    act = [whole, real, real]
+    matrix, affine = [whole, whole, whole], [pointer, pointer]
+    found.train_norm_forward.argtypes = [
+        *(pointer, pointer, *matrix, *affine, real, *act),
+        *(pointer, real, pointer, pointer, whole),
+    ]
+    found.train_norm_backward.argtypes = [
+        *(pointer, pointer, pointer, *matrix, *affine, *act),
+        *(pointer, pointer, pointer, whole),
+    ]
+    found.train_norm_forward.restype = found.train_norm_backward.restype = None
+    return found
+
+
+def fits(net: nn.Module) -> bool:
+    """Whether a network has what `fuse` is for."""
+    return any(type(layer) in (nn.BatchNorm2d, FusedNorm) for layer in net.modules())
+
+
+def fuse(net: nn.Module) -> None:
+    """Lets a network compute normalisations, with activations behind them, by `library`.
+
+    Where that does not fit (another device, type or layout, evaluation, a tracer), layers do what torch's do.
+
+    Args:
+        net: its layers are changed in place; it still saves, loads, prints and answers as before.
+    """
+    for layer in net.modules():
+        layer.__class__ = _FUSED.get(type(layer), type(layer))
+
+
+def part(net: nn.Module) -> None:
+    """Gives a network that was fused its own layers back: tools that know them by their type may come now."""
+    plain = {fused: kind for kind, fused in _FUSED.items()}
+    for layer in net.modules():
+        layer.__class__ = plain.get(type(layer), type(layer))
+
+
+class FusedNorm(nn.BatchNorm2d):
+    """Batch normalisation, whose training steps on a CPU take an activation along."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalises x (B, C, H, W)."""
+        return self.activated(input, NO_ACT) if self.fits(input) else super().forward(input)
+
+    def fits(self, x: Tensor) -> bool:
+        """Whether x is of a training step that `library` can do."""
+        return (
+            self.training
+            and type(x) is Tensor
+            and x.device.type == "cpu"
+            and x.dtype in (torch.float32, HALF)
+            and x.dim() == 4
+            and x.shape[1] == self.num_features
+            and x.numel() > self.num_features  # torch says what is wrong with a single value
+            and x.is_contiguous(memory_format=LAST)
+            and torch.is_grad_enabled()
+            and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+            and self.momentum is not None
+            and all(
+                t is None or (type(t) in (Tensor, nn.Parameter) and t.dtype == torch.float32)
+                for t in (self.weight, self.bias, self.running_mean, self.running_var)
+            )
+        )
+
+    def activated(self, x: Tensor, act: Act) -> Tensor:
+        """Normalises x (B, C, H, W), which fits, and applies an activation."""
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        y: Any = _Normalised.apply(x, self.weight, self.bias, self, act)
+        return y
+
+    def _get_name(self) -> str:
+        return "BatchNorm2d"
+
+
+class _Normalised(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, norm: FusedNorm, act: Act
+    ) -> Tensor:
+        y = torch.empty_like(x)
+        moments = torch.empty(3, x.shape[1], dtype=torch.float32)
+        library().train_norm_forward(
+            *(x.data_ptr(), y.data_ptr(), *_matrix(x), _place(weight), _place(bias), norm.eps),
+            *(act.kind, act.low, act.high, moments.data_ptr(), norm.momentum),
+            *(_place(norm.running_mean), _place(norm.running_var), torch.get_num_threads()),
+        )
+        ctx.save_for_backward(x, weight, bias, moments)
+        ctx.act = act
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grads: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        x, weight, bias, moments = ctx.saved_tensors
+        grad = grads[0].to(x.dtype).contiguous(memory_format=LAST)
+        dx = torch.empty_like(x)
+        dweight, dbias = (None if t is None else torch.empty_like(t) for t in (weight, bias))
+        library().train_norm_backward(
+            *(grad.data_ptr(), x.data_ptr(), dx.data_ptr(), *_matrix(x), _place(weight), _place(bias)),
+            *(ctx.act.kind, ctx.act.low, ctx.act.high, moments.data_ptr()),
+            *(_place(dweight), _place(dbias), torch.get_num_threads()),
+        )
+        return dx, dweight, dbias, None, None
+
+
+class _Sequence(nn.Sequential):
+    """Layers one after the other; a normalisation and the activation behind it count as one."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        layers = list(self)
+        at = 0
+        while at < len(layers):
+            layer, act = layers[at], _act(layers[at + 1]) if at + 1 < len(layers) else None
+            if act is not None and type(layer) is FusedNorm and layer.fits(input) and not _is_watched(layer):
+                input = layer.activated(input, act)
+                at += 2
+            else:
+                input = layer(input)
+                at += 1
+        return input
+
+    def _get_name(self) -> str:
+        return type(self).__mro__[2].__name__
+
+
+class _FusedSequential(_Sequence):
+    def _get_name(self) -> str:
+        return "Sequential"
+
+
+class _FusedConvNormAct(_Sequence, ConvNormAct): ...
+
+
+class _FusedNormAct(_Sequence, NormAct): ...
+
+
+_FUSED: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm2d: FusedNorm,
+    nn.Sequential: _FusedSequential,
+    ConvNormAct: _FusedConvNormAct,
+    NormAct: _FusedNormAct,
+}
+
+
+def _act(layer: nn.Module) -> Act | None:
+    """What a layer is, if it can be done with the normalisation before it."""
+    kind = type(layer).__mro__[1] if type(layer).__module__ == "convatlas.training.fast" else type(layer)
+    return None if _is_watched(layer) else ACTS.get(kind)
+
+
+def _is_watched(layer: nn.Module) -> bool:
+    """Whether somebody waits for the layer to be called."""
+    return bool(
+        layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
+    )
+
+
+def _matrix(x: Tensor) -> tuple[int, int, int]:
+    """Whether it is in half precision; pixels; channels."""
+    return int(x.dtype == HALF), x.numel() // x.shape[1], x.shape[1]
+
+
+def _place(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()

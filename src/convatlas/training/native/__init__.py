@@ -1,0 +1,1 @@
+"""Our own C++ for training on a CPU."""
