@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "vector.h"
@@ -41,23 +42,33 @@ static inline float one(const Half* p) {
     return value;
 }
 
-// What becomes of a normalised value, and what of the gradient of that.
-struct Act {
-    int64_t kind;
-    float low, high;
+static inline void put(float* p, Vec v) { *p = v[0]; }
+static inline void put(Half* p, Vec v) {
+    Half line[LANES];
+    store(line, v);
+    *p = line[0];
+}
 
-    Vec forward(Vec v) const { return activate(v, kind, low, high); }
+// What becomes of a normalised value, and what of the gradient of that. The kind is known to the compiler: it is
+// asked for at each value.
+template <int64_t KIND>
+struct Act {
+    Vec low, high;
+
+    Vec forward(Vec v) const {
+        if constexpr (KIND == CLIP) return smaller(larger(v, low), high);
+        if constexpr (KIND == SILU) return v / (1.0f + exponential(-v));
+        return v;
+    }
 
     // Where a bound is reached, no gradient passes, as in torch.
     Vec backward(Vec v, Vec grad) const {
-        switch (kind) {
-            case CLIP: return (v > all(low)) & (v < all(high)) ? grad : Vec{};
-            case SILU: {
-                Vec share = 1.0f / (1.0f + exponential(-v));
-                return grad * share * (1.0f + v * (1.0f - share));
-            }
-            default: return grad;
+        if constexpr (KIND == CLIP) return (v > low) & (v < high) ? grad : Vec{};
+        if constexpr (KIND == SILU) {
+            Vec share = 1.0f / (1.0f + exponential(-v));
+            return grad * share * (1.0f + v * (1.0f - share));
         }
+        return grad;
     }
 };
 
@@ -86,8 +97,8 @@ struct Shape {
     }
 };
 
-// Calls body(first, last) for the wide rows of each part, and by the last part in the first turn of a second
-// pass: what a pass has read last is in the cache still.
+// Calls body(part, first, last) for the wide rows of each part, and in a second pass from the last part on: what a
+// pass has read last is in the cache still.
 template <class Body>
 static inline void each_part(const Shape& s, bool backwards, int threads, const Body& body) {
     long parts = s.parts(), part = s.part();
@@ -98,33 +109,9 @@ static inline void each_part(const Shape& s, bool backwards, int threads, const 
     }
 }
 
-// For each channel, sums of two quantities over all rows; `gather(row, c, first, second)` gives them for a vector
-// that begins at place c of a wide row, and `single(pixel, c, first, second)` for one value.
-template <class Gather, class Single>
-static inline void two_sums(const Shape& s, int threads, const Gather& gather, const Single& single, double* first,
-                            double* second) {
-    long parts = s.parts();
-    std::vector<float> sums(parts * 2 * s.wide, 0.0f);
-    each_part(s, false, threads, [&](long part, long from, long to) {
-        float* mine = sums.data() + part * 2 * s.wide;
-        // Four rows at a time: sums are fetched and put back once for all of them.
-        for (long row = from; row < to; row += 4) {
-            long together = std::min(4L, to - row);
-            for (long c = 0; c < s.wide; c += LANES) {
-                Vec a = Vec{}, b = Vec{};
-                if (together == 4)
-#pragma GCC unroll 4
-                    for (int i = 0; i < 4; i++) gather(row + i, c, a, b);
-                else
-                    for (long i = 0; i < together; i++) gather(row + i, c, a, b);
-                store(mine + c, load(mine + c) + a);
-                store(mine + s.wide + c, load(mine + s.wide + c) + b);
-            }
-        }
-    });
-    std::fill_n(first, s.chans, 0.0);
-    std::fill_n(second, s.chans, 0.0);
-    for (long part = 0; part < parts; part++) {
+// Adds the parts' sums (parts, 2, wide), in order, to those of two quantities for each channel.
+static inline void gather(const Shape& s, const std::vector<float>& sums, double* first, double* second) {
+    for (long part = 0; part < s.parts(); part++) {
         const float* its = sums.data() + part * 2 * s.wide;
         for (long p = 0; p < s.pixels; p++)
             for (long c = 0; c < s.chans; c++) {
@@ -132,19 +119,87 @@ static inline void two_sums(const Shape& s, int threads, const Gather& gather, c
                 second[c] += its[s.wide + p * s.chans + c];
             }
     }
-    for (long pixel = s.whole * s.pixels; pixel < s.rows; pixel++)
-        for (long c = 0; c < s.chans; c++) single(pixel, c, first[c], second[c]);
 }
 
-// Calls wide(at, c) for each vector of the matrix, which begins at value `at`, and at place c of its wide row; and
-// over(at, c) for each value of the pixels that are over.
-template <class Wide, class Over>
-static inline void each_value(const Shape& s, int threads, const Wide& wide, const Over& over) {
-    each_part(s, true, threads, [&](long, long from, long to) {
-        for (long row = from; row < to; row++)
-            for (long c = 0; c < s.wide; c += LANES) wide(row * s.wide + c, c);
-    });
-    for (long at = s.whole * s.wide; at < s.rows * s.chans; at++) over(at, at % s.chans);
+// The loops over values, on memory that nothing else points to, so that the compiler keeps in registers what it
+// can. Four rows at a time: what belongs to a channel is fetched, and sums are put back, once for all of them.
+
+constexpr int TOGETHER = 4;
+
+// Sums of x - origin, and of its square.
+template <int ROWS, class T>
+static inline void moment_rows(const T* __restrict x, long wide, const float* __restrict origin,
+                               float* __restrict sums, float* __restrict squares) {
+    for (long c = 0; c < wide; c += LANES) {
+        Vec o = load(origin + c), a = Vec{}, b = Vec{};
+#pragma GCC unroll 4
+        for (int i = 0; i < ROWS; i++) {
+            Vec d = load(x + i * wide + c) - o;
+            a += d;
+            b += d * d;
+        }
+        store(sums + c, load(sums + c) + a);
+        store(squares + c, load(squares + c) + b);
+    }
+}
+
+template <int ROWS, class A, class T>
+static inline void value_rows(const T* __restrict x, T* __restrict y, long wide, const float* __restrict mean,
+                              const float* __restrict scale, const float* __restrict shift, A act) {
+    for (long c = 0; c < wide; c += LANES) {
+        Vec m = load(mean + c), k = load(scale + c), h = load(shift + c);
+#pragma GCC unroll 4
+        for (int i = 0; i < ROWS; i++) store(y + i * wide + c, act.forward((load(x + i * wide + c) - m) * k + h));
+    }
+}
+
+// Sums of the gradient of what is normalised, and of its product with x - mean.
+template <int ROWS, class A, class T>
+static inline void product_rows(const T* __restrict grad, const T* __restrict x, long wide,
+                                const float* __restrict mean, const float* __restrict scale,
+                                const float* __restrict shift, float* __restrict sums, float* __restrict products,
+                                A act) {
+    for (long c = 0; c < wide; c += LANES) {
+        Vec m = load(mean + c), k = load(scale + c), h = load(shift + c), a = Vec{}, b = Vec{};
+#pragma GCC unroll 4
+        for (int i = 0; i < ROWS; i++) {
+            Vec d = load(x + i * wide + c) - m;
+            Vec g = act.backward(d * k + h, load(grad + i * wide + c));
+            a += g;
+            b += g * d;
+        }
+        store(sums + c, load(sums + c) + a);
+        store(products + c, load(products + c) + b);
+    }
+}
+
+// For each place of a wide row: dx = (grad - level - (x - mean) slope) scale.
+struct Lines {
+    const float *mean, *scale, *shift, *level, *slope;
+};
+
+template <int ROWS, class A, class T>
+static inline void slope_rows(const T* __restrict grad, const T* __restrict x, T* __restrict dx, long wide,
+                              Lines line, A act) {
+    const float *__restrict mean = line.mean, *__restrict scale = line.scale, *__restrict shift = line.shift,
+                            *__restrict level = line.level, *__restrict slope = line.slope;
+    for (long c = 0; c < wide; c += LANES) {
+        Vec m = load(mean + c), k = load(scale + c), h = load(shift + c), l = load(level + c), p = load(slope + c);
+#pragma GCC unroll 4
+        for (int i = 0; i < ROWS; i++) {
+            Vec d = load(x + i * wide + c) - m;
+            Vec g = act.backward(d * k + h, load(grad + i * wide + c));
+            store(dx + i * wide + c, (g - l - d * p) * k);
+        }
+    }
+}
+
+// Calls rows(place, first row) for rows from `from` to `to`, several together while there are enough; `place` says
+// how many as a constant.
+template <class Rows>
+static inline void by_rows(long from, long to, const Rows& rows) {
+    for (; from + TOGETHER <= to; from += TOGETHER) rows(std::integral_constant<int, TOGETHER>{}, from);
+    for (; from < to; from++) rows(std::integral_constant<int, 1>{}, from);
 }
 
 // What the backward pass needs of the forward one, for each channel. The mean is `mean` + `rest`: beside a large
@@ -156,29 +211,28 @@ struct Moments {
 // y = act((x - mean) / sqrt(var + eps) * weight + bias); moves the running statistics (null for none) by `momentum`.
 //
 // Variances are of values less those of the first row, so that a large mean takes no digits away.
-template <class T>
+template <class A, class T>
 static void norm_forward(const T* x, T* y, long rows, long chans, const float* weight, const float* bias, float eps,
-                         Act act, Moments moments, float momentum, float* running_mean, float* running_var,
+                         A act, Moments moments, float momentum, float* running_mean, float* running_var,
                          int threads) {
     auto [mean, rest, rstd] = moments;
     Shape s(rows, chans);
     std::vector<float> origin(chans);
     for (long c = 0; c < chans; c++) origin[c] = one(x + c);
-    std::vector<float> origins = s.spread(origin.data());
-    std::vector<double> sum(chans), squares(chans);
-    two_sums(
-        s, threads,
-        [&](long row, long c, Vec& a, Vec& b) {
-            Vec d = load(x + row * s.wide + c) - load(&origins[c]);
-            a += d;
-            b += d * d;
-        },
-        [&](long pixel, long c, double& a, double& b) {
-            double d = one(x + pixel * chans + c) - origin[c];
-            a += d;
-            b += d * d;
-        },
-        sum.data(), squares.data());
+    std::vector<float> origins = s.spread(origin.data()), sums(s.parts() * 2 * s.wide, 0.0f);
+    each_part(s, false, threads, [&](long part, long from, long to) {
+        float* mine = sums.data() + part * 2 * s.wide;
+        by_rows(from, to, [&, wide = s.wide](auto count, long row) {
+            moment_rows<count>(x + row * wide, wide, origins.data(), mine, mine + wide);
+        });
+    });
+    std::vector<double> sum(chans, 0.0), squares(chans, 0.0);
+    gather(s, sums, sum.data(), squares.data());
+    for (long at = s.whole * s.wide; at < rows * chans; at++) {
+        double d = one(x + at) - origin[at % chans];
+        sum[at % chans] += d;
+        squares[at % chans] += d * d;
+    }
     std::vector<float> scale(chans), shift(chans);
     for (long c = 0; c < chans; c++) {
         double centre = sum[c] / rows, var = std::max(0.0, squares[c] / rows - centre * centre);
@@ -195,24 +249,21 @@ static void norm_forward(const T* x, T* y, long rows, long chans, const float* w
         }
     }
     std::vector<float> means = s.spread(mean), scales = s.spread(scale.data()), shifts = s.spread(shift.data());
-    auto value = [&](Vec v, long c) {
-        return act.forward((v - load(&means[c])) * load(&scales[c]) + load(&shifts[c]));
-    };
-    each_value(
-        s, threads, [&](long at, long c) { store(y + at, value(load(x + at), c)); },
-        [&](long at, long c) {
-            T line[LANES] = {};
-            line[0] = x[at];
-            float m = means[c], k = scales[c], h = shifts[c];
-            store(line, act.forward((load(line) - m) * k + h));
-            y[at] = line[0];
+    each_part(s, true, threads, [&](long, long from, long to) {
+        by_rows(from, to, [&, wide = s.wide](auto count, long row) {
+            value_rows<count>(x + row * wide, y + row * wide, wide, means.data(), scales.data(), shifts.data(), act);
         });
+    });
+    for (long at = s.whole * s.wide; at < rows * chans; at++) {
+        long c = at % chans;
+        put(y + at, act.forward(all((one(x + at) - mean[c]) * scale[c] + shift[c])));
+    }
 }
 
 // The gradients of `norm_forward`: of x from that of y, of weight and of bias (null where not asked for).
-template <class T>
+template <class A, class T>
 static void norm_backward(const T* grad, const T* x, T* dx, long rows, long chans, const float* weight,
-                          const float* bias, Act act, Moments moments, float* dweight, float* dbias, int threads) {
+                          const float* bias, A act, Moments moments, float* dweight, float* dbias, int threads) {
     auto [mean, rest, rstd] = moments;
     Shape s(rows, chans);
     std::vector<float> scale(chans), shift(chans);
@@ -221,22 +272,25 @@ static void norm_backward(const T* grad, const T* x, T* dx, long rows, long chan
         shift[c] = (bias ? bias[c] : 0.0f) - rest[c] * scale[c];
     }
     std::vector<float> means = s.spread(mean), scales = s.spread(scale.data()), shifts = s.spread(shift.data());
-    std::vector<double> sum(chans), products(chans);
-    two_sums(
-        s, threads,
-        [&](long row, long c, Vec& a, Vec& b) {
-            Vec d = load(x + row * s.wide + c) - load(&means[c]);
-            Vec g = act.backward(d * load(&scales[c]) + load(&shifts[c]), load(grad + row * s.wide + c));
-            a += g;
-            b += g * d;
-        },
-        [&](long pixel, long c, double& a, double& b) {
-            float d = one(x + pixel * chans + c) - mean[c];
-            Vec g = act.backward(all(d * scale[c] + shift[c]), all(one(grad + pixel * chans + c)));
-            a += g[0];
-            b += static_cast<double>(g[0]) * d;
-        },
-        sum.data(), products.data());
+    std::vector<float> sums(s.parts() * 2 * s.wide, 0.0f);
+    each_part(s, false, threads, [&](long part, long from, long to) {
+        float* mine = sums.data() + part * 2 * s.wide;
+        by_rows(from, to, [&, wide = s.wide](auto count, long row) {
+            product_rows<count>(grad + row * wide, x + row * wide, wide, means.data(), scales.data(), shifts.data(),
+                                mine, mine + wide, act);
+        });
+    });
+    std::vector<double> sum(chans, 0.0), products(chans, 0.0);
+    gather(s, sums, sum.data(), products.data());
+    auto single = [&](long at) {
+        long c = at % chans;
+        return act.backward(all((one(x + at) - mean[c]) * scale[c] + shift[c]), all(one(grad + at)))[0];
+    };
+    for (long at = s.whole * s.wide; at < rows * chans; at++) {
+        double g = single(at);
+        sum[at % chans] += g;
+        products[at % chans] += g * (one(x + at) - mean[at % chans]);
+    }
     std::vector<float> level(chans), slope(chans);
     for (long c = 0; c < chans; c++) {
         products[c] -= sum[c] * rest[c];
@@ -246,18 +300,14 @@ static void norm_backward(const T* grad, const T* x, T* dx, long rows, long chan
         level[c] = static_cast<float>(sum[c] / rows) - rest[c] * slope[c];
     }
     std::vector<float> levels = s.spread(level.data()), slopes = s.spread(slope.data());
-    each_value(
-        s, threads,
-        [&](long at, long c) {
-            Vec d = load(x + at) - load(&means[c]), k = load(&scales[c]);
-            Vec g = act.backward(d * k + load(&shifts[c]), load(grad + at));
-            store(dx + at, (g - load(&levels[c]) - d * load(&slopes[c])) * k);
-        },
-        [&](long at, long c) {
-            float d = one(x + at) - mean[c];
-            Vec g = act.backward(all(d * scale[c] + shift[c]), all(one(grad + at)));
-            T line[LANES];
-            store(line, (g - level[c] - d * slope[c]) * scale[c]);
-            dx[at] = line[0];
+    Lines line{means.data(), scales.data(), shifts.data(), levels.data(), slopes.data()};
+    each_part(s, true, threads, [&](long, long from, long to) {
+        by_rows(from, to, [&, wide = s.wide](auto count, long row) {
+            slope_rows<count>(grad + row * wide, x + row * wide, dx + row * wide, wide, line, act);
         });
+    });
+    for (long at = s.whole * s.wide; at < rows * chans; at++) {
+        long c = at % chans;
+        put(dx + at, all((single(at) - level[c] - (one(x + at) - mean[c]) * slope[c]) * scale[c]));
+    }
 }

@@ -4,15 +4,24 @@
 // Of a matrix (3, chans).
 static Moments moments_of(float* matrix, int64_t chans) { return {matrix, matrix + chans, matrix + 2 * chans}; }
 
+// Calls run(act) with the activation of a number, as `vector.h` has them.
+template <class Run>
+static void with_act(int64_t kind, float low, float high, const Run& run) {
+    if (kind == CLIP) run(Act<CLIP>{all(low), all(high)});
+    else if (kind == SILU) run(Act<SILU>{});
+    else run(Act<NONE>{});
+}
+
 extern "C" {
 
 void train_norm_forward(const void* x, void* y, int64_t is_half, int64_t rows, int64_t chans, const float* weight,
                         const float* bias, float eps, int64_t kind, float low, float high, float* moments,
                         float momentum, float* running_mean, float* running_var, int64_t threads) {
-    Act act{kind, low, high};
     auto run = [&](auto* from, auto* to) {
-        norm_forward(from, to, rows, chans, weight, bias, eps, act, moments_of(moments, chans), momentum, running_mean,
-                     running_var, threads);
+        with_act(kind, low, high, [&](auto act) {
+            norm_forward(from, to, rows, chans, weight, bias, eps, act, moments_of(moments, chans), momentum,
+                         running_mean, running_var, threads);
+        });
     };
     if (is_half) run(static_cast<const Half*>(x), static_cast<Half*>(y));
     else run(static_cast<const float*>(x), static_cast<float*>(y));
@@ -21,10 +30,11 @@ void train_norm_forward(const void* x, void* y, int64_t is_half, int64_t rows, i
 void train_norm_backward(const void* grad, const void* x, void* dx, int64_t is_half, int64_t rows, int64_t chans,
                          const float* weight, const float* bias, int64_t kind, float low, float high,
                          float* moments, float* dweight, float* dbias, int64_t threads) {
-    Act act{kind, low, high};
     auto run = [&](auto* above, auto* from, auto* to) {
-        norm_backward(above, from, to, rows, chans, weight, bias, act, moments_of(moments, chans), dweight, dbias,
-                      threads);
+        with_act(kind, low, high, [&](auto act) {
+            norm_backward(above, from, to, rows, chans, weight, bias, act, moments_of(moments, chans), dweight, dbias,
+                          threads);
+        });
     };
     if (is_half) run(static_cast<const Half*>(grad), static_cast<const Half*>(x), static_cast<Half*>(dx));
     else run(static_cast<const float*>(grad), static_cast<const float*>(x), static_cast<float*>(dx));
