@@ -154,7 +154,7 @@ class Learner:
         return contextlib.nullcontext() if self.ema is None else self.ema.applied()
 
     def settle(self) -> None:
-        """Leaves the network with its own layers and with the weights that are saved: perhaps the averaged ones."""
+        """Leaves the network with its own layers, and with the weights that are saved, perhaps averaged."""
         part(self.net)
         if self.ema is not None:
             self.net.load_state_dict(self.ema.state())
