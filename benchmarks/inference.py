@@ -50,8 +50,8 @@ NETS = {
     "xception": ("xception", "legacy_xception", None),
 }
 PEERS = ("timm", "torchvision", "compile", "onnxruntime", "openvino")
-PAUSE = 0.02
-"""Seconds between two programs, in which threads that wait for work fall asleep."""
+PAUSE = 0.1
+"""Seconds between two programs, in which threads that wait for work fall asleep: ONNX Runtime's take 50 ms."""
 Run = Callable[[], Tensor]
 
 
