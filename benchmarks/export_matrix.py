@@ -3,9 +3,9 @@
 ./run python benchmarks/export_matrix.py [NAME ...] [--formats .onnx .xml] [--dynamic-batch]
     [--out matrix.jsonl] [--seconds 150]
 
-Each network is built as it is initialised, its norms' statistics taken from its own input, at its published
-size. What stands in --out is not done again, and after --seconds no new network is begun, so that the matrix
-can be made in pieces.
+Each network is built as it is initialised, its norms' statistics taken from images like those that scores are
+compared on (of noise, SENet-154's scores would be rounding alone), at its published size. What stands in
+--out is not done again, and after --seconds no new network is begun, so that the matrix can be made in pieces.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 import convatlas
+from convatlas.inference.engines.question import likenesses
 from convatlas.inference.export import export, untrained_network
 from convatlas.inference.exported import SUFFIXES
 
@@ -33,7 +34,7 @@ def network(name: str) -> nn.Module:
         for norm in norms:
             norm.momentum = 1.0
         with torch.no_grad():
-            net.train()(torch.randn(2, *convatlas.find_card(name).input_size))
+            net.train()(likenesses((2, *convatlas.find_card(name).input_size)))
     return net.eval()
 
 

@@ -51,7 +51,7 @@ NETS = {
 }
 PEERS = ("timm", "torchvision", "compile", "onnxruntime", "openvino")
 PAUSE = 0.1
-"""Seconds between two programs, in which threads that wait for work fall asleep: ONNX Runtime's take 50 ms."""
+"""Seconds between programs, in which threads that wait for work fall asleep; ONNX Runtime's take 50 ms."""
 Run = Callable[[], Tensor]
 
 
