@@ -5,7 +5,7 @@
 
 Each network is built as it is initialised, its norms' statistics taken from images like those that scores are
 compared on (of noise, SENet-154's scores would be rounding alone), at its published size. What stands in
---out is not done again, and after --seconds no new network is begun, so that the matrix can be made in pieces.
+--out is not done again, and after --seconds no new network is begun: the matrix can be made in pieces.
 """
 
 from __future__ import annotations
