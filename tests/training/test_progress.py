@@ -53,6 +53,9 @@ def test_lines_go_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None
     [
         pytest.param({"world_size": 4}, "batches of 128, on cpu of 4 processes", id="processes"),
         pytest.param({"first_step": 600}, "  goes on after step 600 of 5,628", id="resumed"),
+        pytest.param(
+            {"rate": "learning rate 0.1, linear schedule"}, "  learning rate 0.1, linear schedule", id="rate"
+        ),
     ],
 )
 def test_facts_that_are_not_always_there(changes: dict[str, object], line: str) -> None:

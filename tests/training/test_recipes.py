@@ -17,7 +17,7 @@ from convatlas.training.recipes import (
     recipe_title,
     recipe_toml,
 )
-from convatlas.training.schedules import Cosine, Exponential, OneCycle, Step
+from convatlas.training.schedules import Cosine, Exponential, Linear, OneCycle, Step
 
 BASE = {"epochs": 10, "batch_size": 8, "lr": 0.1}
 
@@ -94,10 +94,33 @@ def test_the_long_resnets_begin_with_a_tenth() -> None:
 
 
 def test_a_recipe_can_be_cut() -> None:
-    recipe = find_recipe("resnet20_cifar", None, {"epochs": 10})
+    recipe = find_recipe("resnet20_cifar", "resnet_cifar", {"epochs": 10})
     assert [recipe.lr_at(epoch, 10) for epoch in (4, 5, 6, 7, 8)] == pytest.approx(
         [0.1, 0.01, 0.01, 0.01, 0.001]
     )
+
+
+@pytest.mark.parametrize(
+    ("network", "recipe", "settings", "kind"),
+    [
+        pytest.param("resnet20_cifar", None, {"epochs": 20}, Linear, id="an-eighth"),
+        pytest.param("resnet20_cifar", None, {"epochs": 21}, Step, id="more"),
+        pytest.param("resnet20_cifar", None, {"lr": 0.05}, Step, id="all-epochs"),
+        pytest.param("resnet20_cifar", "resnet_cifar", {"epochs": 10}, Step, id="named"),
+        pytest.param("resnet20_cifar", None, {"epochs": 10, "schedule": "step"}, Step, id="asked-for"),
+        pytest.param(
+            "resnet20_cifar", None, {"epochs": 10, "schedule.at": [0.3, 0.6]}, Step, id="other-steps"
+        ),
+        pytest.param("resnet110_cifar", None, {"epochs": 10}, Step, id="begins-low"),
+        pytest.param("resnet50", None, {"epochs": 10}, Linear, id="imagenet"),
+        pytest.param("mobilenet_v2_100", None, {"epochs": 10}, Exponential, id="no-steps"),
+        pytest.param("mine", None, {"epochs": 10}, Cosine, id="modern"),
+    ],
+)
+def test_few_epochs_go_down_in_a_straight_line(
+    network: str, recipe: str | None, settings: dict[str, object], kind: type
+) -> None:
+    assert type(find_recipe(network, recipe, settings).schedule) is kind
 
 
 def test_lenet_is_warmed_up_and_cooled_down() -> None:

@@ -28,6 +28,7 @@ class Facts:
         batch_size: images of one step, over all processes.
         world_size: processes that train together.
         device: what they train on, for example "cpu" or "cuda".
+        rate: the learning rate where it is largest, and its schedule, in words.
         speed: what was chosen to be fast, one line for each choice, with its reason.
     """
 
@@ -42,6 +43,7 @@ class Facts:
     batch_size: int
     world_size: int
     device: str
+    rate: str = ""
     speed: tuple[str, ...] = ()
 
 

@@ -214,6 +214,7 @@ def facts_lines(facts: Facts) -> list[str]:
     lines = [
         f"{facts.network} on {facts.data}: {facts.num_images:,} images, {facts.num_epochs} epochs, "
         f"batches of {facts.batch_size}, on {facts.device}{processes}",
+        *([f"  {facts.rate}"] if facts.rate else []),
         *(f"  {reason}" for reason in facts.speed),
         f"  run folder: {facts.folder}",
     ]

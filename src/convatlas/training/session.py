@@ -29,6 +29,7 @@ from convatlas.training.record import asked
 from convatlas.training.report import LiveCurves, write_report
 from convatlas.training.rescue import TrainingError
 from convatlas.training.run import WEIGHTS, Run, RunError, make_run_folder, write_record
+from convatlas.training.settings import kind_of
 from convatlas.training.setup import Job
 from convatlas.training.stop import stop_flag
 from convatlas.training.trackers import FOLDER as TENSORBOARD
@@ -233,6 +234,7 @@ def _journal(training: Training, upkeep: Upkeep, watcher: Watcher) -> Journal:
             batch_size=job.wish.recipe.batch_size,
             world_size=job.ranks.world_size,
             device=str(job.ranks.device),
+            rate=f"learning rate {job.wish.recipe.lr:g}, {kind_of(type(job.wish.recipe.schedule))} schedule",
             speed=job.speed.reasons,
         )
     )

@@ -138,7 +138,7 @@ def to_toml(value: Any, path: str = "") -> str:
     parts = {name: part for name, part in fields.items() if dataclasses.is_dataclass(part)}
     lines = [f"{name} = {_literal(part)}" for name, part in fields.items() if name not in parts]
     for name, part in parts.items():
-        kind = [f'kind = "{_kind(type(part))}"'] if len(_kinds(hints[name])) > 1 else []
+        kind = [f'kind = "{kind_of(type(part))}"'] if len(_kinds(hints[name])) > 1 else []
         body = to_toml(part, f"{path}{name}.").rstrip("\n")
         lines += ["", f"[{path}{name}]", *kind, *([body] if body else [])]
     return "\n".join(lines) + "\n"
@@ -150,7 +150,7 @@ def _change_part(hint: Any, current: Any, parts: dict[str, Any], name: str) -> A
     if not kinds:
         raise ValueError(f"`{name}.{next(iter(parts))}`: `{name}` is {_say(hint)}, which has no fields")
     chosen = parts.get("kind") if len(kinds) > 1 else None
-    if current is None or (chosen is not None and chosen != _kind(type(current))):
+    if current is None or (chosen is not None and chosen != kind_of(type(current))):
         return read(hint, parts, name)
     kept = {key: part for key, part in parts.items() if chosen is None or key != "kind"}
     return change(current, kept, f"{name}.")
@@ -168,7 +168,7 @@ def _no_field(kind: type, path: str, name: str, given: Any) -> UnknownNameError:
 def _kinds(hint: Any) -> dict[str, type[Any]]:
     """The dataclasses that an annotation allows, by their names in TOML."""
     classes = [option for option in _options(hint) if isinstance(option, type)]
-    return {_kind(option): option for option in classes if dataclasses.is_dataclass(option)}
+    return {kind_of(option): option for option in classes if dataclasses.is_dataclass(option)}
 
 
 def _fields(kind: type) -> list[str]:
@@ -179,7 +179,7 @@ def _options(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
 
 
-def _kind(option: type) -> str:
+def kind_of(option: type) -> str:
     """The name of a dataclass in TOML: OneCycle is "one_cycle"."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", getattr(option, "__name__", "")).lower()
 
