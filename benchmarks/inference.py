@@ -19,6 +19,7 @@ import logging
 import math
 import os
 import platform
+import random
 import statistics
 import tempfile
 import time
@@ -125,11 +126,12 @@ def prepare(net: nn.Module, images: Tensor) -> nn.Module:
 
 
 def measure(runs: dict[str, Run], seconds: float, least: int) -> dict[str, list[float]]:
-    """Times each in turn: a pause, a call that does not count, then calls that do."""
+    """Times each in turn, each round in a new order: a pause, a call that is not counted, calls that are."""
+    order = random.Random(0)
     times: dict[str, list[float]] = {name: [] for name in runs}
     begin = time.monotonic()
     while time.monotonic() - begin < seconds or min(map(len, times.values())) < least:
-        for name, run in runs.items():
+        for name, run in order.sample(list(runs.items()), len(runs)):
             time.sleep(PAUSE)
             started = time.perf_counter()
             run()
