@@ -33,10 +33,10 @@ def compiled(source: Path, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
     Raises:
         CompilerError: there is no compiler, it fails, or what it makes cannot be kept or loaded.
     """
-    compiler = find_compiler()
-    path = _path(source, (compiler, *FLAGS, *flags, _arch()))
+    command = (find_compiler(), *FLAGS, *flags, _arch())
+    path = _path(source, command)
     if not path.exists():
-        _compile(source, path, (compiler, *FLAGS, *flags, _arch()))
+        _compile(source, path, command)
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
@@ -62,12 +62,12 @@ def _arch() -> str:
 
 def _path(source: Path, command: tuple[str, ...]) -> Path:
     """Where the library lies that fits the sources, the compiler and the processor."""
-    digest = hashlib.sha256(repr((processor(), abilities(), command, source.name)).encode())
+    digest = hashlib.sha256(repr((processor(), abilities(), command)).encode())
     for folder in (HEADERS, source.parent):
         for read in sorted(folder.glob("*.h")):
             digest.update(read.read_bytes())
     digest.update(source.read_bytes())
-    return cache_folder() / "native" / f"{digest.hexdigest()[:24]}.so"
+    return cache_folder() / "native" / f"{source.stem}-{digest.hexdigest()[:24]}.so"
 
 
 def _compile(source: Path, path: Path, command: tuple[str, ...]) -> None:
