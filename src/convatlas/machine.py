@@ -1,6 +1,5 @@
 """What this machine is. Needs no torch."""
 
-import contextlib
 import hashlib
 import os
 import platform
@@ -23,9 +22,8 @@ def share_cores() -> None:
 
 def processor() -> str:
     """The processor's name as its maker writes it, else its architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
+    lines = _cpuinfo()
+    if not lines:
         return platform.processor() or platform.machine()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
@@ -33,8 +31,13 @@ def processor() -> str:
 
 def abilities() -> str:
     """A short mark of the instructions that the processor has: machines of one make may differ in them."""
-    flags = ""
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        flags = next((line for line in lines if line.startswith("flags")), "")
+    flags = next((line for line in _cpuinfo() if line.startswith("flags")), "")
     return hashlib.sha256(flags.encode()).hexdigest()[:16]
+
+
+def _cpuinfo() -> list[str]:
+    """What Linux says of its processors, line by line; nothing elsewhere."""
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []

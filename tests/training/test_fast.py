@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convatlas import create_model
-from convatlas.training.fast import Speed, choose_speed, prepare, spare_copies
+from convatlas.training.fast import Speed, choose_speed, prepare
+from convatlas.training.fused import spare_copies
 
 CPU = torch.device("cpu")
 

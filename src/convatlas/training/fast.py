@@ -10,10 +10,10 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from convatlas.native import CompilerError, find_compiler
-from convatlas.training.fused import fits, fuse, library
+from convatlas.training.fused import fuse, has_norms, library, spare_copies
 
 # glibc's numbers for `mallopt` (malloc.h), and its values where nothing was set (mallopt(3)).
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -82,7 +82,7 @@ def choose_speed(
     native = False
     if compile:
         reasons.append("compiled: as asked")
-    elif device.type == "cpu" and net is not None and fits(net):
+    elif device.type == "cpu" and net is not None and has_norms(net):
         native, reason = _native()
         reasons.append(reason)
     return Speed(
@@ -175,43 +175,3 @@ def _glibc() -> ctypes.CDLL | None:
         if hasattr(libc, "gnu_get_libc_version"):
             return libc
     return None
-
-
-def spare_copies(net: nn.Module) -> None:
-    """Rids activations in place of the copy of their input that torch keeps for the backward pass.
-
-    ReLU6 needs only what comes out of it, and SiLU is faster out of place: the numbers are the same.
-
-    Args:
-        net: its layers are changed in place; it still saves, loads and answers as before.
-    """
-    for layer in net.modules():
-        if type(layer) is nn.ReLU6 and layer.inplace:
-            layer.__class__ = _SparingReLU6
-        elif type(layer) is nn.SiLU:
-            layer.inplace = False
-
-
-class _SparingReLU6(nn.ReLU6):
-    """ReLU6 in place, whose backward pass looks at its output."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        # Tracers show tensors of their own kind, and get torch's function.
-        if type(input) is Tensor and input.requires_grad and torch.is_grad_enabled():
-            return _ReLU6.apply(input)  # pyright: ignore[reportReturnType]
-        return super().forward(input)
-
-
-class _ReLU6(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.mark_dirty(x)
-        y = x.clamp_(0.0, 6.0)
-        ctx.save_for_backward(y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        (y,) = ctx.saved_tensors
-        # Where the output is 0 or 6, the input was not between them.
-        return torch.ops.aten.hardtanh_backward(grads[0], y, 0.0, 6.0)

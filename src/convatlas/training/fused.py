@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import functools
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,6 @@ class Act:
 
 
 NO_ACT = Act(0)
-ACTS: dict[type[nn.Module], Act] = {
-    nn.ReLU: Act(1, 0.0, math.inf),
-    nn.ReLU6: Act(1, 0.0, 6.0),
-    nn.SiLU: Act(3),
-}
 
 
 @functools.cache
@@ -75,7 +71,7 @@ def library() -> ctypes.CDLL:
     return found
 
 
-def fits(net: nn.Module) -> bool:
+def has_norms(net: nn.Module) -> bool:
     """Whether a network has what `fuse` is for."""
     return any(type(layer) in (nn.BatchNorm2d, FusedNorm) for layer in net.modules())
 
@@ -92,11 +88,25 @@ def fuse(net: nn.Module) -> None:
         layer.__class__ = _FUSED.get(type(layer), type(layer))
 
 
-def part(net: nn.Module) -> None:
-    """Gives a network that was fused its own layers back: tools that know them by their type may come now."""
-    plain = {fused: kind for kind, fused in _FUSED.items()}
+def spare_copies(net: nn.Module) -> None:
+    """Rids activations in place of the copy of their input that torch keeps for the backward pass.
+
+    ReLU6 needs only what comes out of it, and SiLU is faster out of place: the numbers are the same.
+
+    Args:
+        net: its layers are changed in place; it still saves, loads and answers as before.
+    """
     for layer in net.modules():
-        layer.__class__ = plain.get(type(layer), type(layer))
+        if type(layer) is nn.ReLU6 and layer.inplace:
+            layer.__class__ = _SparingReLU6
+        elif type(layer) is nn.SiLU:
+            layer.inplace = False
+
+
+def part(net: nn.Module) -> None:
+    """Takes back what `fuse` and `spare_copies` made of layers: tools that know them by type may come now."""
+    for layer in net.modules():
+        layer.__class__ = _PLAIN.get(type(layer), type(layer))
 
 
 class FusedNorm(nn.BatchNorm2d):
@@ -134,7 +144,7 @@ class FusedNorm(nn.BatchNorm2d):
         return y
 
     def _get_name(self) -> str:
-        return "BatchNorm2d"
+        return _PLAIN[type(self)].__name__
 
 
 class _Normalised(torch.autograd.Function):
@@ -170,29 +180,56 @@ class _Normalised(torch.autograd.Function):
         return dx, dweight, dbias, None, None
 
 
+class _SparingReLU6(nn.ReLU6):
+    """ReLU6 in place, whose backward pass looks at its output."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        # Tracers show tensors of their own kind, and get torch's function.
+        if type(input) is Tensor and input.requires_grad and torch.is_grad_enabled():
+            return _ReLU6.apply(input)  # pyright: ignore[reportReturnType]
+        return super().forward(input)
+
+
+class _ReLU6(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.mark_dirty(x)
+        y = x.clamp_(0.0, 6.0)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        # Where the output is 0 or 6, the input was not between them.
+        return torch.ops.aten.hardtanh_backward(grads[0], y, 0.0, 6.0)
+
+
 class _Sequence(nn.Sequential):
     """Layers one after the other; a normalisation and the activation behind it count as one."""
 
     def forward(self, input: Tensor) -> Tensor:
-        layers = list(self)
-        at = 0
-        while at < len(layers):
-            layer, act = layers[at], _act(layers[at + 1]) if at + 1 < len(layers) else None
-            if act is not None and type(layer) is FusedNorm and layer.fits(input) and not _is_watched(layer):
-                input = layer.activated(input, act)
-                at += 2
+        is_done = False
+        for layer, behind in itertools.zip_longest(self, list(self)[1:]):
+            if is_done:
+                is_done = False
+            elif (
+                type(layer) is FusedNorm
+                and type(behind) in ACTS
+                and layer.fits(input)
+                and not (_is_watched(layer) or _is_watched(behind))
+            ):
+                input = layer.activated(input, ACTS[type(behind)])
+                is_done = True
             else:
                 input = layer(input)
-                at += 1
         return input
 
     def _get_name(self) -> str:
-        return type(self).__mro__[2].__name__
+        return _PLAIN[type(self)].__name__
 
 
-class _FusedSequential(_Sequence):
-    def _get_name(self) -> str:
-        return "Sequential"
+class _FusedSequential(_Sequence): ...
 
 
 class _FusedConvNormAct(_Sequence, ConvNormAct): ...
@@ -207,12 +244,14 @@ _FUSED: dict[type[nn.Module], type[nn.Module]] = {
     ConvNormAct: _FusedConvNormAct,
     NormAct: _FusedNormAct,
 }
+_PLAIN = {fused: plain for plain, fused in _FUSED.items()} | {_SparingReLU6: nn.ReLU6}
 
-
-def _act(layer: nn.Module) -> Act | None:
-    """What a layer is, if it can be done with the normalisation before it."""
-    kind = type(layer).__mro__[1] if type(layer).__module__ == "convatlas.training.fast" else type(layer)
-    return None if _is_watched(layer) else ACTS.get(kind)
+ACTS: dict[type[Any], Act] = {
+    nn.ReLU: Act(1, 0.0, math.inf),
+    nn.ReLU6: Act(1, 0.0, 6.0),
+    _SparingReLU6: Act(1, 0.0, 6.0),
+    nn.SiLU: Act(3),
+}
 
 
 def _is_watched(layer: nn.Module) -> bool:

@@ -49,20 +49,21 @@ def find_recipe(
     Source: Li, Yumer and Ramanan 2020, "Budgeted Training", Section 4: of the schedules compared, the linear
     one does best at small budgets.
     """
-    settings = settings or {}
+    is_own = recipe is None
     if recipe is None:
-        found = build(Recipe, tomllib.loads(recipe_text(paper_recipe(network))))
-        changed = change(found, settings)
-        named = any(name.partition(".")[0] == "schedule" for name in settings)
-        is_cut = changed.epochs * FEW <= found.epochs
-        return _straight(changed) if is_cut and not named else changed
+        recipe = paper_recipe(network)
     if isinstance(recipe, Recipe):
         found = recipe
     elif str(recipe).endswith(".toml"):
         found = read_recipe_file(Path(recipe))
     else:
         found = build(Recipe, tomllib.loads(recipe_text(str(recipe))))
-    return change(found, settings) if settings else found
+    if not settings:
+        return found
+    changed = change(found, settings)
+    names_schedule = any(name.partition(".")[0] == "schedule" for name in settings)
+    is_short = changed.epochs * FEW <= found.epochs
+    return _straight(changed) if is_own and is_short and not names_schedule else changed
 
 
 def _straight(recipe: Recipe) -> Recipe:

@@ -73,16 +73,15 @@ struct Act {
 };
 
 // A matrix (rows, chans) as wide rows: several pixels side by side, so that vectors fit into a row whatever the
-// number of channels is. The last few pixels may be over: they are a row of their own, padded.
+// number of channels is. The last few pixels may be over: their values are done one by one.
 struct Shape {
-    long rows, chans, pixels, wide, whole, over;  // `pixels` in a wide row of `wide` values; `whole` such rows
+    long chans, pixels, wide, whole;  // `pixels` in a wide row of `wide` values; `whole` such rows
 
-    Shape(long rows, long chans) : rows(rows), chans(chans) {
+    Shape(long rows, long chans) : chans(chans) {
         pixels = LANES;
         while (pixels > 1 && chans * (pixels / 2) % LANES == 0 && chans * (pixels / 2) >= 4 * LANES) pixels /= 2;
         wide = pixels * chans;
         whole = rows / pixels;
-        over = rows % pixels;
     }
 
     // Wide rows of a part: a number that depends on the shape alone, so that sums do not depend on the threads.
@@ -194,7 +193,7 @@ static inline void slope_rows(const T* __restrict grad, const T* __restrict x, T
     }
 }
 
-// Calls rows(place, first row) for rows from `from` to `to`, several together while there are enough; `place` says
+// Calls rows(count, first row) for rows from `from` to `to`, several together while there are enough; `count` says
 // how many as a constant.
 template <class Rows>
 static inline void by_rows(long from, long to, const Rows& rows) {
@@ -206,6 +205,22 @@ static inline void by_rows(long from, long to, const Rows& rows) {
 // mean, a float has no room for the digits that matter.
 struct Moments {
     float *mean, *rest, *rstd;
+};
+
+// What is normalised is (x - mean) scale + shift; for each place of a wide row, so for each channel at its start.
+struct Affine {
+    std::vector<float> mean, scale, shift;
+
+    Affine(const Shape& s, Moments moments, const float* weight, const float* bias) {
+        std::vector<float> scales(s.chans), shifts(s.chans);
+        for (long c = 0; c < s.chans; c++) {
+            scales[c] = moments.rstd[c] * (weight ? weight[c] : 1.0f);
+            shifts[c] = (bias ? bias[c] : 0.0f) - moments.rest[c] * scales[c];
+        }
+        mean = s.spread(moments.mean);
+        scale = s.spread(scales.data());
+        shift = s.spread(shifts.data());
+    }
 };
 
 // y = act((x - mean) / sqrt(var + eps) * weight + bias); moves the running statistics (null for none) by `momentum`.
@@ -233,30 +248,28 @@ static void norm_forward(const T* x, T* y, long rows, long chans, const float* w
         sum[at % chans] += d;
         squares[at % chans] += d * d;
     }
-    std::vector<float> scale(chans), shift(chans);
     for (long c = 0; c < chans; c++) {
         double centre = sum[c] / rows, var = std::max(0.0, squares[c] / rows - centre * centre);
         if (!std::isfinite(squares[c])) var = squares[c];  // What is lost stays visible.
         mean[c] = static_cast<float>(centre + origin[c]);
         rest[c] = static_cast<float>(centre + origin[c] - mean[c]);
         rstd[c] = static_cast<float>(1.0 / std::sqrt(var + eps));
-        scale[c] = rstd[c] * (weight ? weight[c] : 1.0f);
-        shift[c] = (bias ? bias[c] : 0.0f) - rest[c] * scale[c];
         if (running_mean) running_mean[c] += momentum * (mean[c] - running_mean[c]);
         if (running_var) {
             float unbiased = static_cast<float>(var * rows / std::max(1L, rows - 1));
             running_var[c] += momentum * (unbiased - running_var[c]);
         }
     }
-    std::vector<float> means = s.spread(mean), scales = s.spread(scale.data()), shifts = s.spread(shift.data());
+    Affine a(s, moments, weight, bias);
     each_part(s, true, threads, [&](long, long from, long to) {
         by_rows(from, to, [&, wide = s.wide](auto count, long row) {
-            value_rows<count>(x + row * wide, y + row * wide, wide, means.data(), scales.data(), shifts.data(), act);
+            value_rows<count>(x + row * wide, y + row * wide, wide, a.mean.data(), a.scale.data(), a.shift.data(),
+                              act);
         });
     });
     for (long at = s.whole * s.wide; at < rows * chans; at++) {
         long c = at % chans;
-        put(y + at, act.forward(all((one(x + at) - mean[c]) * scale[c] + shift[c])));
+        put(y + at, act.forward(all((one(x + at) - a.mean[c]) * a.scale[c] + a.shift[c])));
     }
 }
 
@@ -264,43 +277,38 @@ static void norm_forward(const T* x, T* y, long rows, long chans, const float* w
 template <class A, class T>
 static void norm_backward(const T* grad, const T* x, T* dx, long rows, long chans, const float* weight,
                           const float* bias, A act, Moments moments, float* dweight, float* dbias, int threads) {
-    auto [mean, rest, rstd] = moments;
     Shape s(rows, chans);
-    std::vector<float> scale(chans), shift(chans);
-    for (long c = 0; c < chans; c++) {
-        scale[c] = rstd[c] * (weight ? weight[c] : 1.0f);
-        shift[c] = (bias ? bias[c] : 0.0f) - rest[c] * scale[c];
-    }
-    std::vector<float> means = s.spread(mean), scales = s.spread(scale.data()), shifts = s.spread(shift.data());
+    Affine a(s, moments, weight, bias);
     std::vector<float> sums(s.parts() * 2 * s.wide, 0.0f);
     each_part(s, false, threads, [&](long part, long from, long to) {
         float* mine = sums.data() + part * 2 * s.wide;
         by_rows(from, to, [&, wide = s.wide](auto count, long row) {
-            product_rows<count>(grad + row * wide, x + row * wide, wide, means.data(), scales.data(), shifts.data(),
-                                mine, mine + wide, act);
+            product_rows<count>(grad + row * wide, x + row * wide, wide, a.mean.data(), a.scale.data(),
+                                a.shift.data(), mine, mine + wide, act);
         });
     });
     std::vector<double> sum(chans, 0.0), products(chans, 0.0);
     gather(s, sums, sum.data(), products.data());
     auto single = [&](long at) {
         long c = at % chans;
-        return act.backward(all((one(x + at) - mean[c]) * scale[c] + shift[c]), all(one(grad + at)))[0];
+        return act.backward(all((one(x + at) - a.mean[c]) * a.scale[c] + a.shift[c]), all(one(grad + at)))[0];
     };
     for (long at = s.whole * s.wide; at < rows * chans; at++) {
         double g = single(at);
         sum[at % chans] += g;
-        products[at % chans] += g * (one(x + at) - mean[at % chans]);
+        products[at % chans] += g * (one(x + at) - a.mean[at % chans]);
     }
     std::vector<float> level(chans), slope(chans);
     for (long c = 0; c < chans; c++) {
-        products[c] -= sum[c] * rest[c];
-        if (dweight) dweight[c] = static_cast<float>(products[c] * rstd[c]);
+        float rest = moments.rest[c], rstd = moments.rstd[c];
+        products[c] -= sum[c] * rest;
+        if (dweight) dweight[c] = static_cast<float>(products[c] * rstd);
         if (dbias) dbias[c] = static_cast<float>(sum[c]);
-        slope[c] = static_cast<float>(products[c] / rows * rstd[c] * rstd[c]);
-        level[c] = static_cast<float>(sum[c] / rows) - rest[c] * slope[c];
+        slope[c] = static_cast<float>(products[c] / rows * rstd * rstd);
+        level[c] = static_cast<float>(sum[c] / rows) - rest * slope[c];
     }
     std::vector<float> levels = s.spread(level.data()), slopes = s.spread(slope.data());
-    Lines line{means.data(), scales.data(), shifts.data(), levels.data(), slopes.data()};
+    Lines line{a.mean.data(), a.scale.data(), a.shift.data(), levels.data(), slopes.data()};
     each_part(s, true, threads, [&](long, long from, long to) {
         by_rows(from, to, [&, wide = s.wide](auto count, long row) {
             slope_rows<count>(grad + row * wide, x + row * wide, dx + row * wide, wide, line, act);
@@ -308,6 +316,6 @@ static void norm_backward(const T* grad, const T* x, T* dx, long rows, long chan
     });
     for (long at = s.whole * s.wide; at < rows * chans; at++) {
         long c = at % chans;
-        put(dx + at, all((single(at) - level[c] - (one(x + at) - mean[c]) * slope[c]) * scale[c]));
+        put(dx + at, all((single(at) - level[c] - (one(x + at) - a.mean[c]) * slope[c]) * a.scale[c]));
     }
 }
