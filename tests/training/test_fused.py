@@ -16,6 +16,7 @@ from convatlas.blocks.conv import ConvNormAct
 from convatlas.training import fused
 from convatlas.training.fast import Speed, choose_speed, prepare
 from convatlas.training.fused import FusedNorm, fuse, part, spare_copies
+from convatlas.training.kernels import library
 
 CPU = torch.device("cpu")
 LAST = torch.channels_last
@@ -247,7 +248,7 @@ def test_a_network_learns_the_same(name: str) -> None:
 
 def test_without_a_compiler_layers_are_torchs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     net = create_model("resnet20_cifar", num_classes=10).train()
-    fused.library.cache_clear()
+    library.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     speed = choose_speed(CPU, net=net)

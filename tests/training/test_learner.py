@@ -15,6 +15,7 @@ HALF = Speed(
     scaler=True,
     fused=False,
     native=False,
+    winograd=False,
     compile=False,
     reasons=(),
 )

@@ -1,4 +1,4 @@
-"""Layers of a training step that a CPU computes at once, in C++ of ours: normalisation and activation.
+"""Layers of a training step that a CPU computes at once: normalisation and activation.
 
 Half of a step of a network like MobileNet is spent on carrying maps between memory and processor: batch
 normalisation and its activation read and write each of them thirteen times, forward and backward, where eight
@@ -7,12 +7,9 @@ times do.
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
-import functools
 import itertools
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,13 +18,8 @@ from torch.autograd.function import once_differentiable
 
 from convatlas.blocks.conv import ConvNormAct
 from convatlas.blocks.preact import NormAct
-from convatlas.native import compiled
-
-SOURCE = Path(__file__).parent / "native" / "train.cpp"
-# torch's own team of threads is used: another one would wait for the same cores.
-FLAGS = ("-fopenmp",)
-HALF = torch.bfloat16
-LAST = torch.channels_last
+from convatlas.training.kernels import HALF, LAST, is_step, library, place
+from convatlas.training.winograd import WinogradConv2d
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,29 +38,6 @@ class Act:
 
 
 NO_ACT = Act(0)
-
-
-@functools.cache
-def library() -> ctypes.CDLL:
-    """What `native/train.cpp` makes; compiled once, which takes some seconds, and kept.
-
-    Raises:
-        CompilerError: there is no compiler with OpenMP, or it fails.
-    """
-    found = compiled(SOURCE, FLAGS)
-    pointer, whole, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
-    act = [whole, real, real]
-    matrix, affine = [whole, whole, whole], [pointer, pointer]
-    found.train_norm_forward.argtypes = [
-        *(pointer, pointer, *matrix, *affine, real, *act),
-        *(pointer, real, pointer, pointer, whole),
-    ]
-    found.train_norm_backward.argtypes = [
-        *(pointer, pointer, pointer, *matrix, *affine, *act),
-        *(pointer, pointer, pointer, whole),
-    ]
-    found.train_norm_forward.restype = found.train_norm_backward.restype = None
-    return found
 
 
 def has_norms(net: nn.Module) -> bool:
@@ -104,7 +73,13 @@ def spare_copies(net: nn.Module) -> None:
 
 
 def part(net: nn.Module) -> None:
-    """Takes back what `fuse` and `spare_copies` made of layers: tools that know them by type may come now."""
+    """Takes back what `fuse`, `spare_copies` and `filter_minimally` made of layers.
+
+    Tools that know layers by their type may come now.
+
+    Args:
+        net: its layers are changed in place.
+    """
     for layer in net.modules():
         layer.__class__ = _PLAIN.get(type(layer), type(layer))
 
@@ -120,15 +95,9 @@ class FusedNorm(nn.BatchNorm2d):
         """Whether x is of a training step that `library` can do."""
         return (
             self.training
-            and type(x) is Tensor
-            and x.device.type == "cpu"
-            and x.dtype in (torch.float32, HALF)
-            and x.dim() == 4
+            and is_step(x)
             and x.shape[1] == self.num_features
             and x.numel() > self.num_features  # torch says what is wrong with a single value
-            and x.is_contiguous(memory_format=LAST)
-            and torch.is_grad_enabled()
-            and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
             and self.momentum is not None
             and all(
                 t is None or (type(t) in (Tensor, nn.Parameter) and t.dtype == torch.float32)
@@ -155,9 +124,9 @@ class _Normalised(torch.autograd.Function):
         y = torch.empty_like(x)
         moments = torch.empty(3, x.shape[1], dtype=torch.float32)
         library().train_norm_forward(
-            *(x.data_ptr(), y.data_ptr(), *_matrix(x), _place(weight), _place(bias), norm.eps),
-            *(act.kind, act.low, act.high, moments.data_ptr(), norm.momentum),
-            *(_place(norm.running_mean), _place(norm.running_var), torch.get_num_threads()),
+            *(place(x), place(y), *_matrix(x), place(weight), place(bias), norm.eps),
+            *(act.kind, act.low, act.high, place(moments), norm.momentum),
+            *(place(norm.running_mean), place(norm.running_var), torch.get_num_threads()),
         )
         ctx.save_for_backward(x, weight, bias, moments)
         ctx.act = act
@@ -173,9 +142,9 @@ class _Normalised(torch.autograd.Function):
         dx = torch.empty_like(x)
         dweight, dbias = (None if t is None else torch.empty_like(t) for t in (weight, bias))
         library().train_norm_backward(
-            *(grad.data_ptr(), x.data_ptr(), dx.data_ptr(), *_matrix(x), _place(weight), _place(bias)),
-            *(ctx.act.kind, ctx.act.low, ctx.act.high, moments.data_ptr()),
-            *(_place(dweight), _place(dbias), torch.get_num_threads()),
+            *(place(grad), place(x), place(dx), *_matrix(x), place(weight), place(bias)),
+            *(ctx.act.kind, ctx.act.low, ctx.act.high, place(moments)),
+            *(place(dweight), place(dbias), torch.get_num_threads()),
         )
         return dx, dweight, dbias, None, None
 
@@ -244,7 +213,10 @@ _FUSED: dict[type[nn.Module], type[nn.Module]] = {
     ConvNormAct: _FusedConvNormAct,
     NormAct: _FusedNormAct,
 }
-_PLAIN = {fused: plain for plain, fused in _FUSED.items()} | {_SparingReLU6: nn.ReLU6}
+_PLAIN: dict[type[nn.Module], type[nn.Module]] = {fused: plain for plain, fused in _FUSED.items()} | {
+    _SparingReLU6: nn.ReLU6,
+    WinogradConv2d: nn.Conv2d,
+}
 
 ACTS: dict[type[Any], Act] = {
     nn.ReLU: Act(1, 0.0, math.inf),
@@ -264,7 +236,3 @@ def _is_watched(layer: nn.Module) -> bool:
 def _matrix(x: Tensor) -> tuple[int, int, int]:
     """Whether it is in half precision; pixels; channels."""
     return int(x.dtype == HALF), x.numel() // x.shape[1], x.shape[1]
-
-
-def _place(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()

@@ -1,4 +1,5 @@
-// What Python calls (`training/fused.py`).
+// What Python calls (`training/kernels.py`).
+#include "conv.h"
 #include "norm.h"
 
 // Of a matrix (3, chans).
@@ -13,6 +14,8 @@ static void with_act(int64_t kind, float low, float high, const Run& run) {
 }
 
 extern "C" {
+
+int64_t train_lanes() { return LANES; }
 
 void train_norm_forward(const void* x, void* y, int64_t is_half, int64_t rows, int64_t chans, const float* weight,
                         const float* bias, float eps, int64_t kind, float low, float high, float* moments,
@@ -35,6 +38,31 @@ void train_norm_backward(const void* grad, const void* x, void* dx, int64_t is_h
             norm_backward(above, from, to, rows, chans, weight, bias, act, moments_of(moments, chans), dweight, dbias,
                           threads);
         });
+    };
+    if (is_half) run(static_cast<const Half*>(grad), static_cast<const Half*>(x), static_cast<Half*>(dx));
+    else run(static_cast<const float*>(grad), static_cast<const float*>(x), static_cast<float*>(dx));
+}
+
+void train_conv_forward(const void* x, const float* weight, const float* bias, void* y, int64_t is_half,
+                        int64_t images, int64_t height, int64_t width, int64_t in_chans, int64_t out_chans,
+                        int64_t pad, int64_t threads) {
+    Map in{height, width, in_chans}, out{height + 2 * pad - 2, width + 2 * pad - 2, out_chans};
+    auto run = [&](auto* from, auto* to) {
+        conv_forward(from, weight, bias, to, images, in, out, pad, false, threads);
+    };
+    if (is_half) run(static_cast<const Half*>(x), static_cast<Half*>(y));
+    else run(static_cast<const float*>(x), static_cast<float*>(y));
+}
+
+// Gradients of x and of the weight (null where not asked for) from that of the output.
+void train_conv_backward(const void* grad, const void* x, const float* weight, void* dx, float* dweight,
+                         int64_t is_half, int64_t images, int64_t height, int64_t width, int64_t in_chans,
+                         int64_t out_chans, int64_t pad, int64_t threads) {
+    Map in{height, width, in_chans}, out{height + 2 * pad - 2, width + 2 * pad - 2, out_chans};
+    auto run = [&](auto* above, auto* from, auto* to) {
+        const float* none = nullptr;
+        if (to) conv_forward(above, weight, none, to, images, out, in, 2 - pad, true, threads);
+        if (dweight) conv_weight_gradient(from, above, dweight, images, in, out, pad, threads);
     };
     if (is_half) run(static_cast<const Half*>(grad), static_cast<const Half*>(x), static_cast<Half*>(dx));
     else run(static_cast<const float*>(grad), static_cast<const float*>(x), static_cast<float*>(dx));

@@ -1,0 +1,196 @@
+"""3x3 convolutions of a training step with a quarter of the products, on CPUs: Winograd's minimal filtering.
+
+Source: Lavin and Gray 2015, "Fast Algorithms for Convolutional Neural Networks", Section 4, F(4x4, 3x3): 36
+products for 16 outputs, which take 144 one by one. The gradient of the input is a convolution of the same
+kind, and that of the weight is the same trilinear form, taken for another of its three parts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from convatlas.files import cache_folder
+from convatlas.native import CompilerError
+from convatlas.training.kernels import HALF, LAST, is_step, library, place
+
+SIDE = 4  # of a tile, in outputs
+# Below, the tiles that jut out over the edge, or the weights, take longer than the products that are saved.
+LEAST_SAVING, LEAST_TILES = 1.5, 32
+# Images, channels and sides of the maps that the two ways are compared on: of small and of large networks.
+TRIALS = ((64, 16, 28), (8, 64, 28), (16, 128, 14))
+ROUNDS = 5
+
+
+class WinogradConv2d(nn.Conv2d):
+    """A convolution that takes a quarter of the products in training steps on a CPU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolves x (B, C, H, W)."""
+        if not self.fits(input):
+            return super().forward(input)
+        x = input.to(HALF) if torch.is_autocast_enabled("cpu") else input
+        y: Any = _Convolved.apply(x, self.weight, self.bias, self._pad())
+        return y
+
+    def fits(self, x: Tensor) -> bool:
+        """Whether x is of a training step that `library` does, and does faster."""
+        if not (self.training and is_step(x) and x.shape[1] == self.in_channels):
+            return False
+        is_cast = torch.is_autocast_enabled("cpu")
+        height, width = (side + 2 * self._pad() - 2 for side in x.shape[2:])
+        tiles = math.ceil(height / SIDE) * math.ceil(width / SIDE)
+        return (
+            (torch.get_autocast_dtype("cpu") == HALF if is_cast else x.dtype == torch.float32)
+            and len(x) * tiles >= LEAST_TILES
+            and 9 * height * width >= LEAST_SAVING * (SIDE + 2) ** 2 * tiles
+            and type(self.weight) is nn.Parameter
+            and self.weight.dtype == torch.float32
+            and self.weight.is_contiguous(memory_format=LAST)
+        )
+
+    def _pad(self) -> int:
+        return int(self.padding[0])
+
+    def _get_name(self) -> str:
+        return nn.Conv2d.__name__
+
+
+class _Convolved(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, pad: int) -> Tensor:
+        images, in_chans, height, width = x.shape
+        ctx.sizes = (
+            x.dtype == HALF,
+            images,
+            height,
+            width,
+            in_chans,
+            len(weight),
+            pad,
+            torch.get_num_threads(),
+        )
+        shape = (images, len(weight), height + 2 * pad - 2, width + 2 * pad - 2)
+        y = torch.empty(shape, dtype=x.dtype, memory_format=LAST)
+        library().train_conv_forward(place(x), place(weight), place(bias), place(y), *ctx.sizes)
+        ctx.save_for_backward(x, weight)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grads: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        asks_x, asks_weight, asks_bias, _ = ctx.needs_input_grad
+        grad = grads[0].to(x.dtype).contiguous(memory_format=LAST)
+        dx = torch.empty_like(x) if asks_x else None
+        dweight = torch.empty_like(weight) if asks_weight else None
+        library().train_conv_backward(
+            place(grad), place(x), place(weight), place(dx), place(dweight), *ctx.sizes
+        )
+        dbias = grad.sum((0, 2, 3), dtype=torch.float32) if asks_bias else None
+        return dx, dweight, dbias, None
+
+
+def suits(layer: nn.Module) -> bool:
+    """Whether a layer is a convolution that the filtering is for, on processors with short vectors."""
+    return (
+        type(layer) in (nn.Conv2d, WinogradConv2d)
+        and isinstance(layer, nn.Conv2d)
+        and layer.kernel_size == (3, 3)
+        and layer.stride == (1, 1)
+        and layer.dilation == (1, 1)
+        and layer.groups == 1
+        and layer.padding_mode == "zeros"
+        and layer.padding in ((0, 0), (1, 1), (2, 2))
+        and layer.in_channels % 4 == 0
+        and layer.out_channels % 4 == 0
+    )
+
+
+def has_filters(net: nn.Module) -> bool:
+    """Whether a network has what `filter_minimally` is for."""
+    return any(suits(layer) for layer in net.modules())
+
+
+def filter_minimally(net: nn.Module) -> None:
+    """Lets a network compute 3x3 convolutions of training steps by `library`.
+
+    Where that does not fit (another device, type or layout, evaluation, small maps), layers do as torch's.
+
+    Args:
+        net: its layers are changed in place; it still saves, loads, prints and answers as before.
+    """
+    lanes = library().train_lanes()
+    for layer in net.modules():
+        if suits(layer) and layer.in_channels % lanes == 0 and layer.out_channels % lanes == 0:
+            layer.__class__ = WinogradConv2d
+
+
+def gain(dtype: torch.dtype | None) -> float:
+    """How many times as fast as torch's such convolutions are here, forward and backward.
+
+    It is measured once, in less than a second, and remembered: a run that goes on takes the same way.
+
+    Args:
+        dtype: of autocast; None for float32.
+
+    Raises:
+        CompilerError: there is no compiler, or the measurement cannot be kept.
+    """
+    threads, name = torch.get_num_threads(), Path(library()._name).stem
+    path = (
+        cache_folder() / "native" / f"{name}-torch{torch.__version__}-{dtype or torch.float32}-{threads}.json"
+    )
+    try:
+        if not path.exists():
+            _write_first(path, json.dumps(_measure(dtype)))
+        return float(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise CompilerError(f"what was measured cannot be kept in {path} ({error})") from None
+
+
+def _measure(dtype: torch.dtype | None) -> float:
+    with torch.random.fork_rng(devices=[]):
+        spent = [_compare(*trial, dtype) for trial in TRIALS]
+    return round(sum(theirs for theirs, _ in spent) / sum(ours for _, ours in spent), 2)
+
+
+def _compare(images: int, chans: int, side: int, dtype: torch.dtype | None) -> tuple[float, float]:
+    """The least seconds of a step by torch, and by ours, in turns."""
+    plain = nn.Conv2d(chans, chans, 3, padding=1, bias=False).to(memory_format=LAST)
+    ours = nn.Sequential(nn.Conv2d(chans, chans, 3, padding=1, bias=False)).to(memory_format=LAST)
+    filter_minimally(ours)
+    x = torch.randn(images, chans, side, side).to(memory_format=LAST, dtype=dtype).requires_grad_()
+    nets: tuple[Callable[[Tensor], Tensor], ...] = (plain, ours)
+    least = [math.inf, math.inf]
+    for _, (i, net) in itertools.product(range(ROUNDS), enumerate(nets)):
+        began = time.perf_counter()
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+            y = net(x)
+        y.backward(torch.ones_like(y))
+        least[i] = min(least[i], time.perf_counter() - began)
+    return least[0], least[1]
+
+
+def _write_first(path: Path, text: str) -> None:
+    """Writes a file unless another process was faster: all processes find what the first one wrote."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent) as draft:
+        draft.write(text)
+        draft.flush()
+        try:
+            os.link(draft.name, path)
+        except FileExistsError:
+            return

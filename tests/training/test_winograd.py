@@ -1,0 +1,274 @@
+"""3x3 convolutions of training steps with fewer products, against torch in double precision."""
+
+import copy
+import dataclasses
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from convatlas import create_model
+from convatlas.training import winograd
+from convatlas.training.fast import Speed, choose_speed, prepare
+from convatlas.training.fused import part
+from convatlas.training.kernels import library
+from convatlas.training.winograd import WinogradConv2d, filter_minimally, gain
+
+CPU = torch.device("cpu")
+LAST = torch.channels_last
+Change = Callable[[nn.Module, Tensor], tuple[nn.Module, Tensor]]
+# Images, channels in and out, height, width, padding.
+SHAPES = {
+    "usual": (8, 16, 16, 28, 28, 1),
+    "channels change": (16, 32, 48, 8, 8, 1),
+    "tiles jut out": (24, 16, 32, 7, 11, 1),
+    "no padding": (16, 32, 16, 11, 9, 0),
+    "all of the padding": (16, 16, 32, 9, 6, 2),
+    "large weights": (4, 112, 128, 12, 12, 1),
+    "several blocks of large weights": (32, 96, 96, 28, 28, 1),
+    "several blocks and parts": (64, 64, 64, 14, 14, 1),
+}
+
+
+def make(shape: tuple[int, int, int, int, int, int], *, bias: bool = False) -> tuple[nn.Sequential, Tensor]:
+    torch.manual_seed(0)
+    images, in_chans, out_chans, height, width, pad = shape
+    net = nn.Sequential(nn.Conv2d(in_chans, out_chans, 3, padding=pad, bias=bias)).to(memory_format=LAST)
+    x = torch.randn(images, in_chans, height, width).contiguous(memory_format=LAST)
+    return net.train(), x.requires_grad_()
+
+
+def learn(net: nn.Module, x: Tensor) -> list[Tensor]:
+    """What comes out, and the gradients."""
+    y = net(x)
+    torch.manual_seed(1)
+    (y * torch.randn(y.shape).to(y.dtype)).sum().backward()
+    grads = [p.grad for p in net.parameters() if p.grad is not None]
+    return [y.detach(), *([] if x.grad is None else [x.grad]), *grads]
+
+
+def in_double(net: nn.Module, x: Tensor) -> list[Tensor]:
+    again = x.detach().clone(memory_format=torch.preserve_format).double()
+    return learn(copy.deepcopy(net).double(), again.requires_grad_(x.requires_grad))
+
+
+def assert_near(found: list[Tensor], expected: list[Tensor], error: float) -> None:
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert (ours.double() - theirs).norm() <= error * theirs.norm()
+
+
+def cut(x: Tensor, height: int, width: int) -> Tensor:
+    return x.detach()[:, :, :height, :width].contiguous(memory_format=LAST).requires_grad_()
+
+
+def never() -> None:
+    pytest.fail("C++ is called")
+
+
+@pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_learns_as_torch_does(shape: tuple[int, int, int, int, int, int], bias: bool) -> None:
+    net, x = make(shape, bias=bias)
+    expected = in_double(net, x)
+    filter_minimally(net)
+    assert type(net[0]) is WinogradConv2d and net[0].fits(x)
+    assert_near(learn(net, x), expected, 1e-5)
+
+
+def test_learns_in_half_precision() -> None:
+    net, x = make((8, 16, 32, 12, 12, 1), bias=True)
+    expected = in_double(net, x)
+    filter_minimally(net)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = net(x)
+        assert y.dtype == torch.bfloat16 and net[0].fits(x)
+        found = learn(net, x)
+    assert x.grad is not None and x.grad.dtype == torch.float32
+    assert_near(found, expected, 0.01)
+
+
+@pytest.mark.parametrize(
+    "shape", [SHAPES["several blocks and parts"], SHAPES["several blocks of large weights"]]
+)
+def test_sums_do_not_depend_on_the_threads(shape: tuple[int, int, int, int, int, int]) -> None:
+    net, x = make(shape, bias=True)
+    filter_minimally(net)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(learn(copy.deepcopy(net), x.detach().requires_grad_()))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        # The bias's gradient is torch's sum.
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(found[0][:3], other[:3], strict=True))
+
+
+def test_only_what_is_asked_for_is_computed() -> None:
+    net, x = make(SHAPES["usual"])
+    x = x.detach()
+    expected = in_double(net, x)
+    filter_minimally(net)
+    assert_near(learn(net, x), expected, 1e-5)
+    frozen, x = make(SHAPES["usual"])
+    frozen.requires_grad_(False)
+    expected = in_double(frozen, x)
+    filter_minimally(frozen)
+    assert_near(learn(frozen, x), expected, 1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda net, x: (net.eval(), x), id="evaluation"),
+        pytest.param(lambda net, x: (net, x.detach().contiguous().requires_grad_()), id="layout of images"),
+        pytest.param(
+            lambda net, x: (net.to(memory_format=torch.contiguous_format), x), id="layout of weights"
+        ),
+        pytest.param(lambda net, x: (net.double(), x.detach().double().requires_grad_()), id="double"),
+        pytest.param(lambda net, x: (net, cut(x, 4, 4)), id="few tiles"),
+        pytest.param(lambda net, x: (net, cut(x, 1, 28)), id="thin maps"),
+        pytest.param(
+            lambda net, x: (nn.utils.parametrizations.weight_norm(net[0]), x), id="weights that are computed"
+        ),
+    ],
+)
+def test_torch_does_what_does_not_fit(change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, x = make(SHAPES["usual"])
+    net = copy.deepcopy(plain)
+    filter_minimally(net)
+    monkeypatch.setattr(winograd, "library", never)
+    expected = learn(*change(plain, x.detach().clone(memory_format=torch.preserve_format).requires_grad_()))
+    found = learn(*change(net, x))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(16, 16, 3, padding=1, stride=2),
+        nn.Conv2d(16, 16, 3, padding=1, groups=2),
+        nn.Conv2d(16, 16, 3, padding=2, dilation=2),
+        nn.Conv2d(16, 16, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(16, 16, 3, padding="same"),
+        nn.Conv2d(16, 16, (1, 3), padding=(0, 1)),
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.ConvTranspose2d(16, 16, 3, padding=1),
+    ],
+    ids=["stride", "groups", "dilation", "reflection", "same", "1x3", "3 channels", "transposed"],
+)
+def test_other_convolutions_are_torchs(conv: nn.Module) -> None:
+    kind = type(conv)
+    filter_minimally(conv)
+    assert type(conv) is kind
+
+
+@pytest.mark.parametrize("name", ["resnet20_cifar", "vgg11_bn", "resnet18"])
+def test_a_network_is_still_itself(name: str) -> None:
+    net = create_model(name, num_classes=10).train()
+    keys, text, kinds = list(net.state_dict()), str(net), [type(layer) for layer in net.modules()]
+    filter_minimally(net)
+    assert any(type(layer) is WinogradConv2d for layer in net.modules())
+    again = pickle.loads(pickle.dumps(net))
+    assert (list(again.state_dict()), str(again)) == (keys, text)
+    part(net)
+    assert [type(layer) for layer in net.modules()] == kinds
+
+
+@pytest.mark.parametrize("name", ["resnet20_cifar", "resnet18"])
+def test_a_network_learns_the_same(name: str) -> None:
+    torch.manual_seed(0)
+    net = create_model(name, num_classes=10, drop_rate=0.0).train()
+    x, labels = torch.randn(4, 3, 64, 64), torch.arange(4)
+
+    def gradients(net: nn.Module, speed: Speed) -> Tensor:
+        forward = prepare(net, speed)
+        at = x.to(next(net.parameters()).dtype, memory_format=LAST)
+        nn.functional.cross_entropy(forward(at), labels).backward()
+        return torch.cat([p.grad.double().flatten() for p in net.parameters() if p.grad is not None])
+
+    exact = copy.deepcopy(net).double()
+    expected = gradients(exact, choose_speed(CPU, exact=True, net=exact))
+    speed = dataclasses.replace(choose_speed(CPU, net=net), autocast=None, winograd=True)
+    # In single precision, torch itself is off by 0.001 here: some activations are at a bound.
+    assert (gradients(net, speed) - expected).norm() < 0.01 * expected.norm()
+
+
+@pytest.fixture
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A cache of nothing but what is compiled already."""
+    monkeypatch.setattr(winograd, "cache_folder", lambda: tmp_path)
+    (tmp_path / "native").mkdir()
+    return tmp_path / "native"
+
+
+def test_the_gain_is_measured_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = torch.get_rng_state()
+    first = gain(None)
+    assert torch.equal(torch.get_rng_state(), state), "seeded runs draw the same, measured or not"
+    assert first > 0.0
+    monkeypatch.setattr(winograd, "_measure", lambda _: pytest.fail("it is measured again"))
+    assert gain(None) == first
+
+
+def test_the_first_measurement_counts(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(dtype: torch.dtype | None) -> float:
+        if not list(cache.iterdir()):  # While this one measures, another process does, and is done.
+            monkeypatch.setattr(winograd, "_measure", lambda _: 3.0)
+            assert gain(dtype) == 3.0
+        return 2.0
+
+    monkeypatch.setattr(winograd, "_measure", measure)
+    assert gain(torch.bfloat16) == 3.0
+
+
+def test_each_type_has_its_gain(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd, "_measure", lambda dtype: 0.5 if dtype else 2.0)
+    assert [gain(dtype) for dtype in (None, torch.bfloat16, None)] == [2.0, 0.5, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("times", "is_used", "reason"),
+    [
+        (1.8, True, "3x3 convolutions with a quarter of the products: 1.80 times as fast as torch's here"),
+        (1.05, False, "3x3 convolutions by torch: with fewer products they are 1.05 times as fast here"),
+    ],
+)
+def test_what_is_faster_is_used(
+    times: float, is_used: bool, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convatlas.training.fast.gain", lambda _: times)
+    net = create_model("vgg11", num_classes=10)
+    speed = choose_speed(CPU, net=net)
+    assert speed.winograd == is_used
+    assert reason in speed.reasons
+    prepare(net, speed)
+    assert any(type(layer) is WinogradConv2d for layer in net.modules()) == is_used
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2_035", "lenet5"])
+def test_nothing_is_measured_without_a_use(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convatlas.training.fast.gain", lambda _: pytest.fail("it is measured"))
+    assert not choose_speed(CPU, net=create_model(name, num_classes=10)).winograd
+
+
+def test_a_cache_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(winograd, "cache_folder", lambda: tmp_path / "missing")
+    monkeypatch.setattr(winograd, "_measure", lambda _: 2.0)
+    speed = choose_speed(CPU, net=create_model("vgg11", num_classes=10))
+    assert not speed.winograd
+    assert "3x3 convolutions by torch: what was measured cannot be kept in" in "\n".join(speed.reasons)
+
+
+def test_without_a_compiler_convolutions_are_torchs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    library.cache_clear()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    speed = choose_speed(CPU, net=create_model("vgg11", num_classes=10))
+    assert not speed.winograd
+    assert "3x3 convolutions by torch: needs a C++ compiler" in "\n".join(speed.reasons)
