@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from convatlas.cli import main
+from convatlas.inference.predictor import Predictor
 from made_pictures import NAMES, expected, pixels, save_pictures, weights_file
 
 Run = Callable[[str], tuple[object, str, str]]
@@ -43,6 +44,31 @@ def test_a_folder(folder: Path, run: Run) -> None:
         f"photos/{number:03d}.png: {NAMES[shares.argmax()]} {shares.max():.1%}"
         for number, shares in enumerate(wanted)
     ]
+
+
+@pytest.mark.parametrize(
+    ("command", "engine"),
+    [
+        pytest.param("predict w.safetensors photos", "eager", id="pictures"),
+        pytest.param("predict w.safetensors film.mp4", "eager", id="film"),
+        pytest.param("predict w.safetensors photos rtsp://camera/1", "auto", id="stream"),
+        pytest.param("predict w.safetensors rtsp://camera/1 --engine eager", "eager", id="as asked"),
+        pytest.param("predict w.safetensors photos --engine auto", "auto", id="auto"),
+        pytest.param("predict net.onnx rtsp://camera/1", "eager", id="exported"),
+    ],
+)
+def test_live_streams_have_the_fastest_engine(
+    command: str, engine: str, folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def load(network: str, **options: object) -> Predictor:
+        asked.append(str(options["engine"]))
+        raise ValueError("that is all")
+
+    monkeypatch.setattr("convatlas.inference.load.load", load)
+    assert run(command) == (2, "", "convatlas: that is all\n")
+    assert asked == [engine]
 
 
 def test_a_file_is_written(folder: Path, run: Run) -> None:

@@ -21,7 +21,7 @@ def predict_command(
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
     out: Path | None = None,
     fps: str = "1",
-    engine: Literal["eager", "auto"] = "eager",
+    engine: Literal["eager", "auto"] | None = None,
     precision: Literal["fp32", "bf16", "int8"] = "fp32",
     calibrate: Path | None = None,
     batch_size: int = 32,
@@ -46,7 +46,8 @@ def predict_command(
         as_json: Print one JSON object a line, for machines.
         out: Write the answers into this file, which ends in .jsonl, .csv or .parquet.
         fps: Frames a second that are taken from a film; or all.
-        engine: eager, or auto for the fastest engine on this machine, which is sought once.
+        engine: eager, or auto for the fastest engine on this machine, which is sought once. If not given,
+            auto where there is a live stream to keep pace with.
         precision: The lowest that the engine found by auto may compute in.
         calibrate: Folder of pictures for int8, like those to come.
         batch_size: Pictures that go through the network together.
@@ -64,11 +65,15 @@ def predict_command(
     if cluster is not None and out is None:
         raise ValueError("`--cluster` writes into a file: add --out, such as --out answers.jsonl")
     from convatlas.inference.answers import Answer, plain
-    from convatlas.inference.load import load
+    from convatlas.inference.load import is_exported, load
     from convatlas.inference.progress import watched
+    from convatlas.inference.video import STREAMS
 
     names = None if classes is None else read_classes(classes)
     rate = None if fps == "all" else read_rate(fps)
+    if engine is None:
+        keeps_pace = any(picture.startswith(STREAMS) for picture in pictures) and not is_exported(network)
+        engine = "auto" if keeps_pace else "eager"
     predictor = load(
         network,
         class_names=names,

@@ -40,9 +40,13 @@ def load(source: str | Path, *, class_names: Sequence[str] | None = None, **opti
     """
     from convatlas.inference.predictor import Predictor
 
-    is_exported = Path(source).suffix in SUFFIXES and not Path(source).is_dir()
-    network = open_exported(source) if is_exported else load_network(source)
+    network = open_exported(source) if is_exported(source) else load_network(source)
     return Predictor(network, class_names=class_names, **options)
+
+
+def is_exported(source: str | Path) -> bool:
+    """Whether a source is a file that `convatlas export` wrote, which is run by the engine of its kind."""
+    return Path(source).suffix in SUFFIXES and not Path(source).is_dir()
 
 
 def load_network(source: str | Path) -> Network[Any]:
