@@ -23,6 +23,12 @@ struct Map {
     long size() const { return height * row(); }
 };
 
+// Memory of at least so many floats, which is kept for the next time.
+static inline float* room(Floats& memory, size_t floats) {
+    if (memory.size() < floats) memory.resize(floats);
+    return memory.data();
+}
+
 // The rows of tiles of all images, in blocks that fit into a cache. Where the weights fit beside them, parts of the
 // blocks are done side by side, each by one thread; else all threads do one block after the other, and share its
 // points, so that weights are read once. What is how depends on shapes alone, and so do sums, whatever the threads.
@@ -52,8 +58,7 @@ struct Blocks {
     template <class Row, class Multiply, class Last>
     void run(long parts, int threads, const Row& prepare, const Multiply& multiply, const Last& finish) const {
         static thread_local Floats common;
-        if (shared) common.resize(std::max<size_t>(common.size(), floats()));
-        float* memory = common.data();
+        float* memory = room(common, shared ? floats() : 0);
 #pragma omp parallel num_threads(threads)
         {
             if (shared) {
@@ -68,16 +73,16 @@ struct Blocks {
                 }
             } else {
                 static thread_local Floats own;
-                own.resize(std::max<size_t>(own.size(), floats()));
+                float* mine = room(own, floats());
 #pragma omp for schedule(static)
                 for (long part = 0; part < parts; part++) {
                     long from = count() * part / parts, to = count() * (part + 1) / parts;
                     for (long b = from; b < to; b++) {
                         long first = b * per_block, last = std::min(rows, first + per_block);
-                        for (long row = first; row < last; row++) prepare(row, (row - first) * across, own.data());
+                        for (long row = first; row < last; row++) prepare(row, (row - first) * across, mine);
                         for (int p = 0; p < POINTS; p++)
-                            multiply(p, (last - first) * across, own.data(), part, b == from);
-                        for (long row = first; row < last; row++) finish(row, (row - first) * across, own.data());
+                            multiply(p, (last - first) * across, mine, part, b == from);
+                        for (long row = first; row < last; row++) finish(row, (row - first) * across, mine);
                     }
                 }
             }
@@ -158,14 +163,14 @@ struct GradientTiles {  // A d A' of tiles side by side
 };
 
 // One row of tiles of an image, from row `top` of it (perhaps above it) on; the first tile begins `left` pixels
-// before the image. Value (p, t, c) goes to points[p * step + t * chans + c]. `room` holds EDGE lines and a zero one.
+// before the image. Value (p, t, c) goes to points[p * step + t * chans + c].
 template <class Kind, class T>
 static inline void transform_row(const T* image, const Map& map, long top, long left, long across, float* points,
-                                 long step, Floats& room) {
+                                 long step) {
     constexpr int TAKEN = Kind::TAKEN;
+    static thread_local Floats memory;
     long chans = map.chans, line = (across * SIDE + EDGE - SIDE) * chans;
-    room.resize(std::max<size_t>(room.size(), (EDGE + 1) * line));
-    float* lines = room.data();
+    float* lines = room(memory, (EDGE + 1) * line);
     T* zeros = reinterpret_cast<T*>(lines + EDGE * line);
     if (top < 0 || top + TAKEN > map.height) std::fill_n(zeros, line, T{});
     const T* from[TAKEN];
@@ -304,9 +309,8 @@ static void conv_forward(const T* x, const float* weight, const float* bias, T* 
     blocks.run(
         blocks.count(), threads,
         [&](long row, long tile, float* memory) {
-            static thread_local Floats room;
             transform_row<InputTiles>(x + row / blocks.down * in.size(), in, row % blocks.down * SIDE - pad, pad,
-                                      blocks.across, memory + tile * in.chans, in_step, room);
+                                      blocks.across, memory + tile * in.chans, in_step);
         },
         [&](int point, long tiles, float* memory, long, bool) {
             product(memory + point * in_step, in.chans, 1, tiles, points.data() + point * in.chans * out.chans,
@@ -330,12 +334,11 @@ static void conv_weight_gradient(const T* x, const T* grad, float* dweight, long
     blocks.run(
         parts, threads,
         [&](long row, long tile, float* memory) {
-            static thread_local Floats room;
             long image = row / blocks.down, top = row % blocks.down * SIDE;
             transform_row<InputTiles>(x + image * in.size(), in, top - pad, pad, blocks.across,
-                                      memory + tile * in.chans, in_step, room);
+                                      memory + tile * in.chans, in_step);
             transform_row<GradientTiles>(grad + image * out.size(), out, top, 0, blocks.across,
-                                         memory + POINTS * in_step + tile * out.chans, out_step, room);
+                                         memory + POINTS * in_step + tile * out.chans, out_step);
         },
         [&](int point, long tiles, float* memory, long part, bool is_first) {
             product(memory + POINTS * in_step + point * out_step, 1, out.chans, out.chans, memory + point * in_step,
