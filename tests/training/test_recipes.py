@@ -123,6 +123,30 @@ def test_few_epochs_go_down_in_a_straight_line(
     assert type(find_recipe(network, recipe, settings).schedule) is kind
 
 
+@pytest.mark.parametrize(
+    ("network", "recipe", "settings", "crop"),
+    [
+        pytest.param("resnet20_cifar", None, {"epochs": 20}, PadCrop(pad=1), id="an eighth"),
+        pytest.param("resnet20_cifar", None, {"epochs": 21}, PadCrop(pad=4), id="more"),
+        pytest.param("resnet20_cifar", "resnet_cifar", {"epochs": 10}, PadCrop(pad=4), id="named"),
+        pytest.param(
+            "resnet20_cifar", None, {"epochs": 10, "augment.pad_crop.pad": 2}, PadCrop(pad=2), id="asked for"
+        ),
+        pytest.param(
+            "resnet20_cifar", None, {"epochs": 10, "augment.flip": 0.0}, PadCrop(pad=1), id="another part"
+        ),
+        pytest.param(
+            "wide_resnet28_10_cifar", None, {"epochs": 10}, PadCrop(pad=1, mode="reflect"), id="reflected"
+        ),
+        pytest.param("resnet50", None, {"epochs": 10}, None, id="imagenet"),
+    ],
+)
+def test_few_epochs_move_crops_less(
+    network: str, recipe: str | None, settings: dict[str, object], crop: PadCrop | None
+) -> None:
+    assert find_recipe(network, recipe, settings).augment.pad_crop == crop
+
+
 def test_lenet_is_warmed_up_and_cooled_down() -> None:
     recipe = find_recipe("lenet5", None, {"lr": 0.2})
     found = [recipe.lr_at(step, 100) for step in (0, 9, 54, 99)]
