@@ -52,7 +52,7 @@ static inline void tile(const float* const* rows, long tap_step, long taps, long
                 for (int j = 0; j < TILE_VECTORS; j++) sum[i][j] += a[i][k] * b[j];
         }
     }
-    if (columns - column < TILE_COLUMNS || f.activation > CLIP) {
+    if (columns - column < TILE_COLUMNS || (f.activation > CLIP && f.activation != SILU)) {
         for (int i = 0; i < ROWS; i++)
             for (int j = 0; j < TILE_VECTORS; j++) {
                 long c = column + j * LANES, n = columns - c;
@@ -83,6 +83,10 @@ static inline void tile(const float* const* rows, long tap_step, long taps, long
 #pragma GCC unroll 4
             for (int j = 0; j < TILE_VECTORS; j++) sum[i][j] = smaller(larger(sum[i][j], low), high);
     }
+    if (f.activation == SILU)
+        for (int i = 0; i < ROWS; i++)
+#pragma GCC unroll 4
+            for (int j = 0; j < TILE_VECTORS; j++) sum[i][j] = activate(sum[i][j], SILU, 0.0f, 0.0f);
 #pragma GCC unroll 16
     for (int i = 0; i < ROWS; i++)
 #pragma GCC unroll 4

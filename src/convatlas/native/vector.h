@@ -50,9 +50,8 @@ static inline Vec smaller(Vec a, Vec b) { return b < a ? b : a; }
 // Source: the coefficients of Cephes' expf (Moshier 1992).
 static inline Vec exponential(Vec x) {
     x = smaller(larger(x, all(-87.0f)), all(88.0f));
-    Vec scaled = x * 1.44269504f;
-    VecInt n = __builtin_convertvector(scaled + (scaled < 0.0f ? all(-0.5f) : all(0.5f)), VecInt);
-    Vec whole = __builtin_convertvector(n, Vec);
+    constexpr float ROUNDER = 1.5f * (1 << 23);  // A float of this size has no room for a fraction.
+    Vec shifted = x * 1.44269504f + ROUNDER, whole = shifted - ROUNDER;
     Vec r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
     Vec p = all(1.9875691500e-4f);
     p = p * r + 1.3981999507e-3f;
@@ -60,7 +59,9 @@ static inline Vec exponential(Vec x) {
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
-    return (p * r * r + r + 1.0f) * reinterpret_cast<Vec>((n + 127) << 23);
+    p = p * r * r + r + 1.0f;
+    // n is in the lowest bits of `shifted`; added to the exponent of p, it multiplies by 2^n.
+    return reinterpret_cast<Vec>(reinterpret_cast<VecInt>(p) + (reinterpret_cast<VecInt>(shifted) << 23));
 }
 
 // An odd polynomial near 0, where the other form would be a small difference of large numbers.
