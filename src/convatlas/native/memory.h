@@ -39,3 +39,9 @@ struct LargePages {
 };
 
 using Floats = std::vector<float, LargePages<float>>;
+
+// Room for so many floats, at the beginning of a cache line, in memory that grows where it must and is kept.
+static inline float* room(Floats& memory, size_t floats) {
+    if (memory.size() < floats) memory.resize(floats);
+    return memory.data();
+}

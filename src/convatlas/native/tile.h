@@ -52,7 +52,7 @@ static inline void tile(const float* const* rows, long tap_step, long taps, long
                 for (int j = 0; j < TILE_VECTORS; j++) sum[i][j] += a[i][k] * b[j];
         }
     }
-    if (columns - column < TILE_COLUMNS || (f.activation > CLIP && f.activation != SILU)) {
+    if (columns - column < TILE_COLUMNS) {
         for (int i = 0; i < ROWS; i++)
             for (int j = 0; j < TILE_VECTORS; j++) {
                 long c = column + j * LANES, n = columns - c;
@@ -60,7 +60,7 @@ static inline void tile(const float* const* rows, long tap_step, long taps, long
             }
         return;
     }
-    // The same for whole tiles and the usual ends: with few channels, it takes as long as the sums.
+    // The same for whole tiles, in registers: with few channels, it takes as long as the sums.
     out += row * out_pitch + column;
     if (f.bias)
 #pragma GCC unroll 4
@@ -82,11 +82,11 @@ static inline void tile(const float* const* rows, long tap_step, long taps, long
         for (int i = 0; i < ROWS; i++)
 #pragma GCC unroll 4
             for (int j = 0; j < TILE_VECTORS; j++) sum[i][j] = smaller(larger(sum[i][j], low), high);
-    }
-    if (f.activation == SILU)
+    } else if (f.activation != NONE) {
         for (int i = 0; i < ROWS; i++)
 #pragma GCC unroll 4
-            for (int j = 0; j < TILE_VECTORS; j++) sum[i][j] = activate(sum[i][j], SILU, 0.0f, 0.0f);
+            for (int j = 0; j < TILE_VECTORS; j++) sum[i][j] = activate(sum[i][j], f.activation, f.low, f.high);
+    }
 #pragma GCC unroll 16
     for (int i = 0; i < ROWS; i++)
 #pragma GCC unroll 4

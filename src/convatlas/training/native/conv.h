@@ -23,12 +23,6 @@ struct Map {
     long size() const { return height * row(); }
 };
 
-// Memory of at least so many floats, which is kept for the next time.
-static inline float* room(Floats& memory, size_t floats) {
-    if (memory.size() < floats) memory.resize(floats);
-    return memory.data();
-}
-
 // The rows of tiles of all images, in blocks that fit into a cache. Where the weights fit beside them, parts of the
 // blocks are done side by side, each by one thread; else all threads do one block after the other, and share its
 // points, so that weights are read once. What is how depends on shapes alone, and so do sums, whatever the threads.

@@ -13,6 +13,13 @@ static void with_act(int64_t kind, float low, float high, const Run& run) {
     else run(Act<NONE>{});
 }
 
+// Calls run(maps...) with maps of the type that they have.
+template <class Run, class... Maps>
+static void with_type(int64_t is_half, const Run& run, Maps*... maps) {
+    if (is_half) run(static_cast<std::conditional_t<std::is_const_v<Maps>, const Half, Half>*>(maps)...);
+    else run(static_cast<std::conditional_t<std::is_const_v<Maps>, const float, float>*>(maps)...);
+}
+
 extern "C" {
 
 int64_t train_lanes() { return LANES; }
@@ -26,8 +33,7 @@ void train_norm_forward(const void* x, void* y, int64_t is_half, int64_t rows, i
                          running_mean, running_var, threads);
         });
     };
-    if (is_half) run(static_cast<const Half*>(x), static_cast<Half*>(y));
-    else run(static_cast<const float*>(x), static_cast<float*>(y));
+    with_type(is_half, run, x, y);
 }
 
 void train_norm_backward(const void* grad, const void* x, void* dx, int64_t is_half, int64_t rows, int64_t chans,
@@ -39,8 +45,7 @@ void train_norm_backward(const void* grad, const void* x, void* dx, int64_t is_h
                           threads);
         });
     };
-    if (is_half) run(static_cast<const Half*>(grad), static_cast<const Half*>(x), static_cast<Half*>(dx));
-    else run(static_cast<const float*>(grad), static_cast<const float*>(x), static_cast<float*>(dx));
+    with_type(is_half, run, grad, x, dx);
 }
 
 void train_conv_forward(const void* x, const float* weight, const float* bias, void* y, int64_t is_half,
@@ -50,8 +55,7 @@ void train_conv_forward(const void* x, const float* weight, const float* bias, v
     auto run = [&](auto* from, auto* to) {
         conv_forward(from, weight, bias, to, images, in, out, pad, false, threads);
     };
-    if (is_half) run(static_cast<const Half*>(x), static_cast<Half*>(y));
-    else run(static_cast<const float*>(x), static_cast<float*>(y));
+    with_type(is_half, run, x, y);
 }
 
 // Gradients of x and of the weight (null where not asked for) from that of the output.
@@ -64,7 +68,6 @@ void train_conv_backward(const void* grad, const void* x, const float* weight, v
         if (to) conv_forward(above, weight, none, to, images, out, in, 2 - pad, true, threads);
         if (dweight) conv_weight_gradient(from, above, dweight, images, in, out, pad, threads);
     };
-    if (is_half) run(static_cast<const Half*>(grad), static_cast<const Half*>(x), static_cast<Half*>(dx));
-    else run(static_cast<const float*>(grad), static_cast<const float*>(x), static_cast<float*>(dx));
+    with_type(is_half, run, grad, x, dx);
 }
 }

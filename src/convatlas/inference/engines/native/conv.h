@@ -124,7 +124,7 @@ class DirectConv {
     // the member's own.
     void change(const Step& s, Place& place, int member, long first, long count, const float** rows) const {
         long chans = s.in.chans, pitch = (chans + LANES - 1) / LANES * LANES;
-        float* made = Place::room(place.own[member], count * pitch);
+        float* made = room(place.own[member], count * pitch);
         for (long i = 0; i < count; i++) {
             const float* from = place.arena + s.in.at + (first + i) * s.in.pitch;
             long image = (first + i) / s.out.pixels();

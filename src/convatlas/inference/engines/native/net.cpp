@@ -60,7 +60,7 @@ struct Stream {
     Place place;
 
     Stream(int members, long floats)
-        : team(members), memory(floats + 16), place(team, Place::room(memory, floats)) {}
+        : team(members), memory(floats), place(team, memory.data()) {}
 };
 
 class Net {

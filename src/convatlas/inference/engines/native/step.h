@@ -47,11 +47,4 @@ struct Place {
     Floats common;
 
     Place(Team& team, float* arena) : team(team), arena(arena), own(team.size()) {}
-
-    static float* room(Floats& memory, size_t floats) {
-        constexpr size_t LINE = 16;  // floats of a cache line
-        if (memory.size() < floats + LINE) memory.assign(floats + LINE, 0.0f);
-        auto place = reinterpret_cast<uintptr_t>(memory.data());
-        return reinterpret_cast<float*>((place + 63) / 64 * 64);
-    }
 };

@@ -42,7 +42,7 @@ class WinogradConv {
         if (s.block) {
             // Each member takes some tiles from their input to their output.
             place.team.share((tiles + block - 1) / block, [&](long task, int member) {
-                Work w = work(Place::room(place.own[member], block * (in_size + out_size)), task * block);
+                Work w = work(room(place.own[member], block * (in_size + out_size)), task * block);
                 for (long t = 0; t < w.count; t++) input(w, t);
                 for (int p = 0; p < POINTS; p++) multiply(w, p, 0, 1);
                 for (long t = 0; t < w.count; t++) output(w, t);
@@ -50,7 +50,7 @@ class WinogradConv {
             return;
         }
         // All tiles together: each member reads some of the weights, and none is read twice.
-        Work w = work(Place::room(place.common, block * (in_size + out_size)), 0);
+        Work w = work(room(place.common, block * (in_size + out_size)), 0);
         int parts = place.team.size() > 1 ? 2 : 1;
         place.team.share(tiles, [&](long t, int) { input(w, t); });
         place.team.share(POINTS * parts, [&](long task, int) { multiply(w, task / parts, task % parts, parts); });
