@@ -17,6 +17,7 @@ from convatlas.training import fused
 from convatlas.training.fast import Speed, choose_speed, prepare
 from convatlas.training.fused import FusedNorm, fuse, part, spare_copies
 from convatlas.training.kernels import library
+from numbers_of_threads import with_threads
 
 CPU = torch.device("cpu")
 LAST = torch.channels_last
@@ -132,14 +133,8 @@ def test_sums_do_not_depend_on_the_threads() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(trained(nn.BatchNorm2d(24)), nn.SiLU()).train()
     fuse(net)
-    x, before = images((8, 24, 40, 40)), torch.get_num_threads()
-    found: list[list[Tensor]] = []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            found.append(learn(copy.deepcopy(net), x.detach().requires_grad_()))
-    finally:
-        torch.set_num_threads(before)
+    x = images((8, 24, 40, 40))
+    found = with_threads(lambda: learn(copy.deepcopy(net), x.detach().requires_grad_()))
     for other in found[1:]:
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(found[0], other, strict=True))
 

@@ -16,6 +16,7 @@ from convatlas.training.fast import Speed, choose_speed, prepare
 from convatlas.training.fused import part
 from convatlas.training.kernels import library
 from convatlas.training.winograd import WinogradConv2d, filter_minimally, gain
+from numbers_of_threads import with_threads
 
 CPU = torch.device("cpu")
 LAST = torch.channels_last
@@ -97,13 +98,7 @@ def test_learns_in_half_precision() -> None:
 def test_sums_do_not_depend_on_the_threads(shape: tuple[int, int, int, int, int, int]) -> None:
     net, x = make(shape, bias=True)
     filter_minimally(net)
-    before, found = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            found.append(learn(copy.deepcopy(net), x.detach().requires_grad_()))
-    finally:
-        torch.set_num_threads(before)
+    found = with_threads(lambda: learn(copy.deepcopy(net), x.detach().requires_grad_()))
     for other in found[1:]:
         # The bias's gradient is torch's sum.
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(found[0][:3], other[:3], strict=True))
@@ -249,6 +244,15 @@ def test_what_is_faster_is_used(
     assert reason in speed.reasons
     prepare(net, speed)
     assert any(type(layer) is WinogradConv2d for layer in net.modules()) == is_used
+
+
+def test_channels_that_fill_no_vector_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    if library().train_lanes() == 4:
+        pytest.skip("12 channels are three whole vectors on this processor")
+    monkeypatch.setattr("convatlas.training.fast.gain", lambda _: pytest.fail("it is measured"))
+    speed = choose_speed(CPU, net=create_model("densenet40_12_cifar", num_classes=10))
+    assert not speed.winograd
+    assert "3x3 convolutions by torch: their channels are not multiples of" in "\n".join(speed.reasons)
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2_035", "lenet5"])

@@ -15,7 +15,7 @@ from torch import nn
 from convatlas.native import CompilerError, find_compiler
 from convatlas.training.fused import fuse, has_norms, spare_copies
 from convatlas.training.kernels import library
-from convatlas.training.winograd import filter_minimally, gain, has_filters
+from convatlas.training.winograd import filter_minimally, filters, gain
 
 # glibc's numbers for `mallopt` (malloc.h), and its values where nothing was set (mallopt(3)).
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -92,8 +92,8 @@ def choose_speed(
         if has_norms(net):
             native, reason = _native()
             reasons.append(reason)
-        if has_filters(net):
-            winograd, reason = _winograd(autocast)
+        if filters(net):
+            winograd, reason = _winograd(net, autocast)
             reasons.append(reason)
     return Speed(
         channels_last=convolves,
@@ -115,8 +115,11 @@ def _native() -> tuple[bool, str]:
     return True, "normalisation and activation at once: C++ that was compiled for this processor"
 
 
-def _winograd(autocast: torch.dtype | None) -> tuple[bool, str]:
+def _winograd(net: nn.Module, autocast: torch.dtype | None) -> tuple[bool, str]:
     try:
+        lanes = library().train_lanes()
+        if not filters(net, lanes):
+            return False, f"3x3 convolutions by torch: their channels are not multiples of {lanes}"
         times = gain(autocast)
     except CompilerError as error:
         return False, f"3x3 convolutions by torch: {error}"

@@ -25,6 +25,7 @@ from convatlas.native import CompilerError
 from convatlas.training.kernels import HALF, LAST, is_step, library, place
 
 SIDE = 4  # of a tile, in outputs
+SHORTEST = 4  # floats in a vector, of all processors
 # Below, the tiles that jut out over the edge, or the weights, take longer than the products that are saved.
 LEAST_SAVING, LEAST_TILES = 1.5, 32
 # Images, channels and sides of the maps that the two ways are compared on: of small and of large networks.
@@ -103,25 +104,27 @@ class _Convolved(torch.autograd.Function):
         return dx, dweight, dbias, None
 
 
-def suits(layer: nn.Module) -> bool:
-    """Whether a layer is a convolution that the filtering is for, on processors with short vectors."""
-    return (
-        type(layer) in (nn.Conv2d, WinogradConv2d)
-        and isinstance(layer, nn.Conv2d)
+def filters(net: nn.Module, lanes: int = SHORTEST) -> list[nn.Conv2d]:
+    """The convolutions of a network that the filtering is for.
+
+    Args:
+        net: as it is, or with `filter_minimally` done.
+        lanes: floats in a vector, of which channels take whole ones; `library` knows how many there are here.
+    """
+    return [
+        layer
+        for layer in net.modules()
+        if isinstance(layer, nn.Conv2d)
+        and type(layer) in (nn.Conv2d, WinogradConv2d)
         and layer.kernel_size == (3, 3)
         and layer.stride == (1, 1)
         and layer.dilation == (1, 1)
         and layer.groups == 1
         and layer.padding_mode == "zeros"
         and layer.padding in ((0, 0), (1, 1), (2, 2))
-        and layer.in_channels % 4 == 0
-        and layer.out_channels % 4 == 0
-    )
-
-
-def has_filters(net: nn.Module) -> bool:
-    """Whether a network has what `filter_minimally` is for."""
-    return any(suits(layer) for layer in net.modules())
+        and layer.in_channels % lanes == 0
+        and layer.out_channels % lanes == 0
+    ]
 
 
 def filter_minimally(net: nn.Module) -> None:
@@ -132,10 +135,8 @@ def filter_minimally(net: nn.Module) -> None:
     Args:
         net: its layers are changed in place; it still saves, loads, prints and answers as before.
     """
-    lanes = library().train_lanes()
-    for layer in net.modules():
-        if suits(layer) and layer.in_channels % lanes == 0 and layer.out_channels % lanes == 0:
-            layer.__class__ = WinogradConv2d
+    for layer in filters(net, library().train_lanes()):
+        layer.__class__ = WinogradConv2d
 
 
 def gain(dtype: torch.dtype | None) -> float:
