@@ -62,11 +62,13 @@ def build_and_open(
 
 
 def force(folder: Path, method: int, block: int) -> None:
-    """Chooses how 3x3 convolutions are computed, in place of timing."""
+    """Chooses how convolutions are computed that have larger filters than 1x1, in place of timing."""
     program = json.loads((folder / "target" / "program.json").read_text())
     chosen = [
-        (method, block) if step["kind"] == steps.Kind.CONV and step["kernel_h"] == 3 else (0, 0)
-        for step in program["steps"]
+        (method, block) if kind == steps.Kind.CONV and high * wide > 1 else (0, 0)
+        for kind, high, wide in (
+            (step["kind"], step["kernel_h"], step["kernel_w"]) for step in program["steps"]
+        )
     ]
     (folder / "target" / "methods-0.json").write_text(json.dumps(chosen))
 
@@ -153,6 +155,40 @@ def test_winograd_in_blocks_of_tiles(
     for block in (0, 1, 6, 24, 96):
         force(tmp_path, side, block)
         assert_like_torch(net, ENGINE.open(job, tmp_path / "target", Setting()), shape)
+
+
+FILTERS: dict[str, tuple[nn.Module, int, int]] = {
+    "5x5": (conv(17, 33, 5, padding=2), 17, 2),
+    "5x5 in groups": (conv(32, 64, 5, groups=2), 32, 2),
+    "1x7": (conv(16, 24, (1, 7), padding=(0, 3)), 16, 2),  # type: ignore[arg-type]
+    "7x1": (conv(16, 24, (7, 1), padding=(3, 0)), 16, 2),  # type: ignore[arg-type]
+    "1x3": (conv(19, 16, (1, 3), padding=(0, 1)), 19, 4),  # type: ignore[arg-type]
+    "3x1": (conv(19, 16, (3, 1)), 19, 4),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize(("body", "chans", "side"), FILTERS.values(), ids=FILTERS)
+def test_other_filters_in_tiles(body: nn.Module, chans: int, side: int, tmp_path: Path) -> None:
+    shape = (2, chans, 9, 10)
+    net = with_scores(body, shape)
+    job = build(net, shape, tmp_path, threads=2)
+    force(tmp_path, 0, 0)
+    direct = ENGINE.open(job, tmp_path / "target", Setting())
+    torch.manual_seed(2)
+    x = torch.randn(shape)
+    for block in (0, 5, 48):
+        force(tmp_path, side, block)
+        runner = ENGINE.open(job, tmp_path / "target", Setting())
+        assert_like_torch(net, runner, shape)
+        assert not torch.equal(runner(x), direct(x))  # So that it is not the same method.
+
+
+def test_a_method_that_a_filter_has_not_got_is_the_direct_one(tmp_path: Path) -> None:
+    shape = (1, 16, 9, 9)
+    net = with_scores(conv(16, 8, 7), shape)
+    job = build(net, shape, tmp_path)
+    force(tmp_path, 4, 6)
+    assert_like_torch(net, ENGINE.open(job, tmp_path / "target", Setting()), shape)
 
 
 def hard_read_again(x: Tensor, first: nn.Module) -> Tensor:

@@ -13,8 +13,8 @@
 #include "memory.h"
 #include "transforms.h"
 
-constexpr int SIDE = 4, EDGE = SIDE + 2, POINTS = EDGE * EDGE;
-using Tiling = Transforms<SIDE>;
+using Tiling = Filtering<4, 3>;
+constexpr int SIDE = Tiling::SIDE, EDGE = Tiling::POINTS, POINTS = EDGE * EDGE;
 
 struct Map {
     long height, width, chans;

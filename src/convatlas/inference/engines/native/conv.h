@@ -54,7 +54,14 @@ static inline Finish finish_of(const Step& s, const Place& place, const float* b
     return f;
 }
 
-class DirectConv {
+// One way to compute a convolution, with its weights in the order it reads them in.
+class Conv {
+   public:
+    virtual ~Conv() = default;
+    virtual void run(const Step& s, long images, Place& place) const = 0;
+};
+
+class DirectConv : public Conv {
    public:
     explicit DirectConv(const Step& s) : blocks_(s), bias_(padded_bias(s, blocks_)) {
         bool inside = s.pad_top == 0 && s.pad_left == 0 &&
@@ -71,21 +78,23 @@ class DirectConv {
             pack(dense(s, blocks_, b).data(), blocks_.out_chans, taps_h_ * taps_w_ * depth_, &weight_[b * size]);
     }
 
-    void run(const Step& s, long images, Place& place) const {
-        long rows = images * s.out.pixels(), columns = panels(blocks_.out_chans);
-        long strips = (rows + ROWS - 1) / ROWS;
-        // With few rows, the columns are shared out too.
-        long parts = std::min(columns, std::max(1L, 3L * place.team.size() / (strips * blocks_.count)));
-        if (place.team.size() == 1) parts = 1;
-        place.team.share(strips * blocks_.count * parts, [&](long task, int member) {
+    void run(const Step& s, long images, Place& place) const override {
+        long rows = images * s.out.pixels(), tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
+        long columns = panels(blocks_.out_chans), parts = 1;
+        long strips = (tiles + STRIP - 1) / STRIP, tasks = strips * blocks_.count, members = place.team.size();
+        // Where strips are few, the columns are shared out too, so that each member gets as much as the others.
+        auto is_even = [&] { return tasks * parts >= 8 * members || tasks * parts % members == 0; };
+        while (members > 1 && parts < columns && (tasks * parts < 3 * members || !is_even())) parts++;
+        place.team.share(tasks * parts, [&](long task, int member) {
             long part = task % parts, block = task / parts % blocks_.count, strip = task / parts / blocks_.count;
-            share(s, place, member, block, strip * ROWS, std::min(ROWS, rows - strip * ROWS),
-                  columns * part / parts, columns * (part + 1) / parts);
+            long first = rows * (tiles * strip / strips) / tiles, end = rows * (tiles * (strip + 1) / strips) / tiles;
+            share(s, place, member, block, first, end - first, columns * part / parts,
+                  columns * (part + 1) / parts);
         });
     }
 
    private:
-    static constexpr long ROWS = 16 * TILE_ROWS;  // of a task; their input stays in the cache for all columns
+    static constexpr long STRIP = 16;  // tiles at most; their input stays in the cache for all columns
 
     void share(const Step& s, Place& place, int member, long block, long first, long count, long from,
                long to) const {

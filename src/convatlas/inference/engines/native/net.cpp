@@ -3,6 +3,8 @@
 // Source of the layout of convolutions: Dukhan 2019, "The Indirect Convolution Algorithm".
 
 #include <chrono>
+#include <limits>
+#include <map>
 #include <memory>
 
 #include "conv.h"
@@ -15,32 +17,26 @@ namespace {
 
 struct Layer {
     Step step;
-    std::unique_ptr<DirectConv> direct;
-    std::unique_ptr<WinogradConv<2>> winograd2;
-    std::unique_ptr<WinogradConv<4>> winograd4;
+    std::map<int64_t, std::unique_ptr<Conv>> convs;  // by method
 
     explicit Layer(const Step& s) : step(s) {}
 
-    // Brings weights into the order that the step's method reads them in.
-    void prepare() {
-        if (step.kind != CONV) return;
-        if (step.method == 0 && !direct) direct = std::make_unique<DirectConv>(step);
-        if (step.method == 2 && !winograd2) winograd2 = std::make_unique<WinogradConv<2>>(step);
-        if (step.method == 4 && !winograd4) winograd4 = std::make_unique<WinogradConv<4>>(step);
+    // Brings weights into the order that a method reads them in; false where the convolution has not got it.
+    bool prepare(int64_t method) {
+        if (convs[method]) return true;
+        if (method) convs[method] = winograd(step, method);
+        else convs[method] = std::make_unique<DirectConv>(step);
+        return convs[method] != nullptr;
     }
 
-    void forget() {
-        direct.reset();
-        winograd2.reset();
-        winograd4.reset();
+    // Prepares the step's own method, or the direct one in its place.
+    void prepare() {
+        if (step.kind == CONV && !prepare(step.method)) prepare(step.method = 0);
     }
 
     void run(long images, Place& place) const {
         switch (step.kind) {
-            case CONV:
-                if (step.method == 2) return winograd2->run(step, images, place);
-                if (step.method == 4) return winograd4->run(step, images, place);
-                return direct->run(step, images, place);
+            case CONV: return convs.at(step.method)->run(step, images, place);
             case DEPTHWISE: return DepthwiseConv().run(step, images, place);
             case MAX_POOL: return max_pool(step, images, place);
             case AVERAGE_POOL: return average_pool(step, images, place);
@@ -51,6 +47,56 @@ struct Layer {
             case COPY: return copy(step, images, place);
         }
     }
+};
+
+// One way to compute a convolution.
+struct Way {
+    int64_t method, block;
+    double time = std::numeric_limits<double>::infinity();  // seconds, the least of all calls
+};
+
+// The ways to compute layers that take the same time as each other.
+class Contest {
+   public:
+    Contest(Layer& layer, size_t number) { join(layer, number); }
+
+    // A second layer shows each way as often in half the passes; more would only take memory.
+    void join(Layer& layer, size_t number) {
+        if (layers_.size() == 2) return;
+        layers_.push_back(number);
+        bool is_first = ways_.empty();
+        for (Way way : {Way{0, 0}, Way{4, 0}, Way{4, 6}, Way{4, 12}, Way{4, 24}, Way{4, 48}, Way{4, 96}, Way{2, 0},
+                        Way{2, 24}, Way{2, 96}})
+            if (layer.prepare(way.method) && is_first) ways_.push_back(way);
+    }
+
+    bool has(size_t number) const { return std::count(layers_.begin(), layers_.end(), number) > 0; }
+    size_t first() const { return layers_[0]; }
+    long rounds() const { return ways_.size() > 1 ? rounds_ : MOST_ROUNDS; }
+
+    // The way whose turn it is. After each round, those leave that are far behind.
+    Way& next() {
+        if (turn_ == ways_.size()) {
+            turn_ = 0;
+            double bound = (rounds_++ ? 1.2 : 1.5) * best().time;
+            ways_.erase(std::remove_if(ways_.begin(), ways_.end(), [&](const Way& w) { return w.time > bound; }),
+                        ways_.end());
+        }
+        return ways_[turn_++];
+    }
+
+    const Way& best() const {
+        return *std::min_element(ways_.begin(), ways_.end(),
+                                 [](const Way& a, const Way& b) { return a.time < b.time; });
+    }
+
+    static constexpr long MOST_ROUNDS = 5;
+
+   private:
+    std::vector<size_t> layers_;
+    std::vector<Way> ways_;
+    size_t turn_ = 0;
+    long rounds_ = 0;
 };
 
 // One stream: its arena, and the team that works on it.
@@ -93,24 +139,36 @@ class Net {
         });
     }
 
-    // Times each method that a layer has, and keeps the fastest; writes method and block of each layer.
+    // Times the ways to compute each convolution, within the network, where caches are as they will be, and keeps the
+    // fastest; writes method and block of each layer.
     void tune(int64_t* chosen) {
-        Place& place = streams_[0]->place;
-        has_cold_weights_ = weights() > CACHED;
-        if (has_cold_weights_) other_weights_.assign(4 * CACHED, 0.0f);
-        for (size_t i = 0; i < streams_[0]->memory.size(); i++) streams_[0]->memory[i] = (i % 1000) * 1e-3f;
+        std::vector<Contest> contests;
+        std::vector<long> own(layers_.size(), -1);  // contest of each layer
         for (size_t i = 0; i < layers_.size(); i++) {
-            Step& step = layers_[i].step;
-            size_t twin = 0;
-            while (twin < i && !alike(layers_[twin].step, step)) twin++;
-            if (twin < i) {
-                step.method = layers_[twin].step.method;
-                step.block = layers_[twin].step.block;
-            } else if (fits_winograd(step)) {
-                tune(layers_[i], place);
-            }
-            *chosen++ = step.method;
-            *chosen++ = step.block;
+            Layer& layer = layers_[i];
+            layer.prepare();
+            if (layer.step.kind != CONV || !fits_winograd(layer.step)) continue;
+            size_t c = 0;
+            while (c < contests.size() && !alike(layers_[contests[c].first()].step, layer.step)) c++;
+            if (c < contests.size()) contests[c].join(layer, i);
+            else contests.emplace_back(layer, i);
+            own[i] = static_cast<long>(c);
+        }
+        std::vector<float> x(images_chans() * inner_height() * inner_width());
+        for (size_t i = 0; i < x.size(); i++) x[i] = (i % 1000) * 2e-3f - 1.0f;
+        long rounds = 0;
+        double least = 0;
+        auto begin = now();
+        while (rounds < Contest::MOST_ROUNDS && (rounds < 2 || now() - begin < least + PATIENCE)) {
+            pass(x.data(), contests, own);
+            rounds = Contest::MOST_ROUNDS;
+            for (const auto& contest : contests) rounds = std::min(rounds, contest.rounds());
+            if (rounds < 2) least = now() - begin;
+        }
+        for (long c : own) {
+            Way best = c < 0 ? Way{0, 0} : contests[c].best();
+            *chosen++ = best.method;
+            *chosen++ = best.block;
         }
     }
 
@@ -152,44 +210,28 @@ class Net {
                a.groups == b.groups;
     }
 
-    void tune(Layer& layer, Place& place) {
-        struct Way { int64_t method, block; };
-        Way best = {0, 0};
-        double least = std::numeric_limits<double>::infinity();
-        for (Way way : {Way{0, 0}, Way{4, 0}, Way{4, 6}, Way{4, 12}, Way{4, 24}, Way{4, 48}, Way{4, 96}, Way{2, 0},
-                        Way{2, 24}, Way{2, 96}}) {
+    static double now() {
+        return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+    }
+
+    // Runs the network once, each layer of a contest by the way whose turn it is.
+    void pass(const float* x, std::vector<Contest>& contests, const std::vector<long>& own) {
+        Place& place = streams_[0]->place;
+        for (long i = 0; i < at_once_; i++) enter(place, x, false, i);
+        for (size_t i = 0; i < layers_.size(); i++) {
+            Layer& layer = layers_[i];
+            Contest* contest = own[i] < 0 ? nullptr : &contests[own[i]];
+            if (!contest || !contest->has(i)) {
+                layer.run(at_once_, place);
+                continue;
+            }
+            Way& way = contest->next();
             layer.step.method = way.method;
             layer.step.block = way.block;
-            layer.prepare();
+            double begin = now();
             layer.run(at_once_, place);
-            for (int i = 0; i < 3; i++) {
-                double time = seconds(layer, place);
-                if (time < least) least = time, best = way;
-                if (time > 1.5 * least) break;
-            }
+            way.time = std::min(way.time, now() - begin);
         }
-        layer.forget();
-        layer.step.method = best.method;
-        layer.step.block = best.block;
-    }
-
-    // Of all layers, in floats.
-    long weights() const {
-        long sum = 0;
-        for (const auto& layer : layers_) {
-            const Step& s = layer.step;
-            if (s.kind == CONV) sum += s.kernel_h * s.kernel_w * s.in.chans / s.groups * s.out.chans;
-        }
-        return sum;
-    }
-
-    double seconds(const Layer& layer, Place& place) {
-        // A layer's weights are not in the cache when its turn comes, unless all layers' are.
-        if (has_cold_weights_)
-            for (float& value : other_weights_) value += 1.0f;
-        auto begin = std::chrono::steady_clock::now();
-        layer.run(at_once_, place);
-        return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     }
 
     long at_once_;
@@ -198,9 +240,7 @@ class Net {
     std::vector<std::unique_ptr<Stream>> streams_;
     std::vector<Layer> layers_;
 
-    static constexpr long CACHED = 4 << 20;  // floats that the last cache may keep from one image to the next
-    bool has_cold_weights_ = false;
-    Floats other_weights_;
+    static constexpr double PATIENCE = 2;  // seconds for tuning, beyond two rounds
 };
 
 }  // namespace

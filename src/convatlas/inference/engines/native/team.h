@@ -1,6 +1,7 @@
 // Threads that share the work of one step after the other, and wait for the next one without sleeping.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <functional>
@@ -14,6 +15,13 @@ static inline void rest_a_little() {
 #elif defined(__aarch64__)
     asm volatile("yield");
 #endif
+}
+
+// Into how many nearly equal shares to cut `count` things, at most `most` in each: as many for one member of a team
+// as for the other, where there are enough.
+static inline long shares(long count, long most, long members) {
+    long least = (count + most - 1) / most;
+    return std::min(count, (least + members - 1) / members * members);
 }
 
 class Team {
