@@ -89,6 +89,7 @@ class Maker:
         ways: the settings to try in a precision.
         build: makes files for a precision, from those of the job's folder (first) in its own (second).
         open: reads these files and returns what runs a batch.
+        is_slow: whether building takes so much longer than with others that these go first.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Maker:
     ways: Callable[[Job, Precision], tuple[Setting, ...]]
     build: Callable[[Job, Precision, Path, Path], None]
     open: Callable[[Job, Path, Setting], Runner]
+    is_slow: bool = False
 
 
 def require(*packages: str, extra: str = "engines") -> None:

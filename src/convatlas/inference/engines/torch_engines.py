@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch._inductor
 from torch import Tensor, fx, nn
 
 from convatlas.inference.engines.fold import fold
@@ -84,6 +83,8 @@ def _graphs(job: Job) -> tuple[bool, ...]:
 
 
 def _build_compiled(job: Job, precision: Precision, source: Path, target: Path) -> None:
+    import torch._inductor  # Takes seconds, which the other engines need not wait for.
+
     program = _read_program(source)
     options: dict[str, Any] = {"freezing": True}
     if job.device == "cuda":
@@ -99,6 +100,8 @@ def _build_compiled(job: Job, precision: Precision, source: Path, target: Path) 
 
 
 def _open_compiled(job: Job, folder: Path, setting: Setting) -> Runner:
+    import torch._inductor
+
     path = folder / COMPILED.format(precision=setting.precision)
     logging.getLogger("torch._inductor").setLevel(logging.ERROR)
     net = torch._inductor.aoti_load_package(str(path), run_single_threaded=True)
@@ -146,4 +149,6 @@ def _recorded(run: Callable[[Tensor], Tensor], job: Job) -> Runner:
 
 
 FOLDED_ENGINE = Maker("torch", (), _precisions, _folded_ways, _build_folded, _open_folded)
-COMPILED_ENGINE = Maker("torch-compiled", (), _precisions, _compiled_ways, _build_compiled, _open_compiled)
+COMPILED_ENGINE = Maker(
+    "torch-compiled", (), _precisions, _compiled_ways, _build_compiled, _open_compiled, is_slow=True
+)

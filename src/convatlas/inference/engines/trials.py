@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ from convatlas.inference.engines.trial import seconds
 RACE_SECONDS = 6.0
 # Who needs this many times the time of the fastest, in a first look, is not raced.
 FAR_BEHIND = 2.0
+
+Built = tuple[list[Setting], list[tuple[Setting | None, str]]]
+"""Settings that are ready, and notes on what failed."""
 
 
 def try_engines(
@@ -104,19 +108,31 @@ def _export(net: nn.Module, inputs: Inputs, expected: Tensor, job: Job, folder: 
 def _built(
     attempts: Sequence[Attempt], deadline: float, dropped: list[Trial]
 ) -> Iterator[tuple[Attempt, list[Setting]]]:
-    """Builds all engines at a time, and hands out each with its settings when every one is done."""
+    """Builds all engines at a time, and hands out each with its settings when every one is done.
+
+    Where there are fewer cores than engines, the slow ones wait for the others, so that these are not late.
+    """
     if not attempts:
         return
     with ThreadPoolExecutor(len(attempts)) as pool:
-        futures = [pool.submit(_build, attempt, deadline) for attempt in attempts]
-    for attempt, future in zip(attempts, futures, strict=True):
-        settings, notes = future.result()
+        has_cores = (os.cpu_count() or 1) >= len(attempts)
+        futures: dict[Attempt, Future[Built]] = {}
+        for attempt in sorted(attempts, key=_is_slow):
+            if _is_slow(attempt) and not has_cores:
+                wait(futures.values())
+            futures[attempt] = pool.submit(_build, attempt, deadline)
+    for attempt in attempts:
+        settings, notes = futures[attempt].result()
         dropped += [Trial(attempt.engine, setting, note=note) for setting, note in notes]
         if settings:
             yield attempt, settings
 
 
-def _build(attempt: Attempt, deadline: float) -> tuple[list[Setting], list[tuple[Setting | None, str]]]:
+def _is_slow(attempt: Attempt) -> bool:
+    return find_engine(attempt.engine).is_slow
+
+
+def _build(attempt: Attempt, deadline: float) -> Built:
     """Builds one engine in each of its precisions; returns settings, and notes on what failed."""
     settings: list[Setting] = []
     notes: list[tuple[Setting | None, str]] = []
