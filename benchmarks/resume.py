@@ -1,12 +1,14 @@
 """Kills trainings at random moments, resumes them, and compares their weights with the uninterrupted ones.
 
-    python benchmarks/resume.py [--kills 20] [--seed 0]
+    python benchmarks/resume.py [--kills 20] [--seed 0] [--network resnet20_cifar] [--epochs 4] [--only kills]
 
-Half of the kills come at random moments, half inside a checkpoint's writing: before or after a random one of
-the calls that write, sync, rename or delete there. Then come other numbers of workers, and of processes.
+The network trains on the digits. Half of the kills come at random moments, half inside a checkpoint's
+writing: before or after a random one of the calls that write, sync, rename or delete there. Then come other
+numbers of workers, and of processes.
 """
 
 import argparse
+import dataclasses
 import hashlib
 import os
 import random
@@ -27,7 +29,6 @@ from PIL import Image
 from convatlas.training.checkpoint import TEMPORARY
 from convatlas.training.loop import resume, train
 
-NETWORK, SETTINGS = "lenet5", {"epochs": 4}
 SAVE_EVERY = 15
 WRITES = ((os, "fsync"), (Path, "rename"), (Path, "replace"), (shutil, "rmtree"), (Path, "mkdir"))
 
@@ -36,13 +37,21 @@ def sha256(run: Path) -> str:
     return hashlib.sha256((run / "weights.safetensors").read_bytes()).hexdigest()
 
 
-def start(folder: Path) -> None:
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is trained."""
+
+    network: str
+    epochs: int
+
+
+def start(task: Task, folder: Path) -> None:
     """Begins a run, or goes on with it where it has a record."""
     if (folder / "run.json").is_file():
         resume(folder, save_every=SAVE_EVERY)
         return
     shutil.rmtree(folder, ignore_errors=True)
-    train(NETWORK, out=folder.parent, name=folder.name, save_every=SAVE_EVERY, **SETTINGS)
+    train(task.network, epochs=task.epochs, out=folder.parent, name=folder.name, save_every=SAVE_EVERY)
 
 
 def fork(work: Callable[[], None]) -> int:
@@ -58,15 +67,15 @@ def fork(work: Callable[[], None]) -> int:
     return child
 
 
-def killed_at_random(folder: Path, seconds: float) -> bool:
+def killed_at_random(task: Task, folder: Path, seconds: float) -> bool:
     """Whether the process died of the signal, and not at its own end before."""
-    child = fork(lambda: start(folder))
+    child = fork(lambda: start(task, folder))
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     return os.waitpid(child, 0)[1] == signal.SIGKILL
 
 
-def killed_inside(folder: Path, call: int, after: bool) -> bool:
+def killed_inside(task: Task, folder: Path, call: int, after: bool) -> bool:
     """Kills before or after the writing call number `call` within checkpoints."""
 
     def work() -> None:
@@ -91,13 +100,13 @@ def killed_inside(folder: Path, call: int, after: bool) -> bool:
 
         for owner, name in WRITES:
             setattr(owner, name, patched(getattr(owner, name)))
-        start(folder)
+        start(task, folder)
 
     return os.waitpid(fork(work), 0)[1] == signal.SIGKILL
 
 
-def finish(folder: Path) -> None:
-    code = os.waitpid(fork(lambda: start(folder)), 0)[1]
+def finish(task: Task, folder: Path) -> None:
+    code = os.waitpid(fork(lambda: start(task, folder)), 0)[1]
     if code:
         raise SystemExit(f"{folder}: could not be resumed (code {code})")
 
@@ -108,11 +117,11 @@ def compare(name: str, folder: Path, expected: str) -> bool:
     return same
 
 
-def kills(root: Path, count: int, draw: random.Random) -> list[bool]:
+def kills(task: Task, root: Path, count: int, draw: random.Random) -> list[bool]:
     whole = root / "whole"
-    train(NETWORK, out=root, name="first", epochs=1)  # Imports what all children then share.
+    train(task.network, out=root, name="first", epochs=1)  # Imports what all children then share.
     began = time.perf_counter()
-    finish(whole)
+    finish(task, whole)
     seconds, expected = time.perf_counter() - began, sha256(whole)
     print(f"uninterrupted: {seconds:.1f} s, SHA-256 {expected}")
     equal = []
@@ -121,17 +130,17 @@ def kills(root: Path, count: int, draw: random.Random) -> list[bool]:
         while True:
             if number % 2:
                 how = f"after {(delay := draw.uniform(0.0, seconds)):.2f} s"
-                died = killed_at_random(folder, delay)
+                died = killed_at_random(task, folder, delay)
             else:
                 call, after = draw.randint(1, 60), draw.random() < 0.5
                 how = f"{'after' if after else 'before'} writing call {call}"
-                died = killed_inside(folder, call, after)
+                died = killed_inside(task, folder, call, after)
             if died:
                 break
             shutil.rmtree(folder)  # It was over before: that is no kill.
         left_behind = len(list((folder / "checkpoints").glob(f"{TEMPORARY}*")))
         there = sorted((folder / "checkpoints").glob("step-*"), key=lambda p: int(p.name[5:]))
-        finish(folder)
+        finish(task, folder)
         state = f"last checkpoint {there[-1].name if there else 'none'}{', one half written' * left_behind}"
         equal.append(compare(f"kill {number + 1}: {how}; {state}", folder, expected))
     return equal
@@ -161,11 +170,11 @@ def workers(root: Path) -> list[bool]:
     return equal
 
 
-def processes(root: Path) -> list[bool]:
+def processes(task: Task, root: Path) -> list[bool]:
     """Two processes: the same weights each time, however often one of them is killed."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "3"]
-    command += ["--master-port", "29517", "-m", "convatlas", "train", NETWORK, "--out", str(root)]
-    command += ["--set", f"epochs={SETTINGS['epochs']}", "--save-every", str(SAVE_EVERY), "--name"]
+    command += ["--master-port", "29517", "-m", "convatlas", "train", task.network, "--out", str(root)]
+    command += ["--set", f"epochs={task.epochs}", "--save-every", str(SAVE_EVERY), "--name"]
     subprocess.run([*command, "two"], check=True, capture_output=True)
     torchrun = subprocess.Popen([*command, "two-killed"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     while not list((root / "two-killed" / "checkpoints").glob("step-*")):
@@ -182,12 +191,20 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--network", default="lenet5")
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--only", choices=("kills", "workers", "processes"))
     arguments = parser.parse_args()
+    task, only = Task(arguments.network, arguments.epochs), arguments.only
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        equal = kills(root, arguments.kills, random.Random(arguments.seed))
-        equal += workers(root)
-        equal += processes(root)
+        equal: list[bool] = []
+        if only in (None, "kills"):
+            equal += kills(task, root, arguments.kills, random.Random(arguments.seed))
+        if only in (None, "workers"):
+            equal += workers(root)
+        if only in (None, "processes"):
+            equal += processes(task, root)
     print(f"{sum(equal)} of {len(equal)} equal")
     sys.exit(0 if all(equal) else 1)
 
