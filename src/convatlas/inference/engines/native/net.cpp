@@ -2,6 +2,7 @@
 //
 // Source of the layout of convolutions: Dukhan 2019, "The Indirect Convolution Algorithm".
 
+#include <algorithm>
 #include <chrono>
 #include <limits>
 #include <map>
