@@ -32,8 +32,8 @@ from convatlas.inference.engines.question import (
 from convatlas.inference.engines.trials import try_engines
 from convatlas.machine import processor
 
-# So that a choice is made in a minute even where the machine is busy; int8 takes longer, as it sees images.
-TIME_LIMITS: dict[Precision, float] = {"fp32": 40.0, "bf16": 60.0, "int8": 600.0}
+# So that a choice is made in a minute, unless the machine is very busy; int8 takes longer, as it sees images.
+TIME_LIMITS: dict[Precision, float] = {"fp32": 60.0, "bf16": 90.0, "int8": 600.0}
 
 
 def optimize(
@@ -73,8 +73,8 @@ def optimize(
             eight or more, every fourth is kept for the check.
         threads: that may work on a batch; None for `torch.get_num_threads()`.
         remember: whether to use and keep the memory of choices.
-        time_limit: seconds for building; who is not ready then is dropped. None for 40 with fp32, 60 with
-            bf16, 600 with int8.
+        time_limit: seconds for building; who is not ready then is dropped. "torch-compiled", which takes the
+            longest, has two thirds of it. None for 60 with fp32, 90 with bf16, 600 with int8.
 
     Raises:
         ValueError: an argument is out of its range, or the network refuses the size.

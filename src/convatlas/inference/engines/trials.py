@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
@@ -60,7 +60,7 @@ def try_engines(
         Those that may be used, fast to slow, then the dropped ones with their notes.
     """
     dropped: list[Trial] = []
-    deadline = time.monotonic() + time_limit
+    begin = time.monotonic()
     installed: list[str] = []
     for name in question.engines:
         try:
@@ -75,7 +75,8 @@ def try_engines(
         note = _export(net, inputs, expected, question.job, folder) if installed else ""
         if note:
             dropped += [Trial(name, note=note) for name in installed]
-        for attempt, found in _built([] if note else group.attempts, deadline, dropped):
+        deadlines = {attempt: begin + time_limit * _share(attempt) for attempt in group.attempts}
+        for attempt, found in _built({} if note else deadlines, dropped):
             ready |= _checked(attempt, found, question, inputs, rounding, dropped)
         timed = _raced(ready, question, eager, inputs, dropped)
     return [*timed, *dropped]
@@ -106,22 +107,22 @@ def _export(net: nn.Module, inputs: Inputs, expected: Tensor, job: Job, folder: 
 
 
 def _built(
-    attempts: Sequence[Attempt], deadline: float, dropped: list[Trial]
+    deadlines: Mapping[Attempt, float], dropped: list[Trial]
 ) -> Iterator[tuple[Attempt, list[Setting]]]:
     """Builds all engines at a time, and hands out each with its settings when every one is done.
 
     Where there are fewer cores than engines, the slow ones wait for the others, so that these are not late.
     """
-    if not attempts:
+    if not deadlines:
         return
-    with ThreadPoolExecutor(len(attempts)) as pool:
-        has_cores = (os.cpu_count() or 1) >= len(attempts)
+    with ThreadPoolExecutor(len(deadlines)) as pool:
+        has_cores = (os.cpu_count() or 1) >= len(deadlines)
         futures: dict[Attempt, Future[Built]] = {}
-        for attempt in sorted(attempts, key=_is_slow):
+        for attempt in sorted(deadlines, key=_is_slow):
             if _is_slow(attempt) and not has_cores:
                 wait(futures.values())
-            futures[attempt] = pool.submit(_build, attempt, deadline)
-    for attempt in attempts:
+            futures[attempt] = pool.submit(_build, attempt, deadlines[attempt])
+    for attempt in deadlines:
         settings, notes = futures[attempt].result()
         dropped += [Trial(attempt.engine, setting, note=note) for setting, note in notes]
         if settings:
@@ -130,6 +131,11 @@ def _built(
 
 def _is_slow(attempt: Attempt) -> bool:
     return find_engine(attempt.engine).is_slow
+
+
+def _share(attempt: Attempt) -> float:
+    """Of the time for building: the slow ones have less, lest a late one makes every choice a long one."""
+    return 2 / 3 if _is_slow(attempt) else 1.0
 
 
 def _build(attempt: Attempt, deadline: float) -> Built:
