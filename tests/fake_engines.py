@@ -39,6 +39,17 @@ def _crash(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
+def _build_leisurely(job: Job, precision: Precision, source: Path, target: Path) -> None:
+    time.sleep(0.5)
+    _build(job, precision, source, target)
+
+
+def _build_last(job: Job, precision: Precision, source: Path, target: Path) -> None:
+    if not (source / "leisurely" / "net.pt2").exists():
+        raise RuntimeError("began before the others were ready")
+    _build(job, precision, source, target)
+
+
 def _open_wrong(job: Job, folder: Path, setting: Setting) -> Runner:
     right = _open(job, folder, setting)
     return lambda x: right(x) * 1.001
@@ -61,9 +72,22 @@ CRASHES = Maker("crashes", (), _precisions, _ways, _crash, _open)
 WRONG = Maker("wrong", (), _precisions, _ways, _build, _open_wrong)
 STRANGE = Maker("strange", (), _precisions, _ways, _build, _open_strange)
 ELSEWHERE = Maker("elsewhere", (), _precisions, _ways, _build, _open_elsewhere)
+LEISURELY = Maker("leisurely", (), _precisions, _ways, _build_leisurely, _open)
+LAST = Maker("last", (), _precisions, _ways, _build_last, _open, is_slow=True)
 MISSING = Maker("missing", ("a_package_that_is_not_there",), _precisions, _ways, _build, _open)
 
 PLACES = {
     name: f"fake_engines:{name.upper()}"
-    for name in ("right", "fails", "hangs", "crashes", "wrong", "strange", "elsewhere", "missing")
+    for name in (
+        "right",
+        "fails",
+        "hangs",
+        "crashes",
+        "wrong",
+        "strange",
+        "elsewhere",
+        "leisurely",
+        "last",
+        "missing",
+    )
 }

@@ -70,7 +70,7 @@ def force(folder: Path, method: int, block: int) -> None:
             (step["kind"], step["kernel_h"], step["kernel_w"]) for step in program["steps"]
         )
     ]
-    (folder / "target" / "methods-0.json").write_text(json.dumps(chosen))
+    (folder / "target" / "methods.json").write_text(json.dumps(chosen))
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 import time
 from pathlib import Path
@@ -242,6 +243,14 @@ class TestTrouble:
             found = convatlas.optimize(net(), engines=("eager", "hangs"), time_limit=0.5)
             assert found.name == "eager" and not found.report.remembered
             assert notes(found)["hangs"] == "was not ready in time"
+
+    def test_a_slow_one_does_not_delay_the_others_where_cores_are_few(
+        self, fakes: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "cpu_count", lambda: 1)
+        names = ("last", "leisurely")
+        found = convatlas.optimize(net(), engines=names, remember=False, time_limit=PATIENCE)
+        assert notes(found) == {"last": "", "leisurely": ""}
 
     def test_a_network_that_cannot_be_exported_works_as_it_is(self) -> None:
         class Choosy(nn.Module):

@@ -26,7 +26,7 @@ from convatlas.inference.engines.quiet import quiet
 
 PROGRAM, WEIGHTS = "program.json", "weights.safetensors"
 ARRAYS = ("weight", "bias", "scale", "shift")
-MOST_TUNED = 4
+MOST_TUNED = 2
 """Images that methods are timed on; more take longer and change little."""
 
 
@@ -189,7 +189,8 @@ def _ways(job: Job, precision: Precision) -> tuple[Setting, ...]:
 
 
 def _methods(folder: Path, setting: Setting) -> Path:
-    return folder / f"methods-{setting.at_once}.json"
+    """Where they are kept: for all threads together, or for one, whatever it takes at a time."""
+    return folder / ("methods-stream.json" if setting.at_once else "methods.json")
 
 
 def _build(job: Job, precision: Precision, source: Path, target: Path) -> None:
@@ -205,7 +206,8 @@ def _open(job: Job, folder: Path, setting: Setting) -> Runner:
     images = setting.at_once or job.shape[0]
     if not path.exists():
         # Not while it is built: other engines are built at that time, and times would say little.
-        tuned = NativeNet(folder, 1 if setting.at_once else job.threads, min(images, MOST_TUNED), 1).tune()
+        threads, tried = (1, MOST_TUNED) if setting.at_once else (job.threads, min(images, MOST_TUNED))
+        tuned = NativeNet(folder, threads, tried, 1).tune()
         write_atomic(path, json.dumps(tuned))
     net = NativeNet(folder, job.threads, images, streams)
     net.prepare(json.loads(path.read_text(encoding="utf-8")))
