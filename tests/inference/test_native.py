@@ -62,14 +62,9 @@ def build_and_open(
 
 
 def force(folder: Path, method: int, block: int) -> None:
-    """Chooses how convolutions are computed that have larger filters than 1x1, in place of timing."""
+    """Chooses how convolutions are computed, where they have that method, in place of timing."""
     program = json.loads((folder / "target" / "program.json").read_text())
-    chosen = [
-        (method, block) if kind == steps.Kind.CONV and high * wide > 1 else (0, 0)
-        for kind, high, wide in (
-            (step["kind"], step["kernel_h"], step["kernel_w"]) for step in program["steps"]
-        )
-    ]
+    chosen = [(method, block) for _ in program["steps"]]
     (folder / "target" / "methods.json").write_text(json.dumps(chosen))
 
 

@@ -52,7 +52,8 @@ class Report:
         threads: that may work on one batch.
         device: "cpu" or "cuda".
         machine: name of the chip.
-        trials: everything that was tried, the chosen one first, then from fast to slow, then the dropped.
+        trials: everything that was tried: the chosen one, the others that were raced from fast to slow, those
+            that only had a first look, the dropped.
         took: seconds from the question to the answer.
         remembered: whether the choice was made in an earlier call.
     """

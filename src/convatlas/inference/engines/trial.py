@@ -26,8 +26,8 @@ from convatlas.inference.engines import load_engine
 from convatlas.inference.engines.agreement import compare
 from convatlas.inference.engines.job import Job, Runner, Setting
 
-LONG = 0.5
-"""Seconds of a call from which on one says enough about who is far behind."""
+SHORT, LONG = 0.05, 0.5
+"""Seconds of a call: below, it is disturbed easily; from which on a single one says who is far behind."""
 
 
 class Worker:
@@ -71,12 +71,9 @@ class Worker:
         batches = self._read("check").to(self.job.device).split(self.job.shape[0])
         begin = time.perf_counter()
         scores = [runner(batch).cpu() for batch in batches]
-        looks = [(time.perf_counter() - begin) / len(batches)]
+        once = (time.perf_counter() - begin) / len(batches)
         found = compare(torch.cat(scores), self._read("expected"))
-        # A first look: calls that are not long are disturbed easily, and the first one takes longer.
-        if looks[0] < LONG:
-            looks = [seconds(runner, self.example) for _ in range(5 if looks[0] < 0.05 else 1)]
-        return {**dataclasses.asdict(found), "seconds": min(looks)}
+        return {**dataclasses.asdict(found), "seconds": first_look(runner, self.example, once)}
 
     def time(self, setting: Setting, calls: int) -> dict[str, Any]:
         """Times calls, after one that is not timed where they are short."""
@@ -101,6 +98,13 @@ def seconds(runner: Runner, images: Tensor) -> float:
     if images.is_cuda:
         torch.cuda.synchronize()
     return time.perf_counter() - begin
+
+
+def first_look(runner: Runner, images: Tensor, once: float) -> float:
+    """Seconds of a call, roughly, where the first one, which takes longer than others, took `once`."""
+    if once >= LONG:
+        return once
+    return min(seconds(runner, images) for _ in range(5 if once < SHORT else 1))
 
 
 def main() -> None:

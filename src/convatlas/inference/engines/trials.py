@@ -24,7 +24,7 @@ from convatlas.inference.engines.job import EngineError, Job, Runner, Setting, r
 from convatlas.inference.engines.question import EAGER, Inputs, Question
 from convatlas.inference.engines.quiet import quiet
 from convatlas.inference.engines.race import race, typical
-from convatlas.inference.engines.trial import LONG, seconds
+from convatlas.inference.engines.trial import LONG, first_look, seconds
 
 RACE_SECONDS = 6.0
 # Who needs this many times the time of the fastest, in a first look, is not raced.
@@ -57,7 +57,8 @@ def try_engines(
         rounding: gives the error of the network's own scores.
 
     Returns:
-        Those that may be used, fast to slow, then the dropped ones with their notes.
+        Those that may be used, fast to slow, the raced before those that only had a first look; then the
+        dropped ones with their notes.
     """
     dropped: list[Trial] = []
     begin = time.monotonic()
@@ -171,10 +172,10 @@ def _checked(
         except EngineError as error:
             dropped.append(Trial(attempt.engine, setting, note=str(error)))
             continue
-        first_look = answer.pop("seconds")
+        look = answer.pop("seconds")
         found = Agreement(**answer)
         refusal = question.refusal(found, setting.precision, inputs.are_real, rounding)
-        trial = Trial(attempt.engine, setting, first_look, found.error, found.same_top, refusal)
+        trial = Trial(attempt.engine, setting, look, found.error, found.same_top, refusal)
         if refusal:
             dropped.append(trial)
         else:
@@ -189,13 +190,12 @@ def _raced(
     inputs: Inputs,
     dropped: list[Trial],
 ) -> list[Trial]:
-    """Times who is left, and the network itself where that was asked for; fast to slow."""
+    """Times who is left, and the network itself where that was asked for; sorted as `try_engines` says."""
     trials: dict[Any, Trial] = dict(ready)
     images = inputs.example.to(question.job.device)
     if EAGER in question.engines:
-        first_look = seconds(eager, images)
-        first_look = first_look if first_look > LONG else seconds(eager, images)
-        trials[EAGER] = Trial(EAGER, Setting(), first_look, 0.0, 1.0)
+        look = first_look(eager, images, seconds(eager, images))
+        trials[EAGER] = Trial(EAGER, Setting(), look, 0.0, 1.0)
     order = sorted(trials, key=lambda key: _seconds(trials[key]))
     fastest = _seconds(trials[order[0]]) if order else 0.0
     entrants: dict[Any, Callable[[int], list[float]]] = {}

@@ -73,6 +73,7 @@ class Contest {
 
     bool has(size_t number) const { return std::count(layers_.begin(), layers_.end(), number) > 0; }
     size_t first() const { return layers_[0]; }
+    // Where one way is left, there is nothing to find out.
     long rounds() const { return ways_.size() > 1 ? rounds_ : MOST_ROUNDS; }
 
     // The way whose turn it is. After each round, those leave that are far behind.
@@ -148,7 +149,7 @@ class Net {
         for (size_t i = 0; i < layers_.size(); i++) {
             Layer& layer = layers_[i];
             layer.prepare();
-            if (layer.step.kind != CONV || !fits_winograd(layer.step)) continue;
+            if (layer.step.kind != CONV) continue;
             size_t c = 0;
             while (c < contests.size() && !alike(layers_[contests[c].first()].step, layer.step)) c++;
             if (c < contests.size()) contests[c].join(layer, i);

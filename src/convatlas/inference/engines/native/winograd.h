@@ -49,7 +49,7 @@ class WinogradConv : public Conv {
             return;
         }
         // All tiles together: each member reads some of the weights, and none is read twice.
-        Work w = work(room(place.common, tiles * (in_size + out_size)), 0);
+        Work w = work(room(place.common, most * (in_size + out_size)), 0);
         int parts = place.team.size() > 1 ? 2 : 1;
         place.team.share(tiles, [&](long t, int) { input(w, t); });
         place.team.share(POINTS * parts, [&](long task, int) { multiply(w, task / parts, task % parts, parts); });
@@ -58,7 +58,6 @@ class WinogradConv : public Conv {
 
    private:
     static constexpr int TAPS = Down::TAPS * Across::TAPS, POINTS = Down::POINTS * Across::POINTS;
-    static constexpr int SIZE = Down::SIDE * Across::SIDE;  // outputs of a tile
 
     // Some tiles on their way: `in` is (POINTS, count, in chans), `out` (POINTS, count, blocks, width_).
     struct Work {
@@ -132,7 +131,7 @@ class WinogradConv : public Conv {
             Finish f = finish_of(s, w.place, &bias_[b * width_], chan);
             float* map = w.place.arena + s.out.at + chan;
             for (long c = 0; c < blocks_.out_chans; c += LANES) {
-                Vec m[POINTS], half[Down::SIDE * Across::POINTS], o[SIZE];
+                Vec m[POINTS], half[Down::SIDE * Across::POINTS], o[Down::SIDE * Across::SIDE];
                 for (int p = 0; p < POINTS; p++) m[p] = load(w.out + p * step + t * pitch + b * width_ + c);
 #pragma GCC unroll 8
                 for (int j = 0; j < Across::POINTS; j++)
@@ -156,14 +155,11 @@ class WinogradConv : public Conv {
     long width_;
 };
 
-static inline bool fits_winograd(const Step& s) {
-    return s.kernel_h * s.kernel_w > 1 && s.stride_h == 1 && s.stride_w == 1 && s.in.chans >= LANES &&
-           s.in.chans / s.groups >= 4 && !s.scale && s.gate_at < 0 && !s.relu_first;
-}
-
 // Larger tiles save more products, and lose more digits. Null where there are none of that side for a step.
 static inline std::unique_ptr<Conv> winograd(const Step& s, int64_t side) {
-    if (!fits_winograd(s)) return nullptr;
+    if (s.stride_h != 1 || s.stride_w != 1 || s.in.chans < LANES || s.in.chans / s.groups < 4 || s.scale ||
+        s.gate_at >= 0 || s.relu_first)
+        return nullptr;
 #define CASE(HIGH, WIDE, SIDE, DOWN, ACROSS)                      \
     if (s.kernel_h == HIGH && s.kernel_w == WIDE && side == SIDE) \
         return std::make_unique<WinogradConv<Filtering<DOWN, HIGH>, Filtering<ACROSS, WIDE>>>(s);
