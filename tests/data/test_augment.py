@@ -134,7 +134,7 @@ def test_what_needs_single_pictures_or_neighbours() -> None:
 
 def test_settings_can_be_read_without_torch() -> None:
     code = "import sys, convatlas.data.augment; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize(

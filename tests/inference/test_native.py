@@ -77,7 +77,7 @@ def assert_like_torch(net: nn.Module, run: Runner, shape: tuple[int, int, int, i
     assert relative(run(x).double(), exact) <= 1e-5
 
 
-def check(body: nn.Module, shape: tuple[int, int, int, int], folder: Path) -> None:
+def assert_built_like_torch(body: nn.Module, shape: tuple[int, int, int, int], folder: Path) -> None:
     net = with_scores(body, shape)
     assert_like_torch(net, build_and_open(net, shape, folder), shape)
 
@@ -114,7 +114,7 @@ CONVOLUTIONS: dict[str, tuple[nn.Module, tuple[int, int, int, int]]] = {
 
 @pytest.mark.parametrize(("body", "shape"), CONVOLUTIONS.values(), ids=CONVOLUTIONS)
 def test_convolution(body: nn.Module, shape: tuple[int, int, int, int], tmp_path: Path) -> None:
-    check(body, shape, tmp_path)
+    assert_built_like_torch(body, shape, tmp_path)
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
@@ -122,7 +122,7 @@ def test_convolution(body: nn.Module, shape: tuple[int, int, int, int], tmp_path
 @pytest.mark.parametrize("chans", [3, 16, 33])
 def test_depthwise_convolution(chans: int, kernel: int, stride: int, tmp_path: Path) -> None:
     body = conv(chans, chans, kernel, stride=stride, padding=kernel // 2, groups=chans)
-    check(body, (2, chans, 11, 14), tmp_path)
+    assert_built_like_torch(body, (2, chans, 11, 14), tmp_path)
 
 
 WINOGRAD: dict[str, tuple[nn.Module, tuple[int, int, int, int]]] = {
@@ -310,7 +310,7 @@ BODIES: dict[str, tuple[nn.Module, tuple[int, int, int, int]]] = {
 
 @pytest.mark.parametrize(("body", "shape"), BODIES.values(), ids=BODIES)
 def test_operation(body: nn.Module, shape: tuple[int, int, int, int], tmp_path: Path) -> None:
-    check(body.eval(), shape, tmp_path)
+    assert_built_like_torch(body.eval(), shape, tmp_path)
 
 
 ACTIVATIONS: dict[str, Do] = {
@@ -330,7 +330,7 @@ ACTIVATIONS: dict[str, Do] = {
 @pytest.mark.parametrize("do", ACTIVATIONS.values(), ids=ACTIVATIONS)
 def test_activation_after_a_convolution(do: Do, factor: float, tmp_path: Path) -> None:
     body = Body(lambda x, a: do(a(x * factor)), conv(13, 19, 1, bias=False))
-    check(body, (1, 13, 5, 5), tmp_path)
+    assert_built_like_torch(body, (1, 13, 5, 5), tmp_path)
 
 
 NAN_BODIES: dict[str, nn.Module] = {

@@ -21,7 +21,7 @@ IMAGE = pixels(0)
 GREY = np.repeat(pixels(1)[:, :, :1], 3, axis=2)
 
 
-def check(said: Any, image: np.ndarray[Any, Any], tolerance: float = 1e-5) -> None:
+def assert_answer(said: Any, image: np.ndarray[Any, Any], tolerance: float = 1e-5) -> None:
     """Compares the classes of an answer with the network's own scores."""
     assert isinstance(said, Answer), said
     shares = expected(image)
@@ -49,7 +49,7 @@ def check(said: Any, image: np.ndarray[Any, Any], tolerance: float = 1e-5) -> No
 )
 def test_a_picture_in_memory(given: Any, image: np.ndarray[Any, Any]) -> None:
     (said,) = Predictor(small_network()).predict(given)
-    check(said, image)
+    assert_answer(said, image)
     assert said.picture == "picture"
 
 
@@ -57,7 +57,7 @@ def test_a_picture_in_memory(given: Any, image: np.ndarray[Any, Any]) -> None:
 def test_a_picture_file(tmp_path: Path, kind: type) -> None:
     (path,) = save_pictures(tmp_path, 1)
     (said,) = Predictor(small_network()).predict(kind(path), top=10)
-    check(said, pixels(0))
+    assert_answer(said, pixels(0))
     assert said.picture == str(path)
     assert (said.label, said.probability) == said.top[0]
 
@@ -66,7 +66,7 @@ def test_a_jpeg_is_answered_as_pillow_decodes_it(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     Image.fromarray(IMAGE).save(path, quality=90)
     (said,) = Predictor(small_network()).predict(path)
-    check(said, np.asarray(Image.open(path)))
+    assert_answer(said, np.asarray(Image.open(path)))
 
 
 def test_a_large_jpeg_is_decoded_smaller_unless_exact(tmp_path: Path) -> None:
@@ -74,9 +74,11 @@ def test_a_large_jpeg_is_decoded_smaller_unless_exact(tmp_path: Path) -> None:
     Image.fromarray(IMAGE).resize((400, 400), Image.Resampling.BICUBIC).save(path, quality=95)
     whole = np.asarray(Image.open(path).resize((PX, PX), Image.Resampling.BILINEAR))
     (exact,) = Predictor(small_network(), exact=True).predict(path)
-    check(exact, whole, tolerance=0.01)  # Pillow rounds its filter otherwise than torch, by one level.
+    assert_answer(
+        exact, whole, tolerance=0.01
+    )  # Pillow rounds its filter otherwise than torch, by one level.
     (fast,) = Predictor(small_network()).predict(path)
-    check(fast, whole, tolerance=0.05)
+    assert_answer(fast, whole, tolerance=0.05)
     assert fast != exact
 
 
@@ -91,8 +93,8 @@ def test_a_large_jpeg_is_decoded_smaller_unless_exact(tmp_path: Path) -> None:
 )
 def test_many_in_memory(images: Any) -> None:
     first, second = Predictor(small_network()).predict(images)
-    check(first, pixels(0))
-    check(second, pixels(1))
+    assert_answer(first, pixels(0))
+    assert_answer(second, pixels(1))
     assert first.picture != second.picture
 
 
@@ -106,7 +108,7 @@ def test_answers_do_not_depend_on_batches_or_threads(tmp_path: Path, batch_size:
     said = predictor.predict(tmp_path)
     assert [entry.picture for entry in said] == list(map(str, paths))
     for number, entry in enumerate(said):
-        check(entry, pixels(number))
+        assert_answer(entry, pixels(number))
 
 
 def test_bad_files_keep_their_place_among_the_others(tmp_path: Path) -> None:
@@ -115,7 +117,7 @@ def test_bad_files_keep_their_place_among_the_others(tmp_path: Path) -> None:
     paths[2].write_text("<html>")
     said = Predictor(small_network(), batch_size=3).predict([*paths, tmp_path / "gone.png"])
     assert [type(entry) for entry in said] == [Answer, Refusal, Refusal, Answer, Refusal]
-    check(said[3], pixels(3))
+    assert_answer(said[3], pixels(3))
     reasons = [entry.reason for entry in said if isinstance(entry, Refusal)]
     assert reasons[0].startswith(f"{paths[1]}: damaged or cut off")
     assert reasons[1].startswith(f"{paths[2]}: is no picture in a format that is read")
@@ -145,7 +147,7 @@ def test_stream_answers_before_all_is_read() -> None:
             yield pixels(seed)
 
     stream = Predictor(small_network(), batch_size=2).stream(images())
-    check(next(stream), pixels(0))
+    assert_answer(next(stream), pixels(0))
     assert len(taken) < 20
     stream.close()
     assert not [thread.name for thread in threading.enumerate() if thread.name == "convatlas-feed"]
@@ -172,7 +174,7 @@ def test_the_middle_of_a_wide_picture_counts() -> None:
     wide = np.zeros((PX, 3 * PX, 3), np.uint8)
     wide[:, PX : 2 * PX] = IMAGE
     (said,) = Predictor(small_network()).predict(wide)
-    check(said, IMAGE)
+    assert_answer(said, IMAGE)
 
 
 def test_a_transform_of_ones_own() -> None:
@@ -181,7 +183,7 @@ def test_a_transform_of_ones_own() -> None:
         return TRANSFORM(picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM))
 
     (said,) = Predictor(small_network(), transform=upside_down).predict(IMAGE)
-    check(said, IMAGE[::-1])
+    assert_answer(said, IMAGE[::-1])
 
 
 def test_a_transform_may_keep_sizes() -> None:
@@ -227,9 +229,9 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
 def test_the_fastest_engine_for_one_and_for_many(asked: list[Any]) -> None:
     predictor = Predictor(small_network(), engine="auto", batch_size=4)
     assert predictor.reports == ()
-    check(predictor.predict(pixels(0))[0], pixels(0))
+    assert_answer(predictor.predict(pixels(0))[0], pixels(0))
     for number, said in enumerate(predictor.predict(pixels(number) for number in range(7))):
-        check(said, pixels(number))
+        assert_answer(said, pixels(number))
     assert asked == [((3, PX, PX), 1, "fp32", None), ((3, PX, PX), 4, "fp32", None)]
     assert [report.chosen.engine for report in predictor.reports] == ["eager", "eager"]
 
@@ -240,7 +242,7 @@ def test_pictures_for_int8(asked: list[Any], tmp_path: Path) -> None:
     predictor = Predictor(
         small_network(), engine="auto", precision="int8", calibration=tmp_path / "typical", batch_size=4
     )
-    check(predictor.predict(IMAGE)[0], IMAGE)
+    assert_answer(predictor.predict(IMAGE)[0], IMAGE)
     assert asked == [((3, PX, PX), 1, "int8", (9, 3, PX, PX))]
 
 
@@ -256,7 +258,7 @@ def test_a_copy_leaves_engines_behind(asked: list[Any]) -> None:
     copied = pickle.loads(pickle.dumps(predictor))
     assert copied.reports == ()
     assert copied.fingerprint() == predictor.fingerprint()
-    check(copied.predict(IMAGE)[0], IMAGE)
+    assert_answer(copied.predict(IMAGE)[0], IMAGE)
 
 
 def test_scores_that_are_no_numbers() -> None:
@@ -377,7 +379,7 @@ def test_a_picture_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(IMAGE).save(content, format="png")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.getvalue())))
     (said,) = Predictor(small_network()).predict("-")
-    check(said, IMAGE)
+    assert_answer(said, IMAGE)
     assert said.picture == "standard input"
 
 
