@@ -120,9 +120,86 @@ def test_convolution(body: nn.Module, shape: tuple[int, int, int, int], tmp_path
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("kernel", [3, 5, 7])
 @pytest.mark.parametrize("chans", [3, 16, 33])
-def test_depthwise_convolution(chans: int, kernel: int, stride: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("width", [5, 14, 17])
+def test_depthwise_convolution(chans: int, kernel: int, stride: int, width: int, tmp_path: Path) -> None:
     body = conv(chans, chans, kernel, stride=stride, padding=kernel // 2, groups=chans)
-    assert_built_like_torch(body, (2, chans, 11, 14), tmp_path)
+    assert_built_like_torch(body, (2, chans, 11, width), tmp_path)
+
+
+def inverted(chans: int, wide: int, kernel: int, stride: int) -> nn.Sequential:
+    """A block of MobileNet v2, without its sum."""
+    return nn.Sequential(
+        conv(chans, wide, 1),
+        nn.ReLU6(),
+        conv(wide, wide, kernel, stride=stride, padding=kernel // 2, groups=wide),
+        nn.SiLU(),
+        conv(wide, chans, 1),
+    )
+
+
+CHAINS: dict[str, tuple[nn.Module, tuple[int, int, int, int], list[int]]] = {
+    "3x3": (inverted(5, 24, 3, 1), (2, 5, 19, 14), [1, 1, 0]),
+    "3x3 stride 2": (inverted(8, 17, 3, 2), (1, 8, 33, 21), [1, 1, 0]),
+    "5x5": (inverted(16, 32, 5, 1), (3, 16, 12, 9), [1, 1, 0]),
+    "5x5 stride 2": (inverted(8, 40, 5, 2), (2, 8, 15, 16), [1, 1, 0]),
+    "3x3 stride 4": (inverted(8, 16, 3, 4), (1, 8, 34, 33), [1, 1, 0]),
+    "with its sum": (
+        Body(lambda x, block: x + block(x), inverted(8, 16, 3, 1)),
+        (2, 8, 20, 9),
+        [1, 1, 0],
+    ),
+    "a long row": (inverted(8, 16, 3, 1), (1, 8, 3, 90), [1, 1, 0]),
+    "lower than the kernel": (inverted(8, 16, 5, 1), (1, 8, 2, 8), [1, 1, 0]),
+    "nothing before": (
+        nn.Sequential(nn.ReLU(), conv(16, 16, 3, padding=1, groups=16), conv(16, 40, 1)),
+        (1, 16, 40, 10),
+        [1, 0],
+    ),
+    "two in turn": (
+        nn.Sequential(
+            *(
+                m
+                for _ in range(2)
+                for m in (conv(16, 16, 3, padding=1, groups=16), conv(16, 16, 1), nn.ReLU())
+            )
+        ),
+        (2, 16, 9, 9),
+        [1, 0, 1, 0],
+    ),
+    "read by another too": (
+        Body(
+            lambda x, a, b, c: (lambda wide: c(b(wide)) + wide)(a(x)),
+            conv(8, 16, 1),
+            conv(16, 16, 3, padding=1, groups=16),
+            conv(16, 16, 1),
+        ),
+        (1, 8, 9, 9),
+        [0, 1, 0],
+    ),
+    "part of a concatenation": (
+        Body(
+            lambda x, a, b: functional.relu(torch.cat([b(a(x)), x], 1)),
+            conv(8, 8, 1),
+            conv(8, 8, 3, padding=1, groups=8),
+        ),
+        (1, 8, 9, 9),
+        [0, 1, 0],  # The first one copies the images.
+    ),
+}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("body", "shape", "chained"), CHAINS.values(), ids=CHAINS)
+def test_depthwise_convolution_together_with_its_neighbours(
+    body: nn.Module, shape: tuple[int, int, int, int], chained: list[int], threads: int, tmp_path: Path
+) -> None:
+    net = with_scores(body, shape)
+    job = build(net, shape, tmp_path, threads)
+    program = json.loads((tmp_path / "target" / "program.json").read_text())
+    assert [step["chained"] for step in program["steps"]][: len(chained)] == chained
+    for joined in (0, 1, 2, 3):
+        force(tmp_path, joined, 0)
+        assert_like_torch(net, ENGINE.open(job, tmp_path / "target", Setting()), shape)
 
 
 WINOGRAD: dict[str, tuple[nn.Module, tuple[int, int, int, int]]] = {

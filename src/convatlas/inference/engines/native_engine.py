@@ -81,6 +81,7 @@ def _record(op: Op, spots: dict[Any, Spot]) -> dict[str, Any]:
         "average_border": int(op.average[0]),
         "border_h": op.average[1],
         "border_w": op.average[2],
+        "chained": int(op.chained),
     }
 
 

@@ -93,6 +93,20 @@ class DirectConv : public Conv {
         });
     }
 
+    // A 1x1 convolution of `count` pixels, `from` and `out` being where they lie and where they go; `first` is the
+    // number of the first one among all, for a second operand.
+    void pixels(const Step& s, const Place& place, const float* from, long pitch, long first, long count, float* out,
+                long out_pitch) const {
+        static thread_local std::vector<const float*> rows;
+        rows.resize(count);
+        for (long i = 0; i < count; i++) rows[i] = from + i * pitch;
+        Finish f = finish_of(s, place, bias_.data(), 0);
+        if (f.other) f.other += first * f.other_pitch;
+        for (long panel = 0; panel < panels(blocks_.out_chans); panel++)
+            strip(rows.data(), count, 1, depth_, &weight_[panel * TILE_COLUMNS * depth_], out, out_pitch, 0, count,
+                  panel * TILE_COLUMNS, blocks_.out_chans, f);
+    }
+
    private:
     static constexpr long STRIP = 16;  // tiles at most; their input stays in the cache for all columns
 

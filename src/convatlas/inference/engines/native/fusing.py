@@ -106,7 +106,7 @@ def _affine_into_pointwise(program: Program, op: Op) -> bool:
     is_relu = op.activation == (Activation.CLIP, 0.0, math.inf)
     if op.kind != Kind.AFFINE or reader is None or not reader.is_pointwise or reader.input is not op.output:
         return False
-    if reader.scale is not None or reader.gate is not None or reader.relu_first:
+    if reader.changes_input:
         return False
     if not is_relu and op.activation[0] != Activation.NONE:
         return False

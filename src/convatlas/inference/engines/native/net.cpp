@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 
+#include "chain.h"
 #include "conv.h"
 #include "depthwise.h"
 #include "simple.h"
@@ -35,6 +36,8 @@ struct Layer {
         if (step.kind == CONV && !prepare(step.method)) prepare(step.method = 0);
     }
 
+    Pointwise pointwise() const { return {&step, static_cast<const DirectConv*>(convs.at(0).get())}; }
+
     void run(long images, Place& place) const {
         switch (step.kind) {
             case CONV: return convs.at(step.method)->run(step, images, place);
@@ -59,18 +62,11 @@ struct Way {
 // The ways to compute layers that take the same time as each other.
 class Contest {
    public:
-    Contest(Layer& layer, size_t number) { join(layer, number); }
+    Contest(std::vector<Way> ways, size_t number) : ways_(std::move(ways)) { join(number); }
 
+    void join(size_t number) { layers_.push_back(number); }
     // A second layer shows each way as often in half the passes; more would only take memory.
-    void join(Layer& layer, size_t number) {
-        if (layers_.size() == 2) return;
-        layers_.push_back(number);
-        bool is_first = ways_.empty();
-        for (Way way : {Way{0, 0}, Way{4, 0}, Way{4, 6}, Way{4, 12}, Way{4, 24}, Way{4, 48}, Way{4, 96}, Way{2, 0},
-                        Way{2, 24}, Way{2, 96}})
-            if (layer.prepare(way.method) && is_first) ways_.push_back(way);
-    }
-
+    bool is_full() const { return layers_.size() == 2; }
     bool has(size_t number) const { return std::count(layers_.begin(), layers_.end(), number) > 0; }
     size_t first() const { return layers_[0]; }
     // Where one way is left, there is nothing to find out.
@@ -134,7 +130,7 @@ class Net {
             long size = images_chans() * inner_height() * inner_width();
             for (long i = 0; i < at_once_; i++)
                 enter(place, x + (part * at_once_ + i) * size, chans_last, i);
-            for (auto& layer : layers_) layer.run(at_once_, place);
+            for (size_t i = 0; i < layers_.size();) i = step(i, place);
             for (long i = 0; i < at_once_; i++)
                 std::copy_n(place.arena + scores_.at + i * scores_.image(), scores_.chans,
                             y + (part * at_once_ + i) * scores_.chans);
@@ -147,14 +143,13 @@ class Net {
         std::vector<Contest> contests;
         std::vector<long> own(layers_.size(), -1);  // contest of each layer
         for (size_t i = 0; i < layers_.size(); i++) {
-            Layer& layer = layers_[i];
-            layer.prepare();
-            if (layer.step.kind != CONV) continue;
+            layers_[i].prepare();
+            if (layers_[i].step.kind != CONV && layers_[i].step.kind != DEPTHWISE) continue;
             size_t c = 0;
-            while (c < contests.size() && !alike(layers_[contests[c].first()].step, layer.step)) c++;
-            if (c < contests.size()) contests[c].join(layer, i);
-            else contests.emplace_back(layer, i);
+            while (c < contests.size() && !alike(contests[c].first(), i)) c++;
             own[i] = static_cast<long>(c);
+            if (c == contests.size()) contests.emplace_back(ways(i), i);
+            else if (!contests[c].is_full() && !ways(i).empty()) contests[c].join(i);
         }
         std::vector<float> x(images_chans() * inner_height() * inner_width());
         for (size_t i = 0; i < x.size(); i++) x[i] = (i % 1000) * 2e-3f - 1.0f;
@@ -204,35 +199,83 @@ class Net {
         });
     }
 
-    // Whether two steps take the same time.
-    static bool alike(const Step& a, const Step& b) {
-        return a.kind == b.kind && a.in.height == b.in.height && a.in.width == b.in.width &&
-               a.in.chans == b.in.chans && a.out.chans == b.out.chans && a.kernel_h == b.kernel_h &&
-               a.kernel_w == b.kernel_w && a.stride_h == b.stride_h && a.stride_w == b.stride_w &&
-               a.groups == b.groups;
+    // The depthwise convolution of the chain that begins with a layer, or -1.
+    long chain_at(size_t i) const {
+        if (layers_[i].step.kind == DEPTHWISE) return static_cast<long>(i);
+        bool is_first = layers_[i].step.chained && layers_[i + 1].step.kind == DEPTHWISE;
+        return is_first ? static_cast<long>(i) + 1 : -1;
+    }
+
+    // Which of its neighbours a depthwise convolution may be computed with.
+    int64_t joinable(size_t i) const {
+        return (layers_[i].step.chained ? WITH_NEXT : APART) | (i && layers_[i - 1].step.chained ? WITH_LAST : APART);
+    }
+
+    // Runs a layer, or the chain that begins with it; returns the number of the layer after it.
+    size_t step(size_t i, Place& place) const {
+        long middle = chain_at(i);
+        const Step* s = middle < 0 ? nullptr : &layers_[middle].step;
+        int64_t joined = s ? s->method & joinable(middle) : APART;
+        if (s && i < static_cast<size_t>(middle) && !(joined & WITH_LAST)) joined = APART;
+        if (joined == APART) {
+            layers_[i].run(at_once_, place);
+            return i + 1;
+        }
+        Pointwise before, behind;
+        if (joined & WITH_LAST) before = layers_[middle - 1].pointwise();
+        if (joined & WITH_NEXT) behind = layers_[middle + 1].pointwise();
+        Chain(before, *s, behind).run(at_once_, place);
+        return middle + (joined & WITH_NEXT ? 2 : 1);
+    }
+
+    // The ways to compute a convolution, its weights brought into their orders.
+    std::vector<Way> ways(size_t i) {
+        std::vector<Way> found;
+        if (layers_[i].step.kind == DEPTHWISE) {
+            for (int64_t joined : {APART, WITH_NEXT, WITH_LAST, WITH_BOTH})
+                if ((joined & joinable(i)) == joined) found.push_back({joined, 0});
+            return found;
+        }
+        for (Way way : {Way{0, 0}, Way{4, 0}, Way{4, 6}, Way{4, 12}, Way{4, 24}, Way{4, 48}, Way{4, 96}, Way{2, 0},
+                        Way{2, 24}, Way{2, 96}})
+            if (layers_[i].prepare(way.method)) found.push_back(way);
+        return found;
+    }
+
+    // Whether two layers take the same time.
+    bool alike(size_t one, size_t two) const {
+        const Step &a = layers_[one].step, &b = layers_[two].step;
+        if (a.kind != b.kind || a.in.height != b.in.height || a.in.width != b.in.width || a.in.chans != b.in.chans ||
+            a.out.chans != b.out.chans || a.kernel_h != b.kernel_h || a.kernel_w != b.kernel_w ||
+            a.stride_h != b.stride_h || a.stride_w != b.stride_w || a.groups != b.groups)
+            return false;
+        if (a.kind == CONV) return true;
+        int64_t joined = joinable(one);
+        return joined == joinable(two) &&
+               (!(joined & WITH_LAST) || alike(one - 1, two - 1)) && (!(joined & WITH_NEXT) || alike(one + 1, two + 1));
     }
 
     static double now() {
         return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
     }
 
-    // Runs the network once, each layer of a contest by the way whose turn it is.
+    // Runs the network once, each layer of a contest by the way whose turn it is. Of a chain, what is timed is all of it,
+    // whichever of its layers are computed together.
     void pass(const float* x, std::vector<Contest>& contests, const std::vector<long>& own) {
         Place& place = streams_[0]->place;
         for (long i = 0; i < at_once_; i++) enter(place, x, false, i);
-        for (size_t i = 0; i < layers_.size(); i++) {
-            Layer& layer = layers_[i];
-            Contest* contest = own[i] < 0 ? nullptr : &contests[own[i]];
-            if (!contest || !contest->has(i)) {
-                layer.run(at_once_, place);
-                continue;
+        for (size_t i = 0; i < layers_.size();) {
+            long middle = chain_at(i);
+            size_t timed = middle < 0 ? i : middle, end = timed + 1 + (middle >= 0 && layers_[middle].step.chained);
+            Contest* contest = own[timed] < 0 ? nullptr : &contests[own[timed]];
+            Way* way = contest && contest->has(timed) ? &contest->next() : nullptr;
+            if (way) {
+                layers_[timed].step.method = way->method;
+                layers_[timed].step.block = way->block;
             }
-            Way& way = contest->next();
-            layer.step.method = way.method;
-            layer.step.block = way.block;
             double begin = now();
-            layer.run(at_once_, place);
-            way.time = std::min(way.time, now() - begin);
+            while (i < end) i = step(i, place);
+            if (way) way->time = std::min(way->time, now() - begin);
         }
     }
 

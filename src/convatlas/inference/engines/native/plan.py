@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
+from convatlas.inference.engines.native.fusing import readers
 from convatlas.inference.engines.native.program import Op, Program, Value
 from convatlas.inference.engines.native.steps import Kind
 
@@ -30,11 +32,13 @@ def place_maps(program: Program) -> tuple[dict[Value, Spot], int]:
     """Gives each map a place, such that concatenations need no copies and dead maps make room.
 
     Where a part of a concatenation has to lie elsewhere, a step that copies it is put into the program.
+    Steps that may be computed together are marked.
 
     Returns:
         The places, and the floats of all maps of one image.
     """
     _join_parts(program)
+    _chain(program)
     lives = _lives(program)
     sizes = {root: -(-root.height * root.width * root.chans // LINE) * LINE for root in lives}
     starts: dict[Value, int] = {}
@@ -130,6 +134,26 @@ def _values(program: Program) -> list[Value]:
     return list(found)
 
 
+def _chain(program: Program) -> None:
+    """Marks depthwise convolutions with the 1x1 convolutions before and behind them; none belongs to two."""
+    times_read = readers(program)
+    before: Op | None = None
+    for op, after in itertools.pairwise(program.ops):
+        kinds = (op.kind, after.kind) in ((Kind.CONV, Kind.DEPTHWISE), (Kind.DEPTHWISE, Kind.CONV))
+        pointwise = op if op.kind == Kind.CONV else after
+        is_taken = pointwise is op and before is not None and before.chained
+        op.chained = (
+            kinds
+            and pointwise.is_pointwise
+            and not pointwise.changes_input
+            and not is_taken
+            and after.input is op.output
+            and times_read[op.output] == 1
+            and op.output.owner is None
+        )
+        before = op
+
+
 def _lives(program: Program) -> dict[Value, tuple[int, int]]:
     """For each map that is no part of another: the first and the last step that it is needed in."""
     lives: dict[Value, tuple[int, int]] = {}
@@ -140,8 +164,16 @@ def _lives(program: Program) -> dict[Value, tuple[int, int]]:
         lives[root] = (min(first, step), max(last, step))
 
     needs(program.images, -1)
+    first = 0
     for step, op in enumerate(program.ops):
+        # Of steps that are computed together, the last one writes while the first one still reads.
+        last = step
+        while program.ops[last].chained:
+            last += 1
         for value in (*op.reads(), op.output):
-            needs(value, step)
+            needs(value, first)
+            needs(value, last)
+        if not op.chained:
+            first = step + 1
     needs(program.scores, len(program.ops))
     return lives

@@ -40,6 +40,7 @@ class Op:
         window: kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left.
         activation: kind, low and high.
         average: for averages: whether padding counts, and height and width with padding.
+        chained: whether it may be computed together with the next step, which alone reads what it writes.
     """
 
     kind: Kind
@@ -56,6 +57,7 @@ class Op:
     bias: Array | None = None
     scale: Array | None = None
     shift: Array | None = None
+    chained: bool = False
 
     def reads(self) -> list[Value]:
         """The maps that it reads."""
@@ -65,6 +67,11 @@ class Op:
     def is_pointwise(self) -> bool:
         """Whether it is a convolution of single pixels, all of them."""
         return self.kind == Kind.CONV and self.window == (1, 1, 1, 1, 0, 0) and self.groups == 1
+
+    @property
+    def changes_input(self) -> bool:
+        """Whether it does more to what it reads than to multiply it by weights."""
+        return self.scale is not None or self.gate is not None or self.relu_first
 
 
 @dataclasses.dataclass

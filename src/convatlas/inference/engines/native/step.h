@@ -30,8 +30,9 @@ struct Step {
     int64_t relu_first;      // Whether the input is clipped at 0 as it is read.
     int64_t average_border;  // Whether padding counts in an average: 1 all of it, 0 none.
     int64_t border_h, border_w;  // Height and width of the input with its padding, for averages.
-    int64_t method, block;   // How a convolution is computed: 0 directly, 2 or 4 by
-    // Winograd's filtering with tiles of that side, `block` tiles at a time; 0 for all.
+    int64_t chained;         // Whether the next step, and no other, reads what this one writes.
+    int64_t method, block;   // How a convolution is computed: 0 directly, 2 or 4 by Winograd's filtering with tiles of
+    // that side, `block` tiles at a time; 0 for all. A depthwise one: `Joined`.
     float low, high;
     const float* weight;     // (out chans, kernel_h, kernel_w, in chans / groups), or (kernel, chans), or (chans)
     const float* bias;       // (out chans)

@@ -70,6 +70,7 @@ class Step(ctypes.Structure):
                 "average_border",
                 "border_h",
                 "border_w",
+                "chained",
                 "method",
                 "block",
             )
