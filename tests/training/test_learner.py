@@ -15,7 +15,7 @@ HALF = Speed(
     scaler=True,
     fused=False,
     native=False,
-    winograd=False,
+    replaced=(),
     compile=False,
     reasons=(),
 )

@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import pickle
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,9 +13,9 @@ from convatlas import create_model
 from convatlas.training import winograd
 from convatlas.training.fast import Speed, choose_speed, prepare
 from convatlas.training.fused import part
-from convatlas.training.kernels import library
-from convatlas.training.winograd import WinogradConv2d, filter_minimally, gain
+from convatlas.training.winograd import WINOGRAD, WinogradConv2d, filter_minimally
 from numbers_of_threads import with_threads
+from steps import assert_near, in_double, learn, never
 
 CPU = torch.device("cpu")
 LAST = torch.channels_last
@@ -42,32 +41,8 @@ def make(shape: tuple[int, int, int, int, int, int], *, bias: bool = False) -> t
     return net.train(), x.requires_grad_()
 
 
-def learn(net: nn.Module, x: Tensor) -> list[Tensor]:
-    """What comes out, and the gradients."""
-    y = net(x)
-    torch.manual_seed(1)
-    (y * torch.randn(y.shape).to(y.dtype)).sum().backward()
-    grads = [p.grad for p in net.parameters() if p.grad is not None]
-    return [y.detach(), *([] if x.grad is None else [x.grad]), *grads]
-
-
-def in_double(net: nn.Module, x: Tensor) -> list[Tensor]:
-    again = x.detach().clone(memory_format=torch.preserve_format).double()
-    return learn(copy.deepcopy(net).double(), again.requires_grad_(x.requires_grad))
-
-
-def assert_near(found: list[Tensor], expected: list[Tensor], error: float) -> None:
-    assert len(found) == len(expected)
-    for ours, theirs in zip(found, expected, strict=True):
-        assert (ours.double() - theirs).norm() <= error * theirs.norm()
-
-
 def cut(x: Tensor, height: int, width: int) -> Tensor:
     return x.detach()[:, :, :height, :width].contiguous(memory_format=LAST).requires_grad_()
-
-
-def never() -> None:
-    pytest.fail("C++ is called")
 
 
 @pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
@@ -189,90 +164,6 @@ def test_a_network_learns_the_same(name: str) -> None:
 
     exact = copy.deepcopy(net).double()
     expected = gradients(exact, choose_speed(CPU, exact=True, net=exact))
-    speed = dataclasses.replace(choose_speed(CPU, net=net), autocast=None, winograd=True)
+    speed = dataclasses.replace(choose_speed(CPU, net=net), autocast=None, replaced=(WINOGRAD,))
     # In single precision, torch itself is off by 0.001 here: some activations are at a bound.
     assert (gradients(net, speed) - expected).norm() < 0.01 * expected.norm()
-
-
-@pytest.fixture
-def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A cache of nothing but what is compiled already."""
-    monkeypatch.setattr(winograd, "cache_folder", lambda: tmp_path)
-    (tmp_path / "native").mkdir()
-    return tmp_path / "native"
-
-
-def test_the_gain_is_measured_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    state = torch.get_rng_state()
-    first = gain(None)
-    assert torch.equal(torch.get_rng_state(), state), "seeded runs draw the same, measured or not"
-    assert first > 0.0
-    monkeypatch.setattr(winograd, "_measure", lambda _: pytest.fail("it is measured again"))
-    assert gain(None) == first
-
-
-def test_the_first_measurement_counts(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def measure(dtype: torch.dtype | None) -> float:
-        if not list(cache.iterdir()):  # While this one measures, another process does, and is done.
-            monkeypatch.setattr(winograd, "_measure", lambda _: 3.0)
-            assert gain(dtype) == 3.0
-        return 2.0
-
-    monkeypatch.setattr(winograd, "_measure", measure)
-    assert gain(torch.bfloat16) == 3.0
-
-
-def test_each_type_has_its_gain(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(winograd, "_measure", lambda dtype: 0.5 if dtype else 2.0)
-    assert [gain(dtype) for dtype in (None, torch.bfloat16, None)] == [2.0, 0.5, 2.0]
-
-
-@pytest.mark.parametrize(
-    ("times", "is_used", "reason"),
-    [
-        (1.8, True, "3x3 convolutions with a quarter of the products: 1.80 times as fast as torch's here"),
-        (1.05, False, "3x3 convolutions by torch: with fewer products they are 1.05 times as fast here"),
-    ],
-)
-def test_what_is_faster_is_used(
-    times: float, is_used: bool, reason: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("convatlas.training.fast.gain", lambda _: times)
-    net = create_model("vgg11", num_classes=10)
-    speed = choose_speed(CPU, net=net)
-    assert speed.winograd == is_used
-    assert reason in speed.reasons
-    prepare(net, speed)
-    assert any(type(layer) is WinogradConv2d for layer in net.modules()) == is_used
-
-
-def test_channels_that_fill_no_vector_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
-    if library().train_lanes() == 4:
-        pytest.skip("12 channels are three whole vectors on this processor")
-    monkeypatch.setattr("convatlas.training.fast.gain", lambda _: pytest.fail("it is measured"))
-    speed = choose_speed(CPU, net=create_model("densenet40_12_cifar", num_classes=10))
-    assert not speed.winograd
-    assert "3x3 convolutions by torch: their channels are not multiples of" in "\n".join(speed.reasons)
-
-
-@pytest.mark.parametrize("name", ["mobilenet_v2_035", "lenet5"])
-def test_nothing_is_measured_without_a_use(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convatlas.training.fast.gain", lambda _: pytest.fail("it is measured"))
-    assert not choose_speed(CPU, net=create_model(name, num_classes=10)).winograd
-
-
-def test_a_cache_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(winograd, "cache_folder", lambda: tmp_path / "missing")
-    monkeypatch.setattr(winograd, "_measure", lambda _: 2.0)
-    speed = choose_speed(CPU, net=create_model("vgg11", num_classes=10))
-    assert not speed.winograd
-    assert "3x3 convolutions by torch: what was measured cannot be kept in" in "\n".join(speed.reasons)
-
-
-def test_without_a_compiler_convolutions_are_torchs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    library.cache_clear()
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
-    speed = choose_speed(CPU, net=create_model("vgg11", num_classes=10))
-    assert not speed.winograd
-    assert "3x3 convolutions by torch: needs a C++ compiler" in "\n".join(speed.reasons)

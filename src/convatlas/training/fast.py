@@ -13,12 +13,15 @@ import torch
 from torch import nn
 
 from convatlas.native import CompilerError, find_compiler
+from convatlas.training.depthwise import DEPTHWISE
 from convatlas.training.fused import fuse, has_norms, spare_copies
 from convatlas.training.kernels import library
-from convatlas.training.winograd import filter_minimally, filters, gain
+from convatlas.training.replacement import SHORTEST, Replacement, gain
+from convatlas.training.winograd import WINOGRAD
 
 # glibc's numbers for `mallopt` (malloc.h), and its values where nothing was set (mallopt(3)).
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+REPLACEMENTS = (WINOGRAD, *DEPTHWISE)
 LEAST_GAIN = 1.1  # less is lost in the noise of a measurement
 GLIBC_DEFAULTS = {M_TRIM_THRESHOLD: 128 * 1024, M_MMAP_MAX: 65536}
 
@@ -33,7 +36,7 @@ class Speed:
         scaler: whether the loss must be scaled, so that float16 gradients do not vanish.
         fused: whether several steps of the arithmetic are done at once (layers, optimiser).
         native: whether normalisations, with activations behind them, are done by C++ of ours.
-        winograd: whether 3x3 convolutions are done with fewer products by C++ of ours.
+        replaced: convolutions that are done by C++ of ours.
         compile: whether torch's compiler is used.
         reasons: what was chosen and why, a line each.
     """
@@ -43,7 +46,7 @@ class Speed:
     scaler: bool
     fused: bool
     native: bool
-    winograd: bool
+    replaced: tuple[Replacement, ...]
     compile: bool
     reasons: tuple[str, ...]
 
@@ -77,7 +80,7 @@ def choose_speed(
             scaler=False,
             fused=False,
             native=False,
-            winograd=False,
+            replaced=(),
             compile=False,
             reasons=reasons,
         )
@@ -85,23 +88,26 @@ def choose_speed(
     autocast, reason = _autocast(device)
     reasons = ["channels-last: convolutions run faster"] if convolves else []
     reasons += [reason, "fused optimiser"]
-    native = winograd = False
+    native, replaced = False, []
     if compile:
         reasons.append("compiled: as asked")
     elif device.type == "cpu" and net is not None:
         if has_norms(net):
             native, reason = _native()
             reasons.append(reason)
-        if filters(net):
-            winograd, reason = _winograd(net, autocast)
-            reasons.append(reason)
+        for ours in REPLACEMENTS:
+            if ours.find(net, SHORTEST):
+                is_faster, reason = _is_faster(ours, net, autocast)
+                reasons.append(reason)
+                if is_faster:
+                    replaced.append(ours)
     return Speed(
         channels_last=convolves,
         autocast=autocast,
         scaler=autocast is torch.float16,
         fused=True,
         native=native,
-        winograd=winograd,
+        replaced=tuple(replaced),
         compile=compile,
         reasons=tuple(reasons),
     )
@@ -115,20 +121,17 @@ def _native() -> tuple[bool, str]:
     return True, "normalisation and activation at once: C++ that was compiled for this processor"
 
 
-def _winograd(net: nn.Module, autocast: torch.dtype | None) -> tuple[bool, str]:
+def _is_faster(ours: Replacement, net: nn.Module, autocast: torch.dtype | None) -> tuple[bool, str]:
     try:
         lanes = library().train_lanes()
-        if not filters(net, lanes):
-            return False, f"3x3 convolutions by torch: their channels are not multiples of {lanes}"
-        times = gain(autocast)
+        if not ours.find(net, lanes):
+            return False, f"{ours.layers} by torch: their channels are not multiples of {lanes}"
+        times = gain(ours, autocast)
     except CompilerError as error:
-        return False, f"3x3 convolutions by torch: {error}"
+        return False, f"{ours.layers} by torch: {error}"
     if times < LEAST_GAIN:
-        return (
-            False,
-            f"3x3 convolutions by torch: with fewer products they are {times:.2f} times as fast here",
-        )
-    return True, f"3x3 convolutions with a quarter of the products: {times:.2f} times as fast as torch's here"
+        return False, f"{ours.layers} by torch: {ours.manner} they are {times:.2f} times as fast here"
+    return True, f"{ours.layers} {ours.manner}: {times:.2f} times as fast as torch's here"
 
 
 def _autocast(device: torch.device) -> tuple[torch.dtype | None, str]:
@@ -163,8 +166,8 @@ def prepare(net: nn.Module, speed: Speed) -> Callable[..., Any]:
         spare_copies(net)
     if speed.native:
         fuse(net)
-    if speed.winograd:
-        filter_minimally(net)
+    for ours in speed.replaced:
+        ours.change(net)
     forward: Callable[..., Any] = torch.compile(net) if speed.compile else net
     if speed.autocast is None:
         return forward

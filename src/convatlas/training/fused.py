@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from convatlas.blocks.conv import ConvNormAct
 from convatlas.blocks.preact import NormAct
+from convatlas.training.depthwise import DepthwiseConv2d
 from convatlas.training.kernels import HALF, LAST, is_step, library, place
 from convatlas.training.winograd import WinogradConv2d
 
@@ -73,7 +74,7 @@ def spare_copies(net: nn.Module) -> None:
 
 
 def part(net: nn.Module) -> None:
-    """Takes back what `fuse`, `spare_copies` and `filter_minimally` made of layers.
+    """Takes back what `fuse`, `spare_copies` and replacements of convolutions made of layers.
 
     Tools that know layers by their type may come now.
 
@@ -216,6 +217,7 @@ _FUSED: dict[type[nn.Module], type[nn.Module]] = {
 _PLAIN: dict[type[nn.Module], type[nn.Module]] = {fused: plain for plain, fused in _FUSED.items()} | {
     _SparingReLU6: nn.ReLU6,
     WinogradConv2d: nn.Conv2d,
+    DepthwiseConv2d: nn.Conv2d,
 }
 
 ACTS: dict[type[Any], Act] = {

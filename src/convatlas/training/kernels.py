@@ -7,7 +7,7 @@ import functools
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from convatlas.native import compiled
 
@@ -29,7 +29,7 @@ def library() -> ctypes.CDLL:
     pointer, whole, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
     act = [whole, real, real]
     matrix, affine = [whole, whole, whole], [pointer, pointer]
-    sizes = [whole] * 8
+    sizes = [whole] * 8  # of both kinds of convolutions
     found.train_norm_forward.argtypes = [
         *(pointer, pointer, *matrix, *affine, real, *act),
         *(pointer, real, pointer, pointer, whole),
@@ -38,11 +38,14 @@ def library() -> ctypes.CDLL:
         *(pointer, pointer, pointer, *matrix, *affine, *act),
         *(pointer, pointer, pointer, whole),
     ]
-    found.train_conv_forward.argtypes = [pointer, pointer, pointer, pointer, *sizes]
-    found.train_conv_backward.argtypes = [pointer, pointer, pointer, pointer, pointer, *sizes]
+    for function in (found.train_conv_forward, found.train_depthwise_forward):
+        function.argtypes = [pointer, pointer, pointer, pointer, *sizes]
+    for function in (found.train_conv_backward, found.train_depthwise_backward):
+        function.argtypes = [pointer, pointer, pointer, pointer, pointer, *sizes]
     for function in (
         *(found.train_norm_forward, found.train_norm_backward),
         *(found.train_conv_forward, found.train_conv_backward),
+        *(found.train_depthwise_forward, found.train_depthwise_backward),
     ):
         function.restype = None
     return found
@@ -62,6 +65,24 @@ def is_step(x: Tensor) -> bool:
         and torch.is_grad_enabled()
         and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
     )
+
+
+def is_layers_step(layer: nn.Conv2d, x: Tensor) -> bool:
+    """Whether x (B, C, H, W) is of a training step of a convolution in types that `library` takes."""
+    is_cast = torch.is_autocast_enabled("cpu")
+    return (
+        layer.training
+        and is_step(x)
+        and x.shape[1] == layer.in_channels
+        and (torch.get_autocast_dtype("cpu") == HALF if is_cast else x.dtype == torch.float32)
+        and type(layer.weight) is nn.Parameter
+        and layer.weight.dtype == torch.float32
+    )
+
+
+def cast(x: Tensor) -> Tensor:
+    """What a convolution of `is_layers_step` computes with: half precision under autocast."""
+    return x.to(HALF) if torch.is_autocast_enabled("cpu") else x
 
 
 def place(tensor: Tensor | None) -> int | None:

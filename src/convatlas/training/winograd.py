@@ -7,30 +7,19 @@ kind, and that of the weight is the same trilinear form, taken for another of it
 
 from __future__ import annotations
 
-import itertools
-import json
 import math
-import os
-import tempfile
-import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from convatlas.files import cache_folder
-from convatlas.native import CompilerError
-from convatlas.training.kernels import HALF, LAST, is_step, library, place
+from convatlas.training.kernels import HALF, LAST, cast, is_layers_step, library, place
+from convatlas.training.replacement import SHORTEST, Replacement
 
 SIDE = 4  # of a tile, in outputs
-SHORTEST = 4  # floats in a vector, of all processors
 # Below, the tiles that jut out over the edge, or the weights, take longer than the products that are saved.
 LEAST_SAVING, LEAST_TILES = 1.5, 32
-# Images, channels and sides of the maps that the two ways are compared on: of small and of large networks.
-TRIALS = ((64, 16, 28), (8, 64, 28), (16, 128, 14))
-ROUNDS = 5
 
 
 class WinogradConv2d(nn.Conv2d):
@@ -40,23 +29,18 @@ class WinogradConv2d(nn.Conv2d):
         """Convolves x (B, C, H, W)."""
         if not self.fits(input):
             return super().forward(input)
-        x = input.to(HALF) if torch.is_autocast_enabled("cpu") else input
-        y: Any = _Convolved.apply(x, self.weight, self.bias, self._pad())
+        y: Any = _Convolved.apply(cast(input), self.weight, self.bias, self._pad())
         return y
 
     def fits(self, x: Tensor) -> bool:
         """Whether x is of a training step that `library` does, and does faster."""
-        if not (self.training and is_step(x) and x.shape[1] == self.in_channels):
+        if not is_layers_step(self, x):
             return False
-        is_cast = torch.is_autocast_enabled("cpu")
         height, width = (side + 2 * self._pad() - 2 for side in x.shape[2:])
         tiles = math.ceil(height / SIDE) * math.ceil(width / SIDE)
         return (
-            (torch.get_autocast_dtype("cpu") == HALF if is_cast else x.dtype == torch.float32)
-            and len(x) * tiles >= LEAST_TILES
+            len(x) * tiles >= LEAST_TILES
             and 9 * height * width >= LEAST_SAVING * (SIDE + 2) ** 2 * tiles
-            and type(self.weight) is nn.Parameter
-            and self.weight.dtype == torch.float32
             and self.weight.is_contiguous(memory_format=LAST)
         )
 
@@ -139,56 +123,12 @@ def filter_minimally(net: nn.Module) -> None:
         layer.__class__ = WinogradConv2d
 
 
-def gain(dtype: torch.dtype | None) -> float:
-    """How many times as fast as torch's such convolutions are here, forward and backward.
-
-    It is measured once, in less than a second, and remembered: a run that goes on takes the same way.
-
-    Args:
-        dtype: of autocast; None for float32.
-
-    Raises:
-        CompilerError: there is no compiler, or the measurement cannot be kept.
-    """
-    threads, name = torch.get_num_threads(), Path(library()._name).stem
-    path = (
-        cache_folder() / "native" / f"{name}-torch{torch.__version__}-{dtype or torch.float32}-{threads}.json"
-    )
-    try:
-        if not path.exists():
-            _write_first(path, json.dumps(_measure(dtype)))
-        return float(json.loads(path.read_text()))
-    except (OSError, ValueError) as error:
-        raise CompilerError(f"what was measured cannot be kept in {path} ({error})") from None
-
-
-def _measure(dtype: torch.dtype | None) -> float:
-    with torch.random.fork_rng(devices=[]):
-        spent = [_compare(*trial, dtype) for trial in TRIALS]
-    return round(sum(theirs for theirs, _ in spent) / sum(ours for _, ours in spent), 2)
-
-
-def _compare(images: int, chans: int, side: int, dtype: torch.dtype | None) -> tuple[float, float]:
-    """The least seconds of a step by torch, and by ours, in turns."""
-    nets = [nn.Conv2d(chans, chans, 3, padding=1, bias=False).to(memory_format=LAST) for _ in range(2)]
-    filter_minimally(nets[1])
-    x = torch.randn(images, chans, side, side).to(memory_format=LAST, dtype=dtype).requires_grad_()
-    least = [math.inf, math.inf]
-    for _, (i, net) in itertools.product(range(ROUNDS), enumerate(nets)):
-        began = time.perf_counter()
-        with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
-            y = net(x)
-        y.backward(torch.ones_like(y))
-        least[i] = min(least[i], time.perf_counter() - began)
-    return least[0], least[1]
-
-
-def _write_first(path: Path, text: str) -> None:
-    """Writes a file unless another process was faster: all processes find what the first one wrote."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent) as draft:
-        draft.write(text)
-        draft.flush()
-        try:
-            os.link(draft.name, path)
-        except FileExistsError:
-            return
+WINOGRAD = Replacement(
+    "winograd",
+    "3x3 convolutions",
+    "with a quarter of the products",
+    filters,
+    filter_minimally,
+    lambda chans: nn.Conv2d(chans, chans, 3, padding=1, bias=False),
+    ((64, 16, 28), (8, 64, 28), (16, 128, 14)),
+)

@@ -1,5 +1,6 @@
 // What Python calls (`training/kernels.py`).
 #include "conv.h"
+#include "depthwise.h"
 #include "norm.h"
 
 // Of a matrix (3, chans).
@@ -67,6 +68,24 @@ void train_conv_backward(const void* grad, const void* x, const float* weight, v
         const float* none = nullptr;
         if (to) conv_forward(above, weight, none, to, images, out, in, 2 - pad, true, threads);
         if (dweight) conv_weight_gradient(from, above, dweight, images, in, out, pad, threads);
+    };
+    with_type(is_half, run, grad, x, dx);
+}
+
+void train_depthwise_forward(const void* x, const float* weight, const float* bias, void* y, int64_t is_half,
+                             int64_t images, int64_t height, int64_t width, int64_t chans, int64_t kernel,
+                             int64_t stride, int64_t pad, int64_t threads) {
+    Depthwise d{images, height, width, chans, kernel, stride, pad};
+    with_type(is_half, [&](auto* from, auto* to) { depthwise_forward(d, from, weight, bias, to, threads); }, x, y);
+}
+
+// Gradients of x and of the weight (null where not asked for) from that of the output.
+void train_depthwise_backward(const void* grad, const void* x, const float* weight, void* dx, float* dweight,
+                              int64_t is_half, int64_t images, int64_t height, int64_t width, int64_t chans,
+                              int64_t kernel, int64_t stride, int64_t pad, int64_t threads) {
+    Depthwise d{images, height, width, chans, kernel, stride, pad};
+    auto run = [&](auto* above, auto* from, auto* to) {
+        depthwise_backward(d, above, from, weight, to, dweight, threads);
     };
     with_type(is_half, run, grad, x, dx);
 }

@@ -89,6 +89,7 @@ class Chain {
                              place.arena + s.out.at + first * s.out.pitch, s.out.pitch);
     }
 
-    Pointwise before_, behind_;
+    Pointwise before_;
     const Step& depthwise_;
+    Pointwise behind_;
 };

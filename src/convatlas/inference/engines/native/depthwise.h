@@ -1,8 +1,8 @@
 // Convolutions of each channel by itself.
 #pragma once
 
+#include "depthwise_rows.h"
 #include "step.h"
-#include "vector.h"
 
 // The rows of the input that one row of outputs is made of: `first` to `last` of the kernel's lie in the map.
 struct Window {
@@ -36,11 +36,9 @@ class DepthwiseConv {
     }
 
    private:
-    static constexpr int TOGETHER = 7;  // outputs that share what they read; widths of ImageNet's maps divide by it
-
     template <bool RELU>
     static void row(const Step& s, const Window& window, float* out) {
-        bool wide = s.out.width >= TOGETHER && s.in.chans >= LANES;
+        bool wide = s.out.width >= BESIDE && s.in.chans >= LANES;
         if (wide && s.kernel_h == 3 && s.kernel_w == 3 && s.stride_w == 1) row<3, 1, RELU>(s, window, out);
         else if (wide && s.kernel_h == 3 && s.kernel_w == 3 && s.stride_w == 2) row<3, 2, RELU>(s, window, out);
         else if (wide && s.kernel_h == 5 && s.kernel_w == 5 && s.stride_w == 1) row<5, 1, RELU>(s, window, out);
@@ -53,17 +51,13 @@ class DepthwiseConv {
     // in the first-level cache. The last ones may overlap those before.
     template <int SIZE, int STRIDE, bool RELU>
     static void row(const Step& s, const Window& window, float* out) {
-        constexpr int ACROSS = (TOGETHER - 1) * STRIDE + SIZE;
         static thread_local std::vector<float> zeros;
         if (static_cast<long>(zeros.size()) < s.in.chans) zeros.assign(s.in.chans, 0.0f);
-        const float* pixels[SIZE * ACROSS];
-        for (long start = 0; start < s.out.width; start += TOGETHER) {
-            long x = std::min(start, s.out.width - TOGETHER), left = x * STRIDE - s.pad_left;
-            for (long ky = window.first; ky < window.last; ky++)
-                for (int i = 0; i < ACROSS; i++) {
-                    bool inside = left + i >= 0 && left + i < s.in.width;
-                    pixels[ky * ACROSS + i] = inside ? window.rows[ky] + (left + i) * s.in.pitch : zeros.data();
-                }
+        const float* pixels[SIZE * ACROSS<SIZE, STRIDE>];
+        for (long start = 0; start < s.out.width; start += BESIDE) {
+            long x = std::min<long>(start, s.out.width - BESIDE);
+            find_pixels(window.rows.data(), window.first, window.last, x * STRIDE - s.pad_left, ACROSS<SIZE, STRIDE>,
+                        s.in.width, s.in.pitch, zeros.data(), pixels);
             several<SIZE, STRIDE, RELU>(s, pixels, window.first, window.last, out + x * s.out.pitch);
         }
     }
@@ -86,42 +80,29 @@ class DepthwiseConv {
         }
     }
 
-    // TOGETHER outputs of pixels (SIZE, (TOGETHER - 1) * STRIDE + SIZE).
     template <int SIZE, int STRIDE, bool RELU>
     static void several(const Step& s, const float* const* pixels, long first, long last, float* out) {
-        constexpr int ACROSS = (TOGETHER - 1) * STRIDE + SIZE;
         long chans = s.in.chans;
         for (long start = 0; start < chans; start += LANES) {
             long c = std::min(start, chans - LANES);  // The last vector may overlap the one before.
-            Vec bias = s.bias ? load(s.bias + c) : Vec{}, sum[TOGETHER];
+            Vec bias = s.bias ? load(s.bias + c) : Vec{}, sum[BESIDE];
 #pragma GCC unroll 8
-            for (int o = 0; o < TOGETHER; o++) sum[o] = bias;
-            for (long ky = first; ky < last; ky++) {
-                Vec weight[SIZE];
-#pragma GCC unroll 8
-                for (int kx = 0; kx < SIZE; kx++) weight[kx] = load(s.weight + (ky * SIZE + kx) * chans + c);
-#pragma GCC unroll 32
-                for (int x = 0; x < ACROSS; x++) {
-                    Vec v = read<RELU>(load(pixels[ky * ACROSS + x] + c));
-#pragma GCC unroll 8
-                    for (int o = 0; o < TOGETHER; o++)
-                        if (x - o * STRIDE >= 0 && x - o * STRIDE < SIZE) sum[o] += v * weight[x - o * STRIDE];
-                }
-            }
+            for (int o = 0; o < BESIDE; o++) sum[o] = bias;
+            add_products<SIZE, STRIDE>(sum, pixels, first, last, s.weight, chans, c, read<RELU>);
             put(s, sum, out + c);
         }
     }
 
-    static inline void put(const Step& s, Vec (&sum)[TOGETHER], float* out) {
+    static inline void put(const Step& s, Vec (&sum)[BESIDE], float* out) {
         if (s.activation == CLIP) {
             Vec low = all(s.low), high = all(s.high);
 #pragma GCC unroll 8
-            for (int o = 0; o < TOGETHER; o++) sum[o] = smaller(larger(sum[o], low), high);
+            for (int o = 0; o < BESIDE; o++) sum[o] = smaller(larger(sum[o], low), high);
         }
 #pragma GCC unroll 8
-        for (int o = 0; o < TOGETHER; o++) store(out + o * s.out.pitch, sum[o]);
+        for (int o = 0; o < BESIDE; o++) store(out + o * s.out.pitch, sum[o]);
         if (s.activation == CLIP || s.activation == NONE) return;
-        for (int o = 0; o < TOGETHER; o++)
+        for (int o = 0; o < BESIDE; o++)
             store(out + o * s.out.pitch, activate(load(out + o * s.out.pitch), s.activation, s.low, s.high));
     }
 

@@ -1,0 +1,127 @@
+"""Which convolutions of ours a training step takes, and why."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from convatlas import create_model
+from convatlas.training import replacement
+from convatlas.training.depthwise import DEPTHWISE, DepthwiseConv2d
+from convatlas.training.fast import choose_speed, prepare
+from convatlas.training.fused import part
+from convatlas.training.kernels import library
+from convatlas.training.replacement import Replacement, gain
+from convatlas.training.winograd import WINOGRAD, WinogradConv2d
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A cache of nothing but what is compiled already."""
+    monkeypatch.setattr(replacement, "cache_folder", lambda: tmp_path)
+    (tmp_path / "native").mkdir()
+    return tmp_path / "native"
+
+
+def test_the_gain_is_measured_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = torch.get_rng_state()
+    first = gain(WINOGRAD, None)
+    assert torch.equal(torch.get_rng_state(), state), "seeded runs draw the same, measured or not"
+    assert first > 0.0
+    monkeypatch.setattr(replacement, "_measure", lambda *_: pytest.fail("it is measured again"))
+    assert gain(WINOGRAD, None) == first
+
+
+def test_the_first_measurement_counts(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(ours: Replacement, dtype: torch.dtype | None) -> float:
+        if not list(cache.iterdir()):  # While this one measures, another process does, and is done.
+            monkeypatch.setattr(replacement, "_measure", lambda *_: 3.0)
+            assert gain(WINOGRAD, dtype) == 3.0
+        return 2.0
+
+    monkeypatch.setattr(replacement, "_measure", measure)
+    assert gain(WINOGRAD, torch.bfloat16) == 3.0
+
+
+def test_each_type_and_kind_has_its_gain(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = {(WINOGRAD, None): 2.0, (WINOGRAD, torch.bfloat16): 0.5, (DEPTHWISE[0], None): 3.0}
+    monkeypatch.setattr(replacement, "_measure", lambda *asked: measured[asked])
+    assert [gain(*asked) for asked in (*measured, *measured)] == [2.0, 0.5, 3.0] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "ours", "times", "reason"),
+    [
+        (
+            "vgg11",
+            WINOGRAD,
+            1.8,
+            "3x3 convolutions with a quarter of the products: 1.80 times as fast as torch's here",
+        ),
+        (
+            "vgg11",
+            WINOGRAD,
+            1.05,
+            "3x3 convolutions by torch: with a quarter of the products they are 1.05 times as fast here",
+        ),
+        (
+            "mobilenet_v2_035",
+            DEPTHWISE[0],
+            3.0,
+            "depthwise 3x3 convolutions in C++ of ours: 3.00 times as fast as torch's here",
+        ),
+        (
+            "mobilenet_v2_035",
+            DEPTHWISE[0],
+            0.9,
+            "depthwise 3x3 convolutions by torch: in C++ of ours they are 0.90 times as fast here",
+        ),
+    ],
+)
+def test_what_is_faster_is_used(
+    name: str, ours: Replacement, times: float, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convatlas.training.fast.gain", lambda *_: times)
+    net = create_model(name, num_classes=10)
+    kinds = [type(layer) for layer in net.modules()]
+    speed = choose_speed(CPU, net=net)
+    is_used = times > 1.1
+    assert speed.replaced == ((ours,) if is_used else ())
+    assert reason in speed.reasons
+    prepare(net, speed)
+    assert any(type(layer) in (WinogradConv2d, DepthwiseConv2d) for layer in net.modules()) == is_used
+    part(net)
+    assert [type(layer) for layer in net.modules()] == kinds
+
+
+def test_channels_that_fill_no_vector_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    if library().train_lanes() == 4:
+        pytest.skip("12 channels are three whole vectors on this processor")
+    monkeypatch.setattr("convatlas.training.fast.gain", lambda *_: pytest.fail("it is measured"))
+    speed = choose_speed(CPU, net=create_model("densenet40_12_cifar", num_classes=10))
+    assert not speed.replaced
+    assert "3x3 convolutions by torch: their channels are not multiples of" in "\n".join(speed.reasons)
+
+
+def test_nothing_is_measured_without_a_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convatlas.training.fast.gain", lambda *_: pytest.fail("it is measured"))
+    assert not choose_speed(CPU, net=create_model("lenet5", num_classes=10)).replaced
+
+
+def test_a_cache_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(replacement, "cache_folder", lambda: tmp_path / "missing")
+    monkeypatch.setattr(replacement, "_measure", lambda *_: 2.0)
+    speed = choose_speed(CPU, net=create_model("vgg11", num_classes=10))
+    assert not speed.replaced
+    assert "3x3 convolutions by torch: what was measured cannot be kept in" in "\n".join(speed.reasons)
+
+
+def test_without_a_compiler_convolutions_are_torchs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    library.cache_clear()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    speed = choose_speed(CPU, net=create_model("vgg11", num_classes=10))
+    assert not speed.replaced
+    assert "3x3 convolutions by torch: needs a C++ compiler" in "\n".join(speed.reasons)
