@@ -96,6 +96,23 @@ def test_what_is_faster_is_used(
     assert [type(layer) for layer in net.modules()] == kinds
 
 
+@pytest.mark.parametrize(
+    ("before", "reasons"),
+    [
+        (("winograd",), ["3x3 convolutions with a quarter of the products: as when the training began"]),
+        ((), ["3x3 convolutions by torch: as when the training began"]),
+    ],
+    ids=["ours", "torch's"],
+)
+def test_what_a_training_began_with_is_not_measured(
+    before: tuple[str, ...], reasons: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convatlas.training.fast.gain", lambda *_: pytest.fail("it is measured"))
+    speed = choose_speed(CPU, net=create_model("vgg11", num_classes=10), replaced=before)
+    assert tuple(ours.name for ours in speed.replaced) == before
+    assert [reason for reason in speed.reasons if "3x3" in reason] == reasons
+
+
 def test_channels_that_fill_no_vector_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     if library().train_lanes() == 4:
         pytest.skip("12 channels are three whole vectors on this processor")

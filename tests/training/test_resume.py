@@ -266,6 +266,46 @@ def test_other_conditions_are_said(tmp_path: Path) -> None:
     assert ended.record["conditions_changed"] == [change]
 
 
+@pytest.mark.parametrize("times", [2.0, 0.5], ids=["ours", "torch's"])
+def test_convolutions_are_those_that_the_run_began_with(
+    times: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def net() -> nn.Module:
+        torch.manual_seed(0)
+        layers = (nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1))
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3))
+
+    monkeypatch.setattr("convatlas.training.fast.gain", lambda *_: times)
+    whole = train(**small(tmp_path, name="whole") | {"network": net()})
+    folder = stopped(8, **small(tmp_path, name="stopped") | {"network": net()})
+    assert json.loads((folder / "run.json").read_text())["replaced"] == (["winograd"] if times > 1 else [])
+    monkeypatch.setattr("convatlas.training.fast.gain", lambda *_: 1 / times)
+    told = Told()
+    assert sha256(resume(folder, network=net(), data=spots(), watcher=told)) == sha256(whole)
+    assert not told.notes
+
+
+def test_other_convolutions_than_the_runs_are_said(tmp_path: Path) -> None:
+    folder = stopped(8, **small(tmp_path))
+    record = json.loads((folder / "run.json").read_text())
+    record["replaced"] = ["winograd"]  # There is none in this network, so that it takes torch's.
+    (folder / "run.json").write_text(json.dumps(record))
+    told = Told()
+    resume(folder, data=spots(), watcher=told)
+    change = "convolutions of ours: winograd -> none"
+    assert told.notes == [f"the result may differ in its last bits from that of one go: {change}"]
+
+
+def test_a_record_of_before_convolutions_were_kept_goes_on(tmp_path: Path) -> None:
+    folder = stopped(8, **small(tmp_path))
+    record = json.loads((folder / "run.json").read_text())
+    del record["replaced"]
+    (folder / "run.json").write_text(json.dumps(record))
+    told = Told()
+    assert resume(folder, data=spots(), watcher=told).state == "finished"
+    assert not told.notes
+
+
 def test_the_number_of_threads_is_that_of_the_run(tmp_path: Path) -> None:
     folder, threads = stopped(8, **small(tmp_path, name="stopped")), torch.get_num_threads()
     torch.set_num_threads(threads + 1)

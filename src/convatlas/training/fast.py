@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import dataclasses
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import torch
@@ -52,7 +52,12 @@ class Speed:
 
 
 def choose_speed(
-    device: torch.device, *, exact: bool = False, compile: bool = False, net: nn.Module | None = None
+    device: torch.device,
+    *,
+    exact: bool = False,
+    compile: bool = False,
+    net: nn.Module | None = None,
+    replaced: Sequence[str] | None = None,
 ) -> Speed:
     """Chooses how to train on a device.
 
@@ -61,6 +66,7 @@ def choose_speed(
         exact: float32 and nothing rearranged, to compare with.
         compile: use torch's compiler too.
         net: that is trained; 2-d convolutions are what channels-last is for.
+        replaced: names of the replacements that a training began with, which goes on; None to find out.
 
     Raises:
         ValueError: `exact` and `compile` at once, or there is no C++ compiler for `compile` on a CPU.
@@ -88,7 +94,7 @@ def choose_speed(
     autocast, reason = _autocast(device)
     reasons = ["channels-last: convolutions run faster"] if convolves else []
     reasons += [reason, "fused optimiser"]
-    native, replaced = False, []
+    native, taken = False, []
     if compile:
         reasons.append("compiled: as asked")
     elif device.type == "cpu" and net is not None:
@@ -97,17 +103,17 @@ def choose_speed(
             reasons.append(reason)
         for ours in REPLACEMENTS:
             if ours.find(net, SHORTEST):
-                is_faster, reason = _is_faster(ours, net, autocast)
+                is_taken, reason = _is_taken(ours, net, autocast, replaced)
                 reasons.append(reason)
-                if is_faster:
-                    replaced.append(ours)
+                if is_taken:
+                    taken.append(ours)
     return Speed(
         channels_last=convolves,
         autocast=autocast,
         scaler=autocast is torch.float16,
         fused=True,
         native=native,
-        replaced=tuple(replaced),
+        replaced=tuple(taken),
         compile=compile,
         reasons=tuple(reasons),
     )
@@ -121,11 +127,19 @@ def _native() -> tuple[bool, str]:
     return True, "normalisation and activation at once: C++ that was compiled for this processor"
 
 
-def _is_faster(ours: Replacement, net: nn.Module, autocast: torch.dtype | None) -> tuple[bool, str]:
+def _is_taken(
+    ours: Replacement, net: nn.Module, autocast: torch.dtype | None, before: Sequence[str] | None
+) -> tuple[bool, str]:
     try:
         lanes = library().train_lanes()
         if not ours.find(net, lanes):
             return False, f"{ours.layers} by torch: their channels are not multiples of {lanes}"
+        if before is not None:
+            is_taken = ours.name in before
+            return (
+                is_taken,
+                f"{ours.layers} {ours.manner if is_taken else 'by torch'}: as when the training began",
+            )
         times = gain(ours, autocast)
     except CompilerError as error:
         return False, f"{ours.layers} by torch: {error}"

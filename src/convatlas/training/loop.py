@@ -40,7 +40,7 @@ from convatlas.training.session import (
     work,
 )
 from convatlas.training.settings import change
-from convatlas.training.setup import OnNan, make_job, make_source, make_wish
+from convatlas.training.setup import Job, OnNan, make_job, make_source, make_wish
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,14 +249,14 @@ def _go_on(
         )
         with arithmetic(ranks, exact=wish.exact, threads=record["machine"]["threads"]):
             source = make_source(data, given.test_data, wish, record["options"].get("data_dir"), watcher.note)
-            job = make_job(wish, given.network, source, ranks, given.workers)
+            job = make_job(wish, given.network, source, ranks, given.workers, record.get("replaced"))
             check_room(job, folder, upkeep.keep)
             found = files.newest_checkpoint(folder / CHECKPOINTS, watcher.note) if ranks.is_first else None
             now = continued(record, job, settings, upkeep.record)
             check_agreement(now, ranks)
             if ranks.is_first:
                 _check_unchanged(folder, found.state["asked"] if found else asked(record), now, allow_change)
-                _tell_conditions(now, ranks, watcher)
+                _tell_conditions(now, job, watcher)
             return work(job, folder, now, upkeep, watcher, found)
 
 
@@ -271,9 +271,9 @@ def _check_unchanged(
         )
 
 
-def _tell_conditions(record: dict[str, Any], ranks: Ranks, watcher: Watcher) -> None:
+def _tell_conditions(record: dict[str, Any], job: Job, watcher: Watcher) -> None:
     """Says, and keeps in the record, why the result may differ in its last bits from an uninterrupted one."""
-    changes = differences(conditions(record), conditions_now(ranks))
+    changes = differences(conditions(record), conditions_now(job))
     if changes:
         text = "; ".join(changes)
         record["conditions_changed"] = [*record.get("conditions_changed", []), text]

@@ -50,6 +50,7 @@ def make_record(
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "launch": launch_name(),
         "speed": list(job.speed.reasons),
+        "replaced": replaced_by(job),
         "versions": versions(),
         "machine": machine(torch.get_num_threads()) | _place(job.ranks),
         "data": {
@@ -81,8 +82,14 @@ def continued(
         named=record["data"]["named"],
         repeatable=record["from_names"],
     )
-    kept = {name: record[name] for name in ("started", "launch", "versions", "machine")}
+    names = ("started", "launch", "replaced", "versions", "machine")
+    kept = {name: record[name] for name in names if name in record}
     return {**record, **now, **kept}
+
+
+def replaced_by(job: Job) -> list[str]:
+    """Names of the convolutions of ours that a training takes."""
+    return [ours.name for ours in job.speed.replaced]
 
 
 def config_of(wish: Wish) -> dict[str, Any]:
@@ -167,12 +174,15 @@ def conditions(record: Mapping[str, Any]) -> dict[str, Any]:
     """On what the bits of the result depend, beside what was asked for."""
     place = record["machine"]
     names = ("processor", "threads", "device", "processes")
-    return {"torch": record["versions"]["torch"]} | {name: place.get(name) for name in names}
+    ours = ", ".join(record["replaced"]) or "none"
+    found = {"torch": record["versions"]["torch"], "convolutions of ours": ours}
+    return found | {name: place.get(name) for name in names}
 
 
-def conditions_now(ranks: Ranks) -> dict[str, Any]:
+def conditions_now(job: Job) -> dict[str, Any]:
     """The same of this process."""
-    return conditions({"versions": versions(), "machine": machine(torch.get_num_threads()) | _place(ranks)})
+    place = machine(torch.get_num_threads()) | _place(job.ranks)
+    return conditions({"versions": versions(), "replaced": replaced_by(job), "machine": place})
 
 
 def find_launched(out: Path, name: str | None, wish: Wish) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -189,7 +189,14 @@ def make_source(
     return source_from(data, test_data)
 
 
-def make_job(wish: Wish, network: nn.Module | None, source: Source, ranks: Ranks, workers: int | None) -> Job:
+def make_job(
+    wish: Wish,
+    network: nn.Module | None,
+    source: Source,
+    ranks: Ranks,
+    workers: int | None,
+    replaced: Sequence[str] | None = None,
+) -> Job:
     """Builds what a training needs, and finds what cannot work.
 
     Args:
@@ -198,6 +205,7 @@ def make_job(wish: Wish, network: nn.Module | None, source: Source, ranks: Ranks
         source: the data.
         ranks: the processes.
         workers: processes that decode pictures, in each of `ranks`; None for what fits this machine.
+        replaced: names of the convolutions of ours that the training began with; None where it begins.
 
     Raises:
         UnknownNameError: a name does not exist; names the nearest.
@@ -228,7 +236,7 @@ def make_job(wish: Wish, network: nn.Module | None, source: Source, ranks: Ranks
         transform=transform,
         px=px,
         ranks=ranks,
-        speed=choose_speed(ranks.device, exact=wish.exact, compile=wish.compile, net=net),
+        speed=choose_speed(ranks.device, exact=wish.exact, compile=wish.compile, net=net, replaced=replaced),
         workers=workers,
     )
 
