@@ -35,6 +35,7 @@ SHAPES = {
     "all of the padding, 5x5": (1, 32, 6, 9, 5, 1, 4),
     "outputs wider than the input": (2, 16, 3, 5, 3, 1, 2),
     "low": (2, 16, 1, 30, 5, 1, 2),
+    "many images": (150, 16, 7, 9, 3, 1, 1),
     "one image of odd size": (1, 16, 23, 31, 3, 2, 1),
 }
 
@@ -71,7 +72,7 @@ def test_learns_in_half_precision(name: str) -> None:
     assert_near(found, expected, 0.01)
 
 
-@pytest.mark.parametrize("name", ["usual", "stride 2", "5x5"])
+@pytest.mark.parametrize("name", ["usual", "stride 2", "5x5", "many images"])
 def test_sums_do_not_depend_on_the_threads(name: str) -> None:
     net, x = make(SHAPES[name])
     compute_depthwise(net)

@@ -122,25 +122,27 @@ static inline void add_gradients(const T* grad, long count, long chans, long c, 
         }
 }
 
-// The gradient of the weights, (chans, kernel, kernel). Each image has sums of its own, so that they do not depend on
-// the threads.
+// The gradient of the weights, (chans, kernel, kernel). Images are cut into parts with sums of their own: into a number
+// that depends on the shape alone, so that sums do not depend on the threads.
 template <int SIZE, int STRIDE, class T>
 static void depthwise_weight_gradient(const Depthwise& d, const T* grad, const T* x, float* dweight, int threads) {
     constexpr int TALL = SIZE == 3 ? 3 : 1;  // rows of the kernel whose sums fit into the registers
     constexpr long BLOCK = 2 * BESIDE, COUNT = (BLOCK - 1) * STRIDE + SIZE;
-    long size = SIZE * SIZE * d.chans;
-    std::vector<float> sums(d.images * size, 0.0f);
+    long size = SIZE * SIZE * d.chans, parts = std::min(d.images, 64L);
+    std::vector<float> sums(parts * size, 0.0f);
     std::vector<T> zeros(d.chans);
 #pragma omp parallel for schedule(static) num_threads(threads)
-    for (long image = 0; image < d.images; image++)
-        for (long y = 0; y < d.out_height(); y++) {
+    for (long part = 0; part < parts; part++)
+        for (long row = d.images * part / parts * d.out_height();
+             row < d.images * (part + 1) / parts * d.out_height(); row++) {
+            long image = row / d.out_height(), y = row % d.out_height();
             Rows<T> rows(d, x, image, y);
             for (long start = 0; start < d.out_width(); start += BLOCK) {
                 long count = std::min(BLOCK, d.out_width() - start), left = start * STRIDE - d.pad;
-                const T* above = grad + ((image * d.out_height() + y) * d.out_width() + start) * d.chans;
+                const T* above = grad + (row * d.out_width() + start) * d.chans;
                 auto add = [&](const auto& at) {
                     for (long c = 0; c < d.chans; c += LANES) {
-                        float* mine = sums.data() + image * size;
+                        float* mine = sums.data() + part * size;
                         long ky = rows.first;
                         for (; ky + TALL <= rows.last; ky += TALL)
                             add_gradients<SIZE, STRIDE, TALL>(above, count, d.chans, c, ky, at, mine);
@@ -160,7 +162,7 @@ static void depthwise_weight_gradient(const Depthwise& d, const T* grad, const T
     for (long c = 0; c < d.chans; c++)
         for (long t = 0; t < d.taps(); t++) {
             double sum = 0;
-            for (long image = 0; image < d.images; image++) sum += sums[image * size + t * d.chans + c];
+            for (long part = 0; part < parts; part++) sum += sums[part * size + t * d.chans + c];
             dweight[c * d.taps() + t] = static_cast<float>(sum);
         }
 }
