@@ -10,17 +10,25 @@ import torch
 from torch import Tensor, nn
 
 from convatlas import create_model
-from convatlas.training import depthwise
-from convatlas.training.depthwise import DEPTHWISE, DepthwiseConv2d, compute_depthwise
+from convatlas.training.depthwise import DEPTHWISE, DepthwiseConv2d
 from convatlas.training.fast import choose_speed, prepare
 from convatlas.training.fused import part
 from convatlas.training.replacement import Replacement
 from numbers_of_threads import with_threads
-from steps import assert_near, in_double, learn, never
+from steps import (
+    UNFIT,
+    Change,
+    assert_half_precision_learns,
+    assert_near,
+    assert_torch_does,
+    assert_what_is_asked_for,
+    cut,
+    in_double,
+    learn,
+)
 
 CPU = torch.device("cpu")
 LAST = torch.channels_last
-Change = Callable[[nn.Module, Tensor], tuple[nn.Module, Tensor]]
 # Images, channels, height, width, kernel, stride, padding.
 SHAPES = {
     "usual": (4, 32, 28, 28, 3, 1, 1),
@@ -49,75 +57,45 @@ def make(shape: tuple[int, ...], *, bias: bool = False) -> tuple[nn.Sequential, 
     return net.train(), x.requires_grad_()
 
 
+def put(net: nn.Module) -> None:
+    for ours in DEPTHWISE:
+        ours.change(net)
+
+
 @pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_learns_as_torch_does(shape: tuple[int, ...], bias: bool) -> None:
     net, x = make(shape, bias=bias)
     expected = in_double(net, x)
-    compute_depthwise(net)
+    put(net)
     assert type(net[0]) is DepthwiseConv2d and net[0].fits(x)
     assert_near(learn(net, x), expected, 1e-6)
 
 
 @pytest.mark.parametrize("name", ["usual", "5x5 stride 2"])
 def test_learns_in_half_precision(name: str) -> None:
-    net, x = make(SHAPES[name], bias=True)
-    expected = in_double(net, x)
-    compute_depthwise(net)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        y = net(x)
-        assert y.dtype == torch.bfloat16 and net[0].fits(x)
-        found = learn(net, x)
-    assert x.grad is not None and x.grad.dtype == torch.float32
-    assert_near(found, expected, 0.01)
+    assert_half_precision_learns(lambda: make(SHAPES[name], bias=True), put)
 
 
 @pytest.mark.parametrize("name", ["usual", "stride 2", "5x5", "many images"])
 def test_sums_do_not_depend_on_the_threads(name: str) -> None:
     net, x = make(SHAPES[name])
-    compute_depthwise(net)
+    put(net)
     found = with_threads(lambda: learn(copy.deepcopy(net), x.detach().requires_grad_()))
     for other in found[1:]:
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(found[0], other, strict=True))
 
 
 def test_only_what_is_asked_for_is_computed() -> None:
-    net, x = make(SHAPES["usual"])
-    x = x.detach()
-    expected = in_double(net, x)
-    compute_depthwise(net)
-    assert_near(learn(net, x), expected, 1e-6)
-    frozen, x = make(SHAPES["usual"])
-    frozen.requires_grad_(False)
-    expected = in_double(frozen, x)
-    compute_depthwise(frozen)
-    assert_near(learn(frozen, x), expected, 1e-6)
+    assert_what_is_asked_for(lambda: make(SHAPES["usual"]), put, 1e-6)
 
 
-def narrow(x: Tensor) -> Tensor:
-    return x.detach()[..., :6].contiguous(memory_format=LAST).requires_grad_()
+NOT_FIT: dict[str, Change] = UNFIT | {"narrow maps": lambda net, x: (net, cut(x, 28, 6))}
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        pytest.param(lambda net, x: (net.eval(), x), id="evaluation"),
-        pytest.param(lambda net, x: (net, x.detach().contiguous().requires_grad_()), id="layout"),
-        pytest.param(lambda net, x: (net.double(), x.detach().double().requires_grad_()), id="double"),
-        pytest.param(lambda net, x: (net, narrow(x)), id="narrow maps"),
-        pytest.param(
-            lambda net, x: (nn.utils.parametrizations.weight_norm(net[0]), x), id="weights that are computed"
-        ),
-    ],
-)
+@pytest.mark.parametrize("change", NOT_FIT.values(), ids=NOT_FIT)
 def test_torch_does_what_does_not_fit(change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, x = make(SHAPES["usual"])
-    net = copy.deepcopy(plain)
-    compute_depthwise(net)
-    monkeypatch.setattr(depthwise, "library", never)
-    expected = learn(*change(plain, x.detach().clone(memory_format=torch.preserve_format).requires_grad_()))
-    found = learn(*change(net, x))
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+    assert_torch_does(lambda: make(SHAPES["usual"]), put, change, monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +120,7 @@ def test_torch_does_what_does_not_fit(change: Change, monkeypatch: pytest.Monkey
 )
 def test_other_convolutions_are_torchs(conv: nn.Module) -> None:
     kind = type(conv)
-    compute_depthwise(conv)
+    put(conv)
     assert type(conv) is kind
 
 
@@ -150,7 +128,7 @@ def test_other_convolutions_are_torchs(conv: nn.Module) -> None:
 def test_a_network_is_still_itself(name: str) -> None:
     net = create_model(name, num_classes=10).train()
     keys, text, kinds = list(net.state_dict()), str(net), [type(layer) for layer in net.modules()]
-    compute_depthwise(net)
+    put(net)
     assert any(type(layer) is DepthwiseConv2d for layer in net.modules())
     again = pickle.loads(pickle.dumps(net))
     assert (list(again.state_dict()), str(again)) == (keys, text)
@@ -163,7 +141,7 @@ def test_each_size_is_replaced_by_itself(ours: Replacement, sides: set[int]) -> 
     net = create_model("efficientnet_b0", num_classes=10)
     ours.change(net)
     changed = {layer.kernel_size[0] for layer in net.modules() if type(layer) is DepthwiseConv2d}
-    assert changed == sides == {layer.kernel_size[0] for layer in ours.find(net, 4)}
+    assert changed == sides == {layer.kernel_size[0] for layer in ours.find(net)}
     assert ours.make(32).kernel_size[0] in sides
 
 

@@ -3,23 +3,30 @@
 import copy
 import dataclasses
 import pickle
-from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from convatlas import create_model
-from convatlas.training import winograd
 from convatlas.training.fast import Speed, choose_speed, prepare
 from convatlas.training.fused import part
-from convatlas.training.winograd import WINOGRAD, WinogradConv2d, filter_minimally
+from convatlas.training.winograd import WINOGRAD, WinogradConv2d
 from numbers_of_threads import with_threads
-from steps import assert_near, in_double, learn, never
+from steps import (
+    UNFIT,
+    Change,
+    assert_half_precision_learns,
+    assert_near,
+    assert_torch_does,
+    assert_what_is_asked_for,
+    cut,
+    in_double,
+    learn,
+)
 
 CPU = torch.device("cpu")
 LAST = torch.channels_last
-Change = Callable[[nn.Module, Tensor], tuple[nn.Module, Tensor]]
 # Images, channels in and out, height, width, padding.
 SHAPES = {
     "usual": (8, 16, 16, 28, 28, 1),
@@ -41,30 +48,18 @@ def make(shape: tuple[int, int, int, int, int, int], *, bias: bool = False) -> t
     return net.train(), x.requires_grad_()
 
 
-def cut(x: Tensor, height: int, width: int) -> Tensor:
-    return x.detach()[:, :, :height, :width].contiguous(memory_format=LAST).requires_grad_()
-
-
 @pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_learns_as_torch_does(shape: tuple[int, int, int, int, int, int], bias: bool) -> None:
     net, x = make(shape, bias=bias)
     expected = in_double(net, x)
-    filter_minimally(net)
+    WINOGRAD.change(net)
     assert type(net[0]) is WinogradConv2d and net[0].fits(x)
     assert_near(learn(net, x), expected, 1e-5)
 
 
 def test_learns_in_half_precision() -> None:
-    net, x = make((8, 16, 32, 12, 12, 1), bias=True)
-    expected = in_double(net, x)
-    filter_minimally(net)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        y = net(x)
-        assert y.dtype == torch.bfloat16 and net[0].fits(x)
-        found = learn(net, x)
-    assert x.grad is not None and x.grad.dtype == torch.float32
-    assert_near(found, expected, 0.01)
+    assert_half_precision_learns(lambda: make((8, 16, 32, 12, 12, 1), bias=True), WINOGRAD.change)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +67,7 @@ def test_learns_in_half_precision() -> None:
 )
 def test_sums_do_not_depend_on_the_threads(shape: tuple[int, int, int, int, int, int]) -> None:
     net, x = make(shape, bias=True)
-    filter_minimally(net)
+    WINOGRAD.change(net)
     found = with_threads(lambda: learn(copy.deepcopy(net), x.detach().requires_grad_()))
     for other in found[1:]:
         # The bias's gradient is torch's sum.
@@ -80,42 +75,19 @@ def test_sums_do_not_depend_on_the_threads(shape: tuple[int, int, int, int, int,
 
 
 def test_only_what_is_asked_for_is_computed() -> None:
-    net, x = make(SHAPES["usual"])
-    x = x.detach()
-    expected = in_double(net, x)
-    filter_minimally(net)
-    assert_near(learn(net, x), expected, 1e-5)
-    frozen, x = make(SHAPES["usual"])
-    frozen.requires_grad_(False)
-    expected = in_double(frozen, x)
-    filter_minimally(frozen)
-    assert_near(learn(frozen, x), expected, 1e-5)
+    assert_what_is_asked_for(lambda: make(SHAPES["usual"]), WINOGRAD.change, 1e-5)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        pytest.param(lambda net, x: (net.eval(), x), id="evaluation"),
-        pytest.param(lambda net, x: (net, x.detach().contiguous().requires_grad_()), id="layout of images"),
-        pytest.param(
-            lambda net, x: (net.to(memory_format=torch.contiguous_format), x), id="layout of weights"
-        ),
-        pytest.param(lambda net, x: (net.double(), x.detach().double().requires_grad_()), id="double"),
-        pytest.param(lambda net, x: (net, cut(x, 4, 4)), id="few tiles"),
-        pytest.param(lambda net, x: (net, cut(x, 1, 28)), id="thin maps"),
-        pytest.param(
-            lambda net, x: (nn.utils.parametrizations.weight_norm(net[0]), x), id="weights that are computed"
-        ),
-    ],
-)
+NOT_FIT: dict[str, Change] = UNFIT | {
+    "layout of weights": lambda net, x: (net.to(memory_format=torch.contiguous_format), x),
+    "few tiles": lambda net, x: (net, cut(x, 4, 4)),
+    "thin maps": lambda net, x: (net, cut(x, 1, 28)),
+}
+
+
+@pytest.mark.parametrize("change", NOT_FIT.values(), ids=NOT_FIT)
 def test_torch_does_what_does_not_fit(change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, x = make(SHAPES["usual"])
-    net = copy.deepcopy(plain)
-    filter_minimally(net)
-    monkeypatch.setattr(winograd, "library", never)
-    expected = learn(*change(plain, x.detach().clone(memory_format=torch.preserve_format).requires_grad_()))
-    found = learn(*change(net, x))
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+    assert_torch_does(lambda: make(SHAPES["usual"]), WINOGRAD.change, change, monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +106,7 @@ def test_torch_does_what_does_not_fit(change: Change, monkeypatch: pytest.Monkey
 )
 def test_other_convolutions_are_torchs(conv: nn.Module) -> None:
     kind = type(conv)
-    filter_minimally(conv)
+    WINOGRAD.change(conv)
     assert type(conv) is kind
 
 
@@ -142,7 +114,7 @@ def test_other_convolutions_are_torchs(conv: nn.Module) -> None:
 def test_a_network_is_still_itself(name: str) -> None:
     net = create_model(name, num_classes=10).train()
     keys, text, kinds = list(net.state_dict()), str(net), [type(layer) for layer in net.modules()]
-    filter_minimally(net)
+    WINOGRAD.change(net)
     assert any(type(layer) is WinogradConv2d for layer in net.modules())
     again = pickle.loads(pickle.dumps(net))
     assert (list(again.state_dict()), str(again)) == (keys, text)

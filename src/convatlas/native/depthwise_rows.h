@@ -2,6 +2,9 @@
 // share what they read.
 #pragma once
 
+#include <algorithm>
+#include <vector>
+
 #include "vector.h"
 
 constexpr int BESIDE = 7;  // outputs; widths of ImageNet's maps divide by it
@@ -9,6 +12,22 @@ constexpr int BESIDE = 7;  // outputs; widths of ImageNet's maps divide by it
 // Pixels of a row that these outputs are made of.
 template <int SIZE, int STRIDE>
 constexpr int ACROSS = (BESIDE - 1) * STRIDE + SIZE;
+
+// The rows of the input that row `y` of the outputs is made of: `first` to `last` of the kernel's lie in the map, which
+// is `height` high; row_at(row) says where.
+template <class T>
+struct Window {
+    long first, last;
+    std::vector<const T*> rows;  // for each row of the kernel
+
+    template <class At>
+    Window(long y, long kernel, long stride, long pad, long height, const At& row_at) : rows(kernel) {
+        long top = y * stride - pad;
+        first = std::max(0L, -top);
+        last = std::min(kernel, height - top);
+        for (long k = first; k < last; k++) rows[k] = row_at(top + k);
+    }
+};
 
 // Where `count` pixels from `left` on lie, in rows `first` to `last` of those that a kernel covers: (kernel, count).
 // Those outside the map are zeros.

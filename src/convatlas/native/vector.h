@@ -56,7 +56,7 @@ static inline Vec larger(Vec a, Vec b) { return b > a ? b : a; }
 static inline Vec smaller(Vec a, Vec b) { return b < a ? b : a; }
 #endif
 
-// e^x with a relative error of at most 3e-7: 2^n times a polynomial in the rest, |rest| <= ln(2)/2. Its coefficients
+// e^x with a relative error of at most 5e-7: 2^n times a polynomial in the rest, |rest| <= ln(2)/2. Its coefficients
 // are those whose largest relative error is least, 6e-8; found by linear programming.
 static inline Vec exponential(Vec x) {
     x = smaller(larger(x, all(-87.0f)), all(88.0f));

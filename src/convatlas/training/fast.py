@@ -16,7 +16,7 @@ from convatlas.native import CompilerError, find_compiler
 from convatlas.training.depthwise import DEPTHWISE
 from convatlas.training.fused import fuse, has_norms, spare_copies
 from convatlas.training.kernels import library
-from convatlas.training.replacement import SHORTEST, Replacement, gain
+from convatlas.training.replacement import Replacement, gain
 from convatlas.training.winograd import WINOGRAD
 
 # glibc's numbers for `mallopt` (malloc.h), and its values where nothing was set (mallopt(3)).
@@ -102,7 +102,7 @@ def choose_speed(
             native, reason = _native()
             reasons.append(reason)
         for ours in REPLACEMENTS:
-            if ours.find(net, SHORTEST):
+            if ours.find(net):
                 is_taken, reason = _is_taken(ours, net, autocast, replaced)
                 reasons.append(reason)
                 if is_taken:

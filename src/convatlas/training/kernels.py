@@ -7,7 +7,7 @@ import functools
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from convatlas.native import compiled
 
@@ -65,24 +65,6 @@ def is_step(x: Tensor) -> bool:
         and torch.is_grad_enabled()
         and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
     )
-
-
-def is_layers_step(layer: nn.Conv2d, x: Tensor) -> bool:
-    """Whether x (B, C, H, W) is of a training step of a convolution in types that `library` takes."""
-    is_cast = torch.is_autocast_enabled("cpu")
-    return (
-        layer.training
-        and is_step(x)
-        and x.shape[1] == layer.in_channels
-        and (torch.get_autocast_dtype("cpu") == HALF if is_cast else x.dtype == torch.float32)
-        and type(layer.weight) is nn.Parameter
-        and layer.weight.dtype == torch.float32
-    )
-
-
-def cast(x: Tensor) -> Tensor:
-    """What a convolution of `is_layers_step` computes with: half precision under autocast."""
-    return x.to(HALF) if torch.is_autocast_enabled("cpu") else x
 
 
 def place(tensor: Tensor | None) -> int | None:

@@ -11,16 +11,96 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from convatlas.files import cache_folder
 from convatlas.native import CompilerError
-from convatlas.training.kernels import LAST, library
+from convatlas.training.kernels import HALF, LAST, is_step, library, place
 
 ROUNDS = 5
 SHORTEST = 4  # floats in a vector, of all processors
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """What `library` is to compute of a convolution.
+
+    Attributes:
+        name: of its functions.
+        sizes: of images and layer, as these take them.
+        shape: of the outputs, (B, C, H, W).
+    """
+
+    name: str
+    sizes: tuple[int, ...]
+    shape: tuple[int, int, int, int]
+
+
+class ReplacedConv2d(nn.Conv2d):
+    """A convolution that `library` computes in training steps on a CPU, where that fits."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolves x (B, C, H, W)."""
+        if not self.fits(input):
+            return super().forward(input)
+        x = input.to(HALF) if torch.is_autocast_enabled("cpu") else input
+        y: Any = _Convolved.apply(x, self.weight, self.bias, self.call(x))
+        return y
+
+    def fits(self, x: Tensor) -> bool:
+        """Whether x is of a training step in types that `library` takes; kinds ask for more."""
+        is_cast = torch.is_autocast_enabled("cpu")
+        return (
+            self.training
+            and is_step(x)
+            and x.shape[1] == self.in_channels
+            and (torch.get_autocast_dtype("cpu") == HALF if is_cast else x.dtype == torch.float32)
+            and type(self.weight) is nn.Parameter
+            and self.weight.dtype == torch.float32
+        )
+
+    def call(self, x: Tensor) -> Call:
+        """What is to be computed of x, which fits."""
+        raise NotImplementedError
+
+    def outputs(self, x: Tensor) -> tuple[int, int]:
+        """Height and width of the outputs."""
+        (kernel, _), (stride, _), pad = self.kernel_size, self.stride, int(self.padding[0])
+        height, width = ((side + 2 * pad - kernel) // stride + 1 for side in x.shape[2:])
+        return height, width
+
+    def _get_name(self) -> str:
+        return nn.Conv2d.__name__
+
+
+class _Convolved(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, call: Call) -> Tensor:
+        ctx.name, ctx.sizes = call.name, (x.dtype == HALF, *call.sizes, torch.get_num_threads())
+        y = torch.empty(call.shape, dtype=x.dtype, memory_format=LAST)
+        compute = getattr(library(), f"train_{call.name}_forward")
+        compute(place(x), place(weight), place(bias), place(y), *ctx.sizes)
+        ctx.save_for_backward(x, weight)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grads: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        asks_x, asks_weight, asks_bias, _ = ctx.needs_input_grad
+        grad = grads[0].to(x.dtype).contiguous(memory_format=LAST)
+        dx = torch.empty_like(x) if asks_x else None
+        dweight = torch.empty_like(weight) if asks_weight else None
+        compute = getattr(library(), f"train_{ctx.name}_backward")
+        compute(place(grad), place(x), place(weight), place(dx), place(dweight), *ctx.sizes)
+        dbias = grad.sum((0, 2, 3), dtype=torch.float32) if asks_bias else None
+        return dx, dweight, dbias, None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +111,9 @@ class Replacement:
         name: in the names of files.
         layers: what they replace, in words.
         manner: how they are computed, in words.
-        find: those of a network that they are for, given the floats of a vector.
-        change: puts them into a network, in place of torch's.
+        kind: what computes them.
+        suits: whether a layer is of those that they are for, beside what holds for all kinds; given the
+            floats of a vector too, of which channels take whole ones.
         make: one of torch's, of so many channels, to compare with.
         trials: images, channels and sides of maps that the two are compared on, of small and large networks.
     """
@@ -40,10 +121,38 @@ class Replacement:
     name: str
     layers: str
     manner: str
-    find: Callable[[nn.Module, int], list[nn.Conv2d]]
-    change: Callable[[nn.Module], None]
+    kind: type[ReplacedConv2d]
+    suits: Callable[[nn.Conv2d, int], bool]
     make: Callable[[int], nn.Conv2d]
     trials: tuple[tuple[int, int, int], ...]
+
+    def find(self, net: nn.Module, lanes: int = SHORTEST) -> list[nn.Conv2d]:
+        """The convolutions of a network that these are for.
+
+        Args:
+            net: as it is, or changed already.
+            lanes: floats in a vector; `library` knows how many there are here.
+        """
+        return [
+            layer
+            for layer in net.modules()
+            if isinstance(layer, nn.Conv2d)
+            and type(layer) in (nn.Conv2d, self.kind)
+            and layer.dilation == (1, 1)
+            and layer.padding_mode == "zeros"
+            and self.suits(layer, lanes)
+        ]
+
+    def change(self, net: nn.Module) -> None:
+        """Lets a network compute these convolutions of training steps by `library`.
+
+        Where that does not fit (another device, type or layout, evaluation, small maps), they do as torch's.
+
+        Args:
+            net: its layers are changed in place; it still saves, loads, prints and answers as before.
+        """
+        for layer in self.find(net, library().train_lanes()):
+            layer.__class__ = self.kind
 
 
 def gain(ours: Replacement, dtype: torch.dtype | None) -> float:

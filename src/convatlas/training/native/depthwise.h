@@ -23,26 +23,17 @@ struct Depthwise {
         for (long i = 0; i < images * high; i++) row(i / high, i % high);
     }
 
+    template <class T>
+    Window<T> window(const T* x, long image, long y) const {
+        return {y, kernel, stride, pad, height, [&](long row) { return x + (image * height + row) * width * chans; }};
+    }
+
     // Weights as (kernel, kernel, chans), turned by half a circle where they are to carry gradients back.
     std::vector<float> spread(const float* weight, bool turned) const {
         std::vector<float> found(taps() * chans);
         for (long c = 0; c < chans; c++)
             for (long t = 0; t < taps(); t++) found[(turned ? taps() - 1 - t : t) * chans + c] = weight[c * taps() + t];
         return found;
-    }
-};
-
-// The rows of an input that a row of outputs is made of: `first` to `last` of the kernel's lie in the map.
-template <class T>
-struct Rows {
-    long first, last;
-    const T* row[8];
-
-    Rows(const Depthwise& d, const T* x, long image, long y) {
-        long top = y * d.stride - d.pad;
-        first = std::max(0L, -top);
-        last = std::min(d.kernel, d.height - top);
-        for (long k = first; k < last; k++) row[k] = x + (image * d.height + top + k) * d.width * d.chans;
     }
 };
 
@@ -53,18 +44,18 @@ static void depthwise_rows(const Depthwise& d, const T* x, const float* weight, 
     constexpr int COUNT = ACROSS<SIZE, STRIDE>;
     std::vector<T> zeros(d.chans);
     d.each_row(d.out_height(), threads, [&](long image, long row) {
-        Rows<T> rows(d, x, image, row);
+        Window<T> window = d.window(x, image, row);
         T* out = y + (image * d.out_height() + row) * d.out_width() * d.chans;
         for (long start = 0; start < d.out_width(); start += BESIDE) {
             long at = std::min(start, d.out_width() - BESIDE);
             const T* pixels[SIZE * COUNT];
-            find_pixels(rows.row, rows.first, rows.last, at * STRIDE - d.pad, COUNT, d.width, d.chans, zeros.data(),
+            find_pixels(window.rows.data(), window.first, window.last, at * STRIDE - d.pad, COUNT, d.width, d.chans, zeros.data(),
                         pixels);
             for (long c = 0; c < d.chans; c += LANES) {
                 Vec sum[BESIDE], origin = bias ? load(bias + c) : Vec{};
 #pragma GCC unroll 8
                 for (int o = 0; o < BESIDE; o++) sum[o] = origin;
-                add_products<SIZE, STRIDE>(sum, pixels, rows.first, rows.last, weight, d.chans, c,
+                add_products<SIZE, STRIDE>(sum, pixels, window.first, window.last, weight, d.chans, c,
                                            [](Vec v) { return v; });
 #pragma GCC unroll 8
                 for (int o = 0; o < BESIDE; o++) store(out + (at + o) * d.chans + c, sum[o]);
@@ -136,25 +127,25 @@ static void depthwise_weight_gradient(const Depthwise& d, const T* grad, const T
         for (long row = d.images * part / parts * d.out_height();
              row < d.images * (part + 1) / parts * d.out_height(); row++) {
             long image = row / d.out_height(), y = row % d.out_height();
-            Rows<T> rows(d, x, image, y);
+            Window<T> window = d.window(x, image, y);
             for (long start = 0; start < d.out_width(); start += BLOCK) {
                 long count = std::min(BLOCK, d.out_width() - start), left = start * STRIDE - d.pad;
                 const T* above = grad + (row * d.out_width() + start) * d.chans;
                 auto add = [&](const auto& at) {
                     for (long c = 0; c < d.chans; c += LANES) {
                         float* mine = sums.data() + part * size;
-                        long ky = rows.first;
-                        for (; ky + TALL <= rows.last; ky += TALL)
+                        long ky = window.first;
+                        for (; ky + TALL <= window.last; ky += TALL)
                             add_gradients<SIZE, STRIDE, TALL>(above, count, d.chans, c, ky, at, mine);
-                        for (; ky < rows.last; ky++)
+                        for (; ky < window.last; ky++)
                             add_gradients<SIZE, STRIDE, 1>(above, count, d.chans, c, ky, at, mine);
                     }
                 };
                 if (left >= 0 && left + (count - 1) * STRIDE + SIZE <= d.width) {
-                    add([&](long ky, long i) { return rows.row[ky] + (left + i) * d.chans; });
+                    add([&](long ky, long i) { return window.rows[ky] + (left + i) * d.chans; });
                 } else {
                     const T* pixels[SIZE * COUNT];
-                    find_pixels(rows.row, rows.first, rows.last, left, COUNT, d.width, d.chans, zeros.data(), pixels);
+                    find_pixels(window.rows.data(), window.first, window.last, left, COUNT, d.width, d.chans, zeros.data(), pixels);
                     add([&](long ky, long i) { return pixels[ky * COUNT + i]; });
                 }
             }
@@ -180,13 +171,11 @@ static void with_window(const Depthwise& d, const Run& run) {
     else run(five, two);
 }
 
+// Weights are (kernel, kernel, chans).
 template <class T>
 static void depthwise_forward(const Depthwise& d, const T* x, const float* weight, const float* bias, T* y,
                               int threads) {
-    std::vector<float> spread = d.spread(weight, false);
-    with_window(d, [&](auto kernel, auto stride) {
-        depthwise_rows<kernel, stride>(d, x, spread.data(), bias, y, threads);
-    });
+    with_window(d, [&](auto kernel, auto stride) { depthwise_rows<kernel, stride>(d, x, weight, bias, y, threads); });
 }
 
 // Gradients of x and of the weight (null where not asked for) from that of the output.
@@ -198,8 +187,7 @@ static void depthwise_backward(const Depthwise& d, const T* grad, const T* x, co
     if (dx && is_turned) {
         Depthwise back{d.images, d.out_height(), d.out_width(), d.chans, d.kernel, 1, d.kernel - 1 - d.pad};
         const float* none = nullptr;
-        if (d.kernel == 3) depthwise_rows<3, 1>(back, grad, spread.data(), none, dx, threads);
-        else depthwise_rows<5, 1>(back, grad, spread.data(), none, dx, threads);
+        depthwise_forward(back, grad, spread.data(), none, dx, threads);
     } else if (dx) {
         depthwise_gather(d, grad, spread.data(), dx, threads);
     }

@@ -76,7 +76,9 @@ void train_depthwise_forward(const void* x, const float* weight, const float* bi
                              int64_t images, int64_t height, int64_t width, int64_t chans, int64_t kernel,
                              int64_t stride, int64_t pad, int64_t threads) {
     Depthwise d{images, height, width, chans, kernel, stride, pad};
-    with_type(is_half, [&](auto* from, auto* to) { depthwise_forward(d, from, weight, bias, to, threads); }, x, y);
+    std::vector<float> spread = d.spread(weight, false);
+    auto run = [&](auto* from, auto* to) { depthwise_forward(d, from, spread.data(), bias, to, threads); };
+    with_type(is_half, run, x, y);
 }
 
 // Gradients of x and of the weight (null where not asked for) from that of the output.

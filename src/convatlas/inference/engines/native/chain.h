@@ -61,14 +61,8 @@ class Chain {
                 make(place, image, made, run, ring + made % length * in_row);
                 made += run;
             }
-            for (long i = 0; i < count; i++) {
-                Window window(s, y + i);
-                for (long ky = window.first; ky < window.last; ky++) {
-                    long row = (y + i) * s.stride_h - s.pad_top + ky;
-                    window.rows[ky] = before_.step ? ring + row % length * in_row : map + row * in_row;
-                }
-                DepthwiseConv::row(s, window, outputs + i * out_row);
-            }
+            auto row_at = [&](long row) { return before_.step ? ring + row % length * in_row : map + row * in_row; };
+            for (long i = 0; i < count; i++) DepthwiseConv::row(s, y + i, row_at, outputs + i * out_row);
             if (behind_.step) finish(place, image, y, count, outputs);
         }
     }

@@ -4,40 +4,28 @@
 #include "depthwise_rows.h"
 #include "step.h"
 
-// The rows of the input that one row of outputs is made of: `first` to `last` of the kernel's lie in the map.
-struct Window {
-    long first, last;
-    std::vector<const float*> rows;  // for each row of the kernel
-
-    Window(const Step& s, long y) : rows(s.kernel_h) {
-        long top = y * s.stride_h - s.pad_top;
-        first = std::max(0L, -top);
-        last = std::min<long>(s.kernel_h, s.in.height - top);
-    }
-};
-
 class DepthwiseConv {
    public:
     void run(const Step& s, long images, Place& place) const {
         place.team.share(images * s.out.height, [&](long task, int) {
             long image = task / s.out.height, y = task % s.out.height;
             const float* map = place.arena + s.in.at + image * s.in.image();
-            Window window(s, y);
-            for (long ky = window.first; ky < window.last; ky++)
-                window.rows[ky] = map + (y * s.stride_h - s.pad_top + ky) * s.in.width * s.in.pitch;
-            row(s, window, place.arena + s.out.at + task * s.out.width * s.out.pitch);
+            auto row_at = [&](long at) { return map + at * s.in.width * s.in.pitch; };
+            row(s, y, row_at, place.arena + s.out.at + task * s.out.width * s.out.pitch);
         });
     }
 
-    // One row of outputs.
-    static void row(const Step& s, const Window& window, float* out) {
+    // Row `y` of the outputs; row_at(row) says where a row of the input lies.
+    template <class At>
+    static void row(const Step& s, long y, const At& row_at, float* out) {
+        Window<float> window(y, s.kernel_h, s.stride_h, s.pad_top, s.in.height, row_at);
         if (s.relu_first) row<true>(s, window, out);
         else row<false>(s, window, out);
     }
 
    private:
     template <bool RELU>
-    static void row(const Step& s, const Window& window, float* out) {
+    static void row(const Step& s, const Window<float>& window, float* out) {
         bool wide = s.out.width >= BESIDE && s.in.chans >= LANES;
         if (wide && s.kernel_h == 3 && s.kernel_w == 3 && s.stride_w == 1) row<3, 1, RELU>(s, window, out);
         else if (wide && s.kernel_h == 3 && s.kernel_w == 3 && s.stride_w == 2) row<3, 2, RELU>(s, window, out);
@@ -50,7 +38,7 @@ class DepthwiseConv {
     // A few outputs side by side at a time, all of their channels before the next ones': what is read for them stays
     // in the first-level cache. The last ones may overlap those before.
     template <int SIZE, int STRIDE, bool RELU>
-    static void row(const Step& s, const Window& window, float* out) {
+    static void row(const Step& s, const Window<float>& window, float* out) {
         static thread_local std::vector<float> zeros;
         if (static_cast<long>(zeros.size()) < s.in.chans) zeros.assign(s.in.chans, 0.0f);
         const float* pixels[SIZE * ACROSS<SIZE, STRIDE>];
@@ -64,7 +52,7 @@ class DepthwiseConv {
 
     // One output.
     template <bool RELU>
-    static void one(const Step& s, const Window& window, long x, float* out) {
+    static void one(const Step& s, const Window<float>& window, long x, float* out) {
         long left = x * s.stride_w - s.pad_left;
         long from = std::max(0L, -left), to = std::min<long>(s.kernel_w, s.in.width - left);
         for (long c = 0; c < s.in.chans; c += LANES) {

@@ -118,12 +118,7 @@ def _gate_into_pointwise(program: Program, op: Op) -> bool:
     reader = _only_reader(program, op.output)
     if op.kind != Kind.GATE or op.activation[0] != Activation.NONE or reader is None:
         return False
-    if (
-        not reader.is_pointwise
-        or reader.input is not op.output
-        or reader.scale is not None
-        or reader.relu_first
-    ):
+    if not reader.is_pointwise or reader.input is not op.output or reader.changes_input:
         return False
     reader.input, reader.gate = op.input, op.gate
     return True

@@ -62,9 +62,12 @@ struct Way {
 // The ways to compute layers that take the same time as each other.
 class Contest {
    public:
-    Contest(std::vector<Way> ways, size_t number) : ways_(std::move(ways)) { join(number); }
+    // Ways of the first layer are those of all.
+    void join(size_t number, const std::vector<Way>& ways) {
+        if (layers_.empty()) ways_ = ways;
+        layers_.push_back(number);
+    }
 
-    void join(size_t number) { layers_.push_back(number); }
     // A second layer shows each way as often in half the passes; more would only take memory.
     bool is_full() const { return layers_.size() == 2; }
     bool has(size_t number) const { return std::count(layers_.begin(), layers_.end(), number) > 0; }
@@ -148,8 +151,8 @@ class Net {
             size_t c = 0;
             while (c < contests.size() && !alike(contests[c].first(), i)) c++;
             own[i] = static_cast<long>(c);
-            if (c == contests.size()) contests.emplace_back(ways(i), i);
-            else if (!contests[c].is_full() && !ways(i).empty()) contests[c].join(i);
+            if (c == contests.size()) contests.emplace_back();
+            if (!contests[c].is_full()) contests[c].join(i, ways(i));
         }
         std::vector<float> x(images_chans() * inner_height() * inner_width());
         for (size_t i = 0; i < x.size(); i++) x[i] = (i % 1000) * 2e-3f - 1.0f;
