@@ -160,7 +160,7 @@ from itertools import pairwise
 
 import torch
 
-from convatlas.training.fast import kept_memory
+from convatlas.training.memory import kept_memory
 
 
 def fewest_faults():

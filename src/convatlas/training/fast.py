@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import dataclasses
-import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,13 +14,11 @@ from convatlas.training.depthwise import DEPTHWISE
 from convatlas.training.fused import fuse, has_norms, spare_copies
 from convatlas.training.kernels import library
 from convatlas.training.replacement import Replacement, gain
+from convatlas.training.tiled import TILED
 from convatlas.training.winograd import WINOGRAD
 
-# glibc's numbers for `mallopt` (malloc.h), and its values where nothing was set (mallopt(3)).
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-REPLACEMENTS = (WINOGRAD, *DEPTHWISE)
+REPLACEMENTS = (TILED, WINOGRAD, *DEPTHWISE)
 LEAST_GAIN = 1.1  # less is lost in the noise of a measurement
-GLIBC_DEFAULTS = {M_TRIM_THRESHOLD: 128 * 1024, M_MMAP_MAX: 65536}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,7 +97,7 @@ def choose_speed(
             native, reason = _native()
             reasons.append(reason)
         for ours in REPLACEMENTS:
-            if ours.find(net):
+            if ours.serves(autocast) and ours.find(net):
                 is_taken, reason = _is_taken(ours, net, autocast, replaced)
                 reasons.append(reason)
                 if is_taken:
@@ -192,32 +187,3 @@ def prepare(net: nn.Module, speed: Speed) -> Callable[..., Any]:
             return forward(*args)
 
     return in_lower_precision
-
-
-@contextlib.contextmanager
-def kept_memory() -> Generator[None]:
-    """Keeps the memory that a step frees for the next step, instead of giving it back to the system.
-
-    glibc maps each large block anew, and the system clears its pages as they are touched: a third of the time
-    of a step of MobileNetV2. Where the C library is another, nothing happens.
-    """
-    libc = _glibc()
-    if libc is None:
-        yield
-        return
-    libc.mallopt(M_MMAP_MAX, 0)
-    libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-    try:
-        yield
-    finally:
-        for name, value in GLIBC_DEFAULTS.items():
-            libc.mallopt(name, value)
-        libc.malloc_trim(0)
-
-
-def _glibc() -> ctypes.CDLL | None:
-    if os.name == "posix":
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "gnu_get_libc_version"):
-            return libc
-    return None

@@ -1,4 +1,4 @@
-"""Layers of a training step that a CPU computes at once: normalisation and activation.
+"""Layers of a training step that a CPU computes at once: normalisation, a block's sum, and activation.
 
 Half of a step of a network like MobileNet is spent on carrying maps between memory and processor: batch
 normalisation and its activation read and write each of them thirteen times, forward and backward, where eight
@@ -7,38 +7,21 @@ times do.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from convatlas.blocks.conv import ConvNormAct
 from convatlas.blocks.preact import NormAct
+from convatlas.blocks.residual import BasicBlock, Bottleneck
 from convatlas.training.depthwise import DepthwiseConv2d
-from convatlas.training.kernels import HALF, LAST, is_step, library, place
+from convatlas.training.fused_norm import Act, FusedNorm
+from convatlas.training.kernels import LAST
+from convatlas.training.tiled import TiledConv2d
 from convatlas.training.winograd import WinogradConv2d
-
-
-@dataclasses.dataclass(frozen=True)
-class Act:
-    """An activation as `vector.h` numbers them.
-
-    Attributes:
-        kind: 0 for none, 1 for clipping, 3 for SiLU.
-        low: the least value of clipping.
-        high: the largest one.
-    """
-
-    kind: int
-    low: float = 0.0
-    high: float = 0.0
-
-
-NO_ACT = Act(0)
 
 
 def has_norms(net: nn.Module) -> bool:
@@ -83,71 +66,6 @@ def part(net: nn.Module) -> None:
     """
     for layer in net.modules():
         layer.__class__ = _PLAIN.get(type(layer), type(layer))
-
-
-class FusedNorm(nn.BatchNorm2d):
-    """Batch normalisation, whose training steps on a CPU take an activation along."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalises x (B, C, H, W)."""
-        return self.activated(input, NO_ACT) if self.fits(input) else super().forward(input)
-
-    def fits(self, x: Tensor) -> bool:
-        """Whether x is of a training step that `library` can do."""
-        return (
-            self.training
-            and is_step(x)
-            and x.shape[1] == self.num_features
-            and x.numel() > self.num_features  # torch says what is wrong with a single value
-            and self.momentum is not None
-            and all(
-                t is None or (type(t) in (Tensor, nn.Parameter) and t.dtype == torch.float32)
-                for t in (self.weight, self.bias, self.running_mean, self.running_var)
-            )
-        )
-
-    def activated(self, x: Tensor, act: Act) -> Tensor:
-        """Normalises x (B, C, H, W), which fits, and applies an activation."""
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-        y: Any = _Normalised.apply(x, self.weight, self.bias, self, act)
-        return y
-
-    def _get_name(self) -> str:
-        return _PLAIN[type(self)].__name__
-
-
-class _Normalised(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, norm: FusedNorm, act: Act
-    ) -> Tensor:
-        y = torch.empty_like(x)
-        moments = torch.empty(3, x.shape[1], dtype=torch.float32)
-        library().train_norm_forward(
-            *(place(x), place(y), *_matrix(x), place(weight), place(bias), norm.eps),
-            *(act.kind, act.low, act.high, place(moments), norm.momentum),
-            *(place(norm.running_mean), place(norm.running_var), torch.get_num_threads()),
-        )
-        ctx.save_for_backward(x, weight, bias, moments)
-        ctx.act = act
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, *grads: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        x, weight, bias, moments = ctx.saved_tensors
-        grad = grads[0].to(x.dtype).contiguous(memory_format=LAST)
-        dx = torch.empty_like(x)
-        dweight, dbias = (None if t is None else torch.empty_like(t) for t in (weight, bias))
-        library().train_norm_backward(
-            *(place(grad), place(x), place(dx), *_matrix(x), place(weight), place(bias)),
-            *(ctx.act.kind, ctx.act.low, ctx.act.high, place(moments)),
-            *(place(dweight), place(dbias), torch.get_num_threads()),
-        )
-        return dx, dweight, dbias, None, None
 
 
 class _SparingReLU6(nn.ReLU6):
@@ -208,14 +126,66 @@ class _FusedConvNormAct(_Sequence, ConvNormAct): ...
 class _FusedNormAct(_Sequence, NormAct): ...
 
 
+class _FusedBasicBlock(BasicBlock):
+    """A residual block whose last normalisation takes the shortcut and the activation along."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Adds the branch of x (B, in_chans, H, W) to its shortcut."""
+        if not _ends_in_norm(self, self.conv2):
+            return super().forward(x)
+        return _add(self.conv2, self.conv1(x), self.shortcut(x), self.act)
+
+    def _get_name(self) -> str:
+        return _PLAIN[type(self)].__name__
+
+
+class _FusedBottleneck(Bottleneck):
+    """The same of three convolutions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Adds the branch of x (B, in_chans, H, W) to its shortcut."""
+        if not _ends_in_norm(self, self.conv3):
+            return super().forward(x)
+        return _add(self.conv3, self.conv2(self.conv1(x)), self.shortcut(x), self.act)
+
+    def _get_name(self) -> str:
+        return _PLAIN[type(self)].__name__
+
+
+def _ends_in_norm(block: BasicBlock | Bottleneck, last: ConvNormAct) -> bool:
+    """Whether a residual branch ends in a normalisation that can take the rest of the block along."""
+    return (
+        block.training
+        and block.squeeze is None
+        and block.drop_path.drop_rate == 0.0
+        and type(block.act) in ACTS
+        and type(last) is _FusedConvNormAct
+        and [type(layer) for layer in last][1:] == [FusedNorm]
+        and not any(_is_watched(layer) for layer in (last, last.norm, block.drop_path, block.act))
+    )
+
+
+def _add(last: ConvNormAct, y: Tensor, shortcut: Tensor, act: nn.Module) -> Tensor:
+    """What a residual block makes of what comes before its last convolution."""
+    norm = last.norm
+    assert isinstance(norm, FusedNorm)
+    y = last.conv(y)
+    if norm.fits(y) and (shortcut.shape, shortcut.dtype) == (y.shape, y.dtype):
+        return norm.activated(y, ACTS[type(act)], shortcut.contiguous(memory_format=LAST))
+    return act(norm(y) + shortcut)
+
+
 _FUSED: dict[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm2d: FusedNorm,
     nn.Sequential: _FusedSequential,
     ConvNormAct: _FusedConvNormAct,
     NormAct: _FusedNormAct,
+    BasicBlock: _FusedBasicBlock,
+    Bottleneck: _FusedBottleneck,
 }
 _PLAIN: dict[type[nn.Module], type[nn.Module]] = {fused: plain for plain, fused in _FUSED.items()} | {
     _SparingReLU6: nn.ReLU6,
+    TiledConv2d: nn.Conv2d,
     WinogradConv2d: nn.Conv2d,
     DepthwiseConv2d: nn.Conv2d,
 }
@@ -233,8 +203,3 @@ def _is_watched(layer: nn.Module) -> bool:
     return bool(
         layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
     )
-
-
-def _matrix(x: Tensor) -> tuple[int, int, int]:
-    """Whether it is in half precision; pixels; channels."""
-    return int(x.dtype == HALF), x.numel() // x.shape[1], x.shape[1]

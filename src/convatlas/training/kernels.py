@@ -29,24 +29,23 @@ def library() -> ctypes.CDLL:
     pointer, whole, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
     act = [whole, real, real]
     matrix, affine = [whole, whole, whole], [pointer, pointer]
-    sizes = [whole] * 8  # of both kinds of convolutions
+    layer = {"conv": [whole] * 8, "depthwise": [whole] * 9, "tiled": [whole] * 9}
     found.train_norm_forward.argtypes = [
-        *(pointer, pointer, *matrix, *affine, real, *act),
+        *(pointer, pointer, pointer, *matrix, *affine, real, *act),
         *(pointer, real, pointer, pointer, whole),
     ]
     found.train_norm_backward.argtypes = [
-        *(pointer, pointer, pointer, *matrix, *affine, *act),
+        *(pointer,) * 5,
+        *(*matrix, *affine, *act),
         *(pointer, pointer, pointer, whole),
     ]
-    for function in (found.train_conv_forward, found.train_depthwise_forward):
-        function.argtypes = [pointer, pointer, pointer, pointer, *sizes]
-    for function in (found.train_conv_backward, found.train_depthwise_backward):
-        function.argtypes = [pointer, pointer, pointer, pointer, pointer, *sizes]
-    for function in (
-        *(found.train_norm_forward, found.train_norm_backward),
-        *(found.train_conv_forward, found.train_conv_backward),
-        *(found.train_depthwise_forward, found.train_depthwise_backward),
-    ):
+    functions = [found.train_norm_forward, found.train_norm_backward]
+    for name, sizes in layer.items():
+        forward, backward = (getattr(found, f"train_{name}_{way}") for way in ("forward", "backward"))
+        forward.argtypes = [*(pointer,) * 4, *sizes]
+        backward.argtypes = [*(pointer,) * 5, *sizes]
+        functions += [forward, backward]
+    for function in functions:
         function.restype = None
     return found
 

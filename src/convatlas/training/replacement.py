@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 from convatlas.files import cache_folder
 from convatlas.native import CompilerError
 from convatlas.training.kernels import HALF, LAST, is_step, library, place
+from convatlas.training.memory import kept_memory
 
 ROUNDS = 5
 SHORTEST = 4  # floats in a vector, of all processors
@@ -116,6 +117,7 @@ class Replacement:
             floats of a vector too, of which channels take whole ones.
         make: one of torch's, of so many channels, to compare with.
         trials: images, channels and sides of maps that the two are compared on, of small and large networks.
+        serves: whether they are for this machine and a type of autocast (None: float32).
     """
 
     name: str
@@ -125,6 +127,7 @@ class Replacement:
     suits: Callable[[nn.Conv2d, int], bool]
     make: Callable[[int], nn.Conv2d]
     trials: tuple[tuple[int, int, int], ...]
+    serves: Callable[[torch.dtype | None], bool] = lambda _: True
 
     def find(self, net: nn.Module, lanes: int = SHORTEST) -> list[nn.Conv2d]:
         """The convolutions of a network that these are for.
@@ -180,7 +183,7 @@ def gain(ours: Replacement, dtype: torch.dtype | None) -> float:
 
 
 def _measure(ours: Replacement, dtype: torch.dtype | None) -> float:
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), kept_memory():
         spent = [_compare(ours, *trial, dtype) for trial in ours.trials]
     return round(sum(theirs for theirs, _ in spent) / sum(ours for _, ours in spent), 2)
 

@@ -19,9 +19,9 @@ from convatlas.training import checkpoint as files
 from convatlas.training.epochs import CHECKPOINTS, Training
 from convatlas.training.evaluation import Evaluation
 from convatlas.training.events import Callback, Facts, Silent, Watcher
-from convatlas.training.fast import kept_memory
 from convatlas.training.journal import Journal, test_figures
 from convatlas.training.lock import locked
+from convatlas.training.memory import kept_memory
 from convatlas.training.optim import SLOTS
 from convatlas.training.progress import Several
 from convatlas.training.ranks import Ranks

@@ -1,5 +1,6 @@
-// Batch normalisation of a training step, and the activation that follows it, as one: maps are read twice and
-// written once, where layer by layer they are read three times and written twice; backward, too.
+// Batch normalisation of a training step, what may be added to it (a residual block's shortcut), and the activation
+// that follows, as one: maps are read twice and written once, where layer by layer they are read three times or more
+// and written twice; backward, too.
 //
 // Maps lie channels-last, so they are matrices (rows, chans), where a row is a pixel of an image.
 #pragma once
@@ -11,21 +12,6 @@
 #include <vector>
 
 #include "half.h"
-
-static inline float one(const float* p) { return *p; }
-static inline float one(const Half* p) {
-    uint32_t bits = static_cast<uint32_t>(p->bits) << 16;
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-static inline void put(float* p, Vec v) { *p = v[0]; }
-static inline void put(Half* p, Vec v) {
-    Half line[LANES];
-    store(line, v);
-    *p = line[0];
-}
 
 // What becomes of a normalised value, and what of the gradient of that. The kind is known to the compiler: it is
 // asked for at each value.
@@ -120,28 +106,36 @@ static inline void moment_rows(const T* __restrict x, long wide, const float* __
     }
 }
 
-template <int ROWS, class A, class T>
-static inline void value_rows(const T* __restrict x, T* __restrict y, long wide, const float* __restrict mean,
-                              const float* __restrict scale, const float* __restrict shift, A act) {
+template <int ROWS, bool ADDS, class A, class T>
+static inline void value_rows(const T* __restrict x, const T* __restrict added, T* __restrict y, long wide,
+                              const float* __restrict mean, const float* __restrict scale,
+                              const float* __restrict shift, A act) {
     for (long c = 0; c < wide; c += LANES) {
         Vec m = load(mean + c), k = load(scale + c), h = load(shift + c);
 #pragma GCC unroll 4
-        for (int i = 0; i < ROWS; i++) store(y + i * wide + c, act.forward((load(x + i * wide + c) - m) * k + h));
+        for (int i = 0; i < ROWS; i++) {
+            Vec v = (load(x + i * wide + c) - m) * k + h;
+            if constexpr (ADDS) v += load(added + i * wide + c);
+            store(y + i * wide + c, act.forward(v));
+        }
     }
 }
 
-// Sums of the gradient of what is normalised, and of its product with x - mean.
-template <int ROWS, class A, class T>
-static inline void product_rows(const T* __restrict grad, const T* __restrict x, long wide,
-                                const float* __restrict mean, const float* __restrict scale,
-                                const float* __restrict shift, float* __restrict sums, float* __restrict products,
-                                A act) {
+// Sums of the gradient of what is normalised, and of its product with x - mean. Where something is added, that is its
+// gradient too, and kept.
+template <int ROWS, bool ADDS, class A, class T>
+static inline void product_rows(const T* __restrict grad, const T* __restrict x, const T* __restrict added,
+                                T* __restrict dadded, long wide, const float* __restrict mean,
+                                const float* __restrict scale, const float* __restrict shift,
+                                float* __restrict sums, float* __restrict products, A act) {
     for (long c = 0; c < wide; c += LANES) {
         Vec m = load(mean + c), k = load(scale + c), h = load(shift + c), a = Vec{}, b = Vec{};
 #pragma GCC unroll 4
         for (int i = 0; i < ROWS; i++) {
-            Vec d = load(x + i * wide + c) - m;
-            Vec g = act.backward(d * k + h, load(grad + i * wide + c));
+            Vec d = load(x + i * wide + c) - m, v = d * k + h;
+            if constexpr (ADDS) v += load(added + i * wide + c);
+            Vec g = act.backward(v, load(grad + i * wide + c));
+            if constexpr (ADDS) store(dadded + i * wide + c, g);
             a += g;
             b += g * d;
         }
@@ -187,9 +181,10 @@ struct Moments {
 
 // What is normalised is (x - mean) scale + shift; for each place of a wide row, so for each channel at its start.
 struct Affine {
+    long chans;
     std::vector<float> mean, scale, shift;
 
-    Affine(const Shape& s, Moments moments, const float* weight, const float* bias) {
+    Affine(const Shape& s, Moments moments, const float* weight, const float* bias) : chans(s.chans) {
         std::vector<float> scales(s.chans), shifts(s.chans);
         for (long c = 0; c < s.chans; c++) {
             scales[c] = moments.rstd[c] * (weight ? weight[c] : 1.0f);
@@ -199,15 +194,30 @@ struct Affine {
         scale = s.spread(scales.data());
         shift = s.spread(shifts.data());
     }
+
+    // A single value before the activation.
+    template <class T>
+    float value(const T* x, const T* added, long at) const {
+        long c = at % chans;
+        return (one(x + at) - mean[c]) * scale[c] + shift[c] + (added ? one(added + at) : 0.0f);
+    }
 };
 
-// y = act((x - mean) / sqrt(var + eps) * weight + bias); moves the running statistics (null for none) by `momentum`.
+// Calls run(adds) with whether there is something to add, as a constant.
+template <class Run>
+static inline void with_added(const void* added, const Run& run) {
+    if (added) run(std::true_type{});
+    else run(std::false_type{});
+}
+
+// y = act((x - mean) / sqrt(var + eps) * weight + bias + added), where `added` may be null; moves the running
+// statistics (null for none) by `momentum`.
 //
 // Variances are of values less those of the first row, so that a large mean takes no digits away.
 template <class A, class T>
-static void norm_forward(const T* x, T* y, long rows, long chans, const float* weight, const float* bias, float eps,
-                         A act, Moments moments, float momentum, float* running_mean, float* running_var,
-                         int threads) {
+static void norm_forward(const T* x, const T* added, T* y, long rows, long chans, const float* weight,
+                         const float* bias, float eps, A act, Moments moments, float momentum, float* running_mean,
+                         float* running_var, int threads) {
     auto [mean, rest, rstd] = moments;
     Shape s(rows, chans);
     std::vector<float> origin(chans);
@@ -239,40 +249,42 @@ static void norm_forward(const T* x, T* y, long rows, long chans, const float* w
         }
     }
     Affine a(s, moments, weight, bias);
-    each_part(s, true, threads, [&](long, long from, long to) {
-        by_rows(from, to, [&, wide = s.wide](auto count, long row) {
-            value_rows<count>(x + row * wide, y + row * wide, wide, a.mean.data(), a.scale.data(), a.shift.data(),
-                              act);
+    with_added(added, [&](auto adds) {
+        each_part(s, true, threads, [&](long, long from, long to) {
+            by_rows(from, to, [&, wide = s.wide](auto count, long row) {
+                value_rows<count, adds>(x + row * wide, added + (adds ? row * wide : 0), y + row * wide, wide,
+                                        a.mean.data(), a.scale.data(), a.shift.data(), act);
+            });
         });
     });
-    for (long at = s.whole * s.wide; at < rows * chans; at++) {
-        long c = at % chans;
-        put(y + at, act.forward(all((one(x + at) - a.mean[c]) * a.scale[c] + a.shift[c])));
-    }
+    for (long at = s.whole * s.wide; at < rows * chans; at++) put(y + at, act.forward(all(a.value(x, added, at))));
 }
 
-// The gradients of `norm_forward`: of x from that of y, of weight and of bias (null where not asked for).
+// The gradients of `norm_forward`: of x from that of y, of what is added (null for none), of weight and of bias (null
+// where not asked for).
 template <class A, class T>
-static void norm_backward(const T* grad, const T* x, T* dx, long rows, long chans, const float* weight,
-                          const float* bias, A act, Moments moments, float* dweight, float* dbias, int threads) {
+static void norm_backward(const T* grad, const T* x, const T* added, T* dx, T* dadded, long rows, long chans,
+                          const float* weight, const float* bias, A act, Moments moments, float* dweight,
+                          float* dbias, int threads) {
     Shape s(rows, chans);
     Affine a(s, moments, weight, bias);
     std::vector<float> sums(s.parts() * 2 * s.wide, 0.0f);
-    each_part(s, false, threads, [&](long part, long from, long to) {
-        float* mine = sums.data() + part * 2 * s.wide;
-        by_rows(from, to, [&, wide = s.wide](auto count, long row) {
-            product_rows<count>(grad + row * wide, x + row * wide, wide, a.mean.data(), a.scale.data(),
-                                a.shift.data(), mine, mine + wide, act);
+    with_added(added, [&](auto adds) {
+        each_part(s, false, threads, [&](long part, long from, long to) {
+            float* mine = sums.data() + part * 2 * s.wide;
+            by_rows(from, to, [&, wide = s.wide](auto count, long row) {
+                long other = adds ? row * wide : 0;
+                product_rows<count, adds>(grad + row * wide, x + row * wide, added + other, dadded + other, wide,
+                                          a.mean.data(), a.scale.data(), a.shift.data(), mine, mine + wide, act);
+            });
         });
     });
     std::vector<double> sum(chans, 0.0), products(chans, 0.0);
     gather(s, sums, sum.data(), products.data());
-    auto single = [&](long at) {
-        long c = at % chans;
-        return act.backward(all((one(x + at) - a.mean[c]) * a.scale[c] + a.shift[c]), all(one(grad + at)))[0];
-    };
+    auto single = [&](long at) { return act.backward(all(a.value(x, added, at)), all(one(grad + at)))[0]; };
     for (long at = s.whole * s.wide; at < rows * chans; at++) {
         double g = single(at);
+        if (added) put(dadded + at, all(g));
         sum[at % chans] += g;
         products[at % chans] += g * (one(x + at) - a.mean[at % chans]);
     }
@@ -287,11 +299,15 @@ static void norm_backward(const T* grad, const T* x, T* dx, long rows, long chan
     }
     std::vector<float> levels = s.spread(level.data()), slopes = s.spread(slope.data());
     Lines line{a.mean.data(), a.scale.data(), a.shift.data(), levels.data(), slopes.data()};
-    each_part(s, true, threads, [&](long, long from, long to) {
-        by_rows(from, to, [&, wide = s.wide](auto count, long row) {
-            slope_rows<count>(grad + row * wide, x + row * wide, dx + row * wide, wide, line, act);
+    auto slopes_of = [&](const T* above, auto its_act) {
+        each_part(s, true, threads, [&](long, long from, long to) {
+            by_rows(from, to, [&, wide = s.wide](auto count, long row) {
+                slope_rows<count>(above + row * wide, x + row * wide, dx + row * wide, wide, line, its_act);
+            });
         });
-    });
+    };
+    if (added) slopes_of(dadded, Act<NONE>{});
+    else slopes_of(grad, act);
     for (long at = s.whole * s.wide; at < rows * chans; at++) {
         long c = at % chans;
         put(dx + at, all((single(at) - level[c] - (one(x + at) - a.mean[c]) * slope[c]) * a.scale[c]));

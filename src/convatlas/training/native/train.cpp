@@ -2,6 +2,7 @@
 #include "conv.h"
 #include "depthwise.h"
 #include "norm.h"
+#include "tiled_conv.h"
 
 // Of a matrix (3, chans).
 static Moments moments_of(float* matrix, int64_t chans) { return {matrix, matrix + chans, matrix + 2 * chans}; }
@@ -25,28 +26,31 @@ extern "C" {
 
 int64_t train_lanes() { return LANES; }
 
-void train_norm_forward(const void* x, void* y, int64_t is_half, int64_t rows, int64_t chans, const float* weight,
-                        const float* bias, float eps, int64_t kind, float low, float high, float* moments,
-                        float momentum, float* running_mean, float* running_var, int64_t threads) {
-    auto run = [&](auto* from, auto* to) {
+// Whether there is a matrix unit, which `train_tiled_forward` and `train_tiled_backward` are for.
+int64_t train_has_tiles() { return may_use_tiles(); }
+
+void train_norm_forward(const void* x, const void* added, void* y, int64_t is_half, int64_t rows, int64_t chans,
+                        const float* weight, const float* bias, float eps, int64_t kind, float low, float high,
+                        float* moments, float momentum, float* running_mean, float* running_var, int64_t threads) {
+    auto run = [&](auto* from, auto* other, auto* to) {
         with_act(kind, low, high, [&](auto act) {
-            norm_forward(from, to, rows, chans, weight, bias, eps, act, moments_of(moments, chans), momentum,
+            norm_forward(from, other, to, rows, chans, weight, bias, eps, act, moments_of(moments, chans), momentum,
                          running_mean, running_var, threads);
         });
     };
-    with_type(is_half, run, x, y);
+    with_type(is_half, run, x, added, y);
 }
 
-void train_norm_backward(const void* grad, const void* x, void* dx, int64_t is_half, int64_t rows, int64_t chans,
-                         const float* weight, const float* bias, int64_t kind, float low, float high,
-                         float* moments, float* dweight, float* dbias, int64_t threads) {
-    auto run = [&](auto* above, auto* from, auto* to) {
+void train_norm_backward(const void* grad, const void* x, const void* added, void* dx, void* dadded, int64_t is_half,
+                         int64_t rows, int64_t chans, const float* weight, const float* bias, int64_t kind,
+                         float low, float high, float* moments, float* dweight, float* dbias, int64_t threads) {
+    auto run = [&](auto* above, auto* from, auto* other, auto* to, auto* to_other) {
         with_act(kind, low, high, [&](auto act) {
-            norm_backward(above, from, to, rows, chans, weight, bias, act, moments_of(moments, chans), dweight, dbias,
-                          threads);
+            norm_backward(above, from, other, to, to_other, rows, chans, weight, bias, act,
+                          moments_of(moments, chans), dweight, dbias, threads);
         });
     };
-    with_type(is_half, run, grad, x, dx);
+    with_type(is_half, run, grad, x, added, dx, dadded);
 }
 
 void train_conv_forward(const void* x, const float* weight, const float* bias, void* y, int64_t is_half,
@@ -70,6 +74,26 @@ void train_conv_backward(const void* grad, const void* x, const float* weight, v
         if (dweight) conv_weight_gradient(from, above, dweight, images, in, out, pad, threads);
     };
     with_type(is_half, run, grad, x, dx);
+}
+
+// In bfloat16 only.
+void train_tiled_forward(const Half* x, const float* weight, const float* bias, Half* y, int64_t, int64_t images,
+                         int64_t height, int64_t width, int64_t in_chans, int64_t out_chans, int64_t kernel,
+                         int64_t pad, int64_t threads) {
+    long shrink = kernel - 1 - 2 * pad;
+    Map in{height, width, in_chans}, out{height - shrink, width - shrink, out_chans};
+    tiled_forward(x, weight, bias, y, images, in, out, kernel, pad, false, threads);
+}
+
+// Gradients of x and of the weight (null where not asked for) from that of the output.
+void train_tiled_backward(const Half* grad, const Half* x, const float* weight, Half* dx, float* dweight, int64_t,
+                          int64_t images, int64_t height, int64_t width, int64_t in_chans, int64_t out_chans,
+                          int64_t kernel, int64_t pad, int64_t threads) {
+    long shrink = kernel - 1 - 2 * pad;
+    Map in{height, width, in_chans}, out{height - shrink, width - shrink, out_chans};
+    const float* none = nullptr;
+    if (dx) tiled_forward(grad, weight, none, dx, images, out, in, kernel, kernel - 1 - pad, true, threads);
+    if (dweight) TiledGradient(x, grad, images, in, out, kernel, pad).run(dweight, threads);
 }
 
 void train_depthwise_forward(const void* x, const float* weight, const float* bias, void* y, int64_t is_half,
