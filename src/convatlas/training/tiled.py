@@ -21,7 +21,7 @@ class TiledConv2d(ReplacedConv2d):
         """Whether x is of a training step that `library` does."""
         return (
             super().fits(x)
-            and (x.dtype == HALF or torch.is_autocast_enabled("cpu"))
+            and torch.is_autocast_enabled("cpu")
             and min(self.outputs(x)) >= 1
             and self.weight.is_contiguous(memory_format=LAST)
         )
@@ -29,8 +29,7 @@ class TiledConv2d(ReplacedConv2d):
     def call(self, x: Tensor) -> Call:
         """What is to be computed of x, which fits."""
         images, chans, *sides = x.shape
-        window = (self.kernel_size[0], int(self.padding[0]))
-        sizes = (images, *sides, chans, self.out_channels, *window)
+        sizes = (images, *sides, chans, self.out_channels, int(self.padding[0]))
         return Call("tiled", sizes, (images, self.out_channels, *self.outputs(x)))
 
 

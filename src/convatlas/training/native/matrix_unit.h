@@ -27,9 +27,10 @@ static inline bool may_use_tiles() {
     return may;
 }
 
-// A thread's right to tiles of full size, as long as it lives.
+// Tiles of full size for a thread, as long as it lives. `may_use_tiles` has to have said yes.
 struct Tiles {
     Tiles() {
+        may_use_tiles();  // which asks, the first time
         struct alignas(64) {
             uint8_t palette = 1, start = 0, reserved[14] = {};
             uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};

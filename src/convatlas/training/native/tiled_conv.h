@@ -1,10 +1,10 @@
-// Convolutions of a training step, in bfloat16 by the matrix unit (`matrix_unit.h`), forward and backward. They have
+// 3x3 convolutions of a training step, in bfloat16 by the matrix unit (`matrix_unit.h`), forward and backward. They have
 // stride 1 and channels in whole tiles.
 //
-// Maps lie channels-last, (images, height, width, chans), and so do weights, (out chans, kernel, kernel, in chans). What
-// is convolved is copied with zeros around it, so that outputs are counted along lines of the input's width: output
-// `at` needs, for each row of the kernel, kernel * chans values in a row, from `at` on. Outputs that begin in the last
-// kernel - 1 places of a line are computed too, and dropped.
+// Maps lie channels-last, (images, height, width, chans), and so do weights, (out chans, 3, 3, in chans). What is
+// convolved is copied with zeros around it, so that outputs are counted along lines of the padded input: output `at`
+// needs, for each row of the kernel, 3 * chans values in a row, from `at` on. Outputs that begin in the last two places
+// of a line are computed too, and dropped.
 #pragma once
 
 #include <algorithm>
@@ -13,6 +13,8 @@
 #include "conv.h"
 #include "matrix_unit.h"
 #include "memory.h"
+
+constexpr long KERNEL = 3, TAPS = KERNEL * KERNEL;
 
 using Halves = std::vector<Half, LargePages<Half>>;
 
@@ -27,9 +29,9 @@ struct Bands {
 
     long pitch, rows, per_image, count;
 
-    Bands(long images, const Map& in, const Map& out, long kernel) : pitch(out.width + kernel - 1) {
+    Bands(long images, const Map& in, const Map& out) : pitch(out.width + KERNEL - 1) {
         long line = pitch * (in.chans + out.chans) * sizeof(Half);
-        rows = std::clamp(BYTES / line - kernel + 1, 1L, out.height);
+        rows = std::clamp(BYTES / line - KERNEL + 1, 1L, out.height);
         per_image = (out.height + rows - 1) / rows;
         rows = (out.height + per_image - 1) / per_image;
         count = images * per_image;
@@ -56,33 +58,33 @@ static inline void copy_padded(const Half* image, const Map& map, long top, long
     std::fill_n(to, DEPTH, Half{});
 }
 
-// Weights as right-hand tiles (out / TILE, kernel, steps, TILE_HALVES) of what maps `in_chans` to `out_chans`: the
+// Weights as right-hand tiles (out / TILE, 3, steps, TILE_HALVES) of what maps `in_chans` to `out_chans`: the
 // convolution, or, with its taps turned around and its channels exchanged, that of the gradient.
 struct TiledWeights {
-    long kernel, line, steps;
+    long line, steps;
     Halves tiles;
 
-    TiledWeights(const float* weight, long kernel, long in_chans, long out_chans, bool is_gradient, int threads)
-        : kernel(kernel), line(kernel * in_chans), steps((line + DEPTH - 1) / DEPTH),
-          tiles(out_chans / TILE * kernel * steps * TILE_HALVES) {
+    TiledWeights(const float* weight, long in_chans, long out_chans, bool is_gradient, int threads)
+        : line(KERNEL * in_chans), steps((line + DEPTH - 1) / DEPTH),
+          tiles(out_chans / TILE * KERNEL * steps * TILE_HALVES) {
 #pragma omp parallel for schedule(static) num_threads(threads)
         for (long n = 0; n < out_chans / TILE; n++)
-            for (long i = 0; i < kernel; i++) {
-                Half* to = tiles.data() + (n * kernel + i) * steps * TILE_HALVES;
+            for (long i = 0; i < KERNEL; i++) {
+                Half* to = tiles.data() + (n * KERNEL + i) * steps * TILE_HALVES;
                 for (long at = 0; at < line; at++) {
                     Half* lane = to + at / 2 * DEPTH + at % 2;
                     long tap = at / in_chans, c = at % in_chans;
-                    long turned = (kernel - 1 - i) * kernel + kernel - 1 - tap;
+                    long turned = (KERNEL - 1 - i) * KERNEL + KERNEL - 1 - tap;
                     const float* from = is_gradient
-                                            ? weight + (c * kernel * kernel + turned) * out_chans + n * TILE
-                                            : weight + n * TILE * kernel * line + i * line + at;
+                                            ? weight + (c * TAPS + turned) * out_chans + n * TILE
+                                            : weight + n * TILE * KERNEL * line + i * line + at;
                     for (long j = 0; j < TILE; j++)
-                        lane[2 * j] = rounded(from[is_gradient ? j : j * kernel * line]);
+                        lane[2 * j] = rounded(from[is_gradient ? j : j * KERNEL * line]);
                 }
             }
     }
 
-    const Half* column(long n) const { return tiles.data() + n * kernel * steps * TILE_HALVES; }
+    const Half* column(long n) const { return tiles.data() + n * KERNEL * steps * TILE_HALVES; }
 };
 
 // Sums of ROWS tiles of outputs below each other and COLUMNS side by side, (ROWS, COLUMNS, TILE_FLOATS). Left-hand tiles
@@ -98,7 +100,7 @@ static inline void tiles_of_outputs(const Half* maps, long chans, long pitch, co
     tile_zero<1>();
     tile_zero<2>();
     tile_zero<3>();
-    for (long i = 0; i < weights.kernel; i++) {
+    for (long i = 0; i < KERNEL; i++) {
         const Half* left = maps + i * pitch * chans;
         for (long s = 0; s < weights.steps; s++, left += DEPTH, right += TILE_HALVES) {
             tile_load<RIGHT>(right, 64);
@@ -153,11 +155,11 @@ static inline void band_outputs(const Half* maps, long chans, long pitch, const 
 // out = x * weight (+ bias) with `pad` zeros around x. With `is_gradient`, the weight is that of the convolution
 // whose output has `in.chans`.
 static void tiled_forward(const Half* x, const float* weight, const float* bias, Half* y, long images, Map in, Map out,
-                          long kernel, long pad, bool is_gradient, int threads) {
-    TiledWeights weights(weight, kernel, in.chans, out.chans, is_gradient, threads);
-    Bands bands(images, in, out, kernel);
+                          long pad, bool is_gradient, int threads) {
+    TiledWeights weights(weight, in.chans, out.chans, is_gradient, threads);
+    Bands bands(images, in, out);
     // Left-hand tiles reach over the last line, by what is dropped.
-    long own = ((bands.rows + kernel - 1) * bands.pitch + 4 * TILE + kernel) * in.chans + DEPTH;
+    long own = ((bands.rows + KERNEL - 1) * bands.pitch + 4 * TILE + KERNEL) * in.chans + DEPTH;
     long together = std::clamp(Bands::BYTES / long(own * sizeof(Half)), 1L, (bands.count + threads - 1) / threads);
     long groups = (bands.count + together - 1) / together;
 #pragma omp parallel num_threads(threads)
@@ -170,7 +172,7 @@ static void tiled_forward(const Half* x, const float* weight, const float* bias,
             long from = group * together, to = std::min(bands.count, from + together);
             for (long b = from; b < to; b++)
                 copy_padded(x + b / bands.per_image * in.size(), in, bands.top(b) - pad,
-                            bands.height(b, out) + kernel - 1, pad, bands.pitch, maps + (b - from) * own);
+                            bands.height(b, out) + KERNEL - 1, pad, bands.pitch, maps + (b - from) * own);
             long columns = out.chans / TILE;
             for (long column = 0; column < columns; column += 2)
                 for (long b = from; b < to; b++) {
@@ -222,30 +224,24 @@ static inline void transpose(const Half* from, long chans, uint32_t* to, long st
 #endif
 }
 
-// Adds to a tile of sums for each of TAPS neighbouring taps: rows are channels of x, columns those of the gradient.
-template <int TAPS>
-static inline void tiles_of_taps(const Half* left, long step, const Half* right, long steps, float* sums,
-                                 long between) {
+// Adds to the tiles of sums of three neighbouring taps: rows are channels of x, columns those of the gradient.
+static inline void tiles_of_taps(const Half* left, long step, const Half* right, long steps, float* sums) {
     constexpr int RIGHT = 3, LEFT = 4;
     tile_load<0>(sums, 64);
-    if constexpr (TAPS > 1) tile_load<1>(sums + between, 64);
-    if constexpr (TAPS > 2) tile_load<2>(sums + 2 * between, 64);
+    tile_load<1>(sums + TILE_FLOATS, 64);
+    tile_load<2>(sums + 2 * TILE_FLOATS, 64);
     for (long s = 0; s < steps; s++, left += DEPTH, right += TILE_HALVES) {
         tile_load<RIGHT>(right, 64);
         tile_load<LEFT>(left, step);
         tile_product<0, LEFT, RIGHT>();
-        if constexpr (TAPS > 1) {
-            tile_load<LEFT + 1>(left + 1, step);
-            tile_product<1, LEFT + 1, RIGHT>();
-        }
-        if constexpr (TAPS > 2) {
-            tile_load<LEFT + 2>(left + 2, step);
-            tile_product<2, LEFT + 2, RIGHT>();
-        }
+        tile_load<LEFT + 1>(left + 1, step);
+        tile_product<1, LEFT + 1, RIGHT>();
+        tile_load<LEFT + 2>(left + 2, step);
+        tile_product<2, LEFT + 2, RIGHT>();
     }
     tile_store<0>(sums, 64);
-    if constexpr (TAPS > 1) tile_store<1>(sums + between, 64);
-    if constexpr (TAPS > 2) tile_store<2>(sums + 2 * between, 64);
+    tile_store<1>(sums + TILE_FLOATS, 64);
+    tile_store<2>(sums + 2 * TILE_FLOATS, 64);
 }
 
 // The gradient of the weight from that of the output. Parts of the bands, each with sums of its own, and columns of
@@ -255,35 +251,35 @@ struct TiledGradient {
 
     const Half *x, *grad;
     Map in, out;
-    long kernel, pad;
+    long pad;
     Bands bands;
-    long parts, columns, groups, taps;
+    long parts, columns, groups;
     std::vector<float, LargePages<float>> sums;  // (part, column, row, tap, TILE_FLOATS)
 
-    TiledGradient(const Half* x, const Half* grad, long images, Map in, Map out, long kernel, long pad)
-        : x(x), grad(grad), in(in), out(out), kernel(kernel), pad(pad), bands(images, in, out, kernel),
-          columns(out.chans / TILE), groups((columns + COLUMNS - 1) / COLUMNS), taps(kernel * kernel) {
-        parts = std::min({MOST_PARTS, SUMS / (taps * in.chans * out.chans) + 1, bands.count});
-        sums.resize(parts * taps * in.chans * out.chans);
+    TiledGradient(const Half* x, const Half* grad, long images, Map in, Map out, long pad)
+        : x(x), grad(grad), in(in), out(out), pad(pad), bands(images, in, out), columns(out.chans / TILE),
+          groups((columns + COLUMNS - 1) / COLUMNS) {
+        parts = std::min({MOST_PARTS, SUMS / (TAPS * in.chans * out.chans) + 1, bands.count});
+        sums.resize(parts * TAPS * in.chans * out.chans);
     }
 
     float* tile(long part, long column, long row) {
-        return sums.data() + ((part * columns + column) * (in.chans / TILE) + row) * taps * TILE_FLOATS;
+        return sums.data() + ((part * columns + column) * (in.chans / TILE) + row) * TAPS * TILE_FLOATS;
     }
 
     void add(long part, long first, long last) {
         static thread_local Halves memory;
-        long rows = in.chans / TILE, lines = bands.rows + kernel - 1;
+        long rows = in.chans / TILE, lines = bands.rows + KERNEL - 1;
         long steps = (bands.rows * bands.pitch + DEPTH - 1) / DEPTH;
         // Left-hand tiles begin at each tap, and reach over the last output by up to a tile.
-        long places = (steps * DEPTH + (kernel - 1) * (bands.pitch + 1) + DEPTH) / DEPTH * DEPTH;
+        long places = (steps * DEPTH + (KERNEL - 1) * (bands.pitch + 1) + DEPTH) / DEPTH * DEPTH;
         long most = std::max(in.chans, out.chans), padded = (std::max(places, lines * bands.pitch) + DEPTH) * most;
         Half* copy = room(memory, padded + places * in.chans + steps * DEPTH * (last - first) * TILE);
         Half *left = copy + padded, *right = left + places * in.chans;
         for (long b = bands.count * part / parts; b < bands.count * (part + 1) / parts; b++) {
             long image = b / bands.per_image, top = bands.top(b), height = bands.height(b, out);
-            long used = (height + kernel - 1) * bands.pitch;
-            copy_padded(x + image * in.size(), in, top - pad, height + kernel - 1, pad, bands.pitch, copy);
+            long used = (height + KERNEL - 1) * bands.pitch;
+            copy_padded(x + image * in.size(), in, top - pad, height + KERNEL - 1, pad, bands.pitch, copy);
             std::fill(copy + used * in.chans, copy + places * in.chans, Half{});
             for (long row = 0; row < rows; row++)
                 for (long at = 0; at < places; at += DEPTH)
@@ -297,16 +293,10 @@ struct TiledGradient {
                                reinterpret_cast<uint32_t*>(right + ((column - first) * steps + s) * TILE_HALVES));
             for (long column = first; column < last; column++)
                 for (long row = 0; row < rows; row++)
-                    for (long i = 0; i < kernel; i++)
-                        for (long j = 0; j < kernel; j += 3) {
-                            const Half* from = left + row * TILE * places + i * bands.pitch + j;
-                            long together = std::min(3L, kernel - j);
-                            auto compute = together == 3   ? tiles_of_taps<3>
-                                           : together == 2 ? tiles_of_taps<2>
-                                                           : tiles_of_taps<1>;
-                            compute(from, places * sizeof(Half), right + (column - first) * steps * TILE_HALVES, steps,
-                                    tile(part, column, row) + (i * kernel + j) * TILE_FLOATS, TILE_FLOATS);
-                        }
+                    for (long i = 0; i < KERNEL; i++)
+                        tiles_of_taps(left + row * TILE * places + i * bands.pitch, places * sizeof(Half),
+                                      right + (column - first) * steps * TILE_HALVES, steps,
+                                      tile(part, column, row) + i * KERNEL * TILE_FLOATS);
         }
     }
 
@@ -321,12 +311,12 @@ struct TiledGradient {
             }
 #pragma omp for schedule(static)
             for (long k = 0; k < out.chans; k++)
-                for (long tap = 0; tap < taps; tap++)
+                for (long tap = 0; tap < TAPS; tap++)
                     for (long c = 0; c < in.chans; c++) {
                         float sum = 0.0f;
                         for (long part = 0; part < parts; part++)
                             sum += tile(part, k / TILE, c / TILE)[tap * TILE_FLOATS + c % TILE * TILE + k % TILE];
-                        dweight[(k * taps + tap) * in.chans + c] = sum;
+                        dweight[(k * TAPS + tap) * in.chans + c] = sum;
                     }
         }
     }

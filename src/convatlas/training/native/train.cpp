@@ -76,24 +76,21 @@ void train_conv_backward(const void* grad, const void* x, const float* weight, v
     with_type(is_half, run, grad, x, dx);
 }
 
-// In bfloat16 only.
+// As `train_conv_forward`, in bfloat16 only.
 void train_tiled_forward(const Half* x, const float* weight, const float* bias, Half* y, int64_t, int64_t images,
-                         int64_t height, int64_t width, int64_t in_chans, int64_t out_chans, int64_t kernel,
-                         int64_t pad, int64_t threads) {
-    long shrink = kernel - 1 - 2 * pad;
-    Map in{height, width, in_chans}, out{height - shrink, width - shrink, out_chans};
-    tiled_forward(x, weight, bias, y, images, in, out, kernel, pad, false, threads);
+                         int64_t height, int64_t width, int64_t in_chans, int64_t out_chans, int64_t pad,
+                         int64_t threads) {
+    Map in{height, width, in_chans}, out{height + 2 * pad - 2, width + 2 * pad - 2, out_chans};
+    tiled_forward(x, weight, bias, y, images, in, out, pad, false, threads);
 }
 
-// Gradients of x and of the weight (null where not asked for) from that of the output.
 void train_tiled_backward(const Half* grad, const Half* x, const float* weight, Half* dx, float* dweight, int64_t,
                           int64_t images, int64_t height, int64_t width, int64_t in_chans, int64_t out_chans,
-                          int64_t kernel, int64_t pad, int64_t threads) {
-    long shrink = kernel - 1 - 2 * pad;
-    Map in{height, width, in_chans}, out{height - shrink, width - shrink, out_chans};
+                          int64_t pad, int64_t threads) {
+    Map in{height, width, in_chans}, out{height + 2 * pad - 2, width + 2 * pad - 2, out_chans};
     const float* none = nullptr;
-    if (dx) tiled_forward(grad, weight, none, dx, images, out, in, kernel, kernel - 1 - pad, true, threads);
-    if (dweight) TiledGradient(x, grad, images, in, out, kernel, pad).run(dweight, threads);
+    if (dx) tiled_forward(grad, weight, none, dx, images, out, in, 2 - pad, true, threads);
+    if (dweight) TiledGradient(x, grad, images, in, out, pad).run(dweight, threads);
 }
 
 void train_depthwise_forward(const void* x, const float* weight, const float* bias, void* y, int64_t is_half,
