@@ -78,6 +78,32 @@ class ReplacedConv2d(nn.Conv2d):
         return nn.Conv2d.__name__
 
 
+class Replaced3x3(ReplacedConv2d):
+    """A 3x3 convolution of all channels with stride 1; kinds say by which functions of `library`."""
+
+    functions: str
+
+    def fits(self, x: Tensor) -> bool:
+        """Whether x is of a training step that `library` takes, with weights as it takes them."""
+        return super().fits(x) and self.weight.is_contiguous(memory_format=LAST)
+
+    def call(self, x: Tensor) -> Call:
+        """What is to be computed of x, which fits."""
+        images, chans, *sides = x.shape
+        sizes = (images, *sides, chans, self.out_channels, int(self.padding[0]))
+        return Call(self.functions, sizes, (images, self.out_channels, *self.outputs(x)))
+
+
+def is_3x3(layer: nn.Conv2d) -> bool:
+    """Whether a layer is a convolution as `Replaced3x3` is for, apart from its channels."""
+    return (
+        layer.kernel_size == (3, 3)
+        and layer.stride == (1, 1)
+        and layer.groups == 1
+        and layer.padding in ((0, 0), (1, 1), (2, 2))
+    )
+
+
 class _Convolved(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, call: Call) -> Tensor:

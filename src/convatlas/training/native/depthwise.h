@@ -49,8 +49,8 @@ static void depthwise_rows(const Depthwise& d, const T* x, const float* weight, 
         for (long start = 0; start < d.out_width(); start += BESIDE) {
             long at = std::min(start, d.out_width() - BESIDE);
             const T* pixels[SIZE * COUNT];
-            find_pixels(window.rows.data(), window.first, window.last, at * STRIDE - d.pad, COUNT, d.width, d.chans, zeros.data(),
-                        pixels);
+            find_pixels(window.rows.data(), window.first, window.last, at * STRIDE - d.pad, COUNT, d.width, d.chans,
+                        zeros.data(), pixels);
             for (long c = 0; c < d.chans; c += LANES) {
                 Vec sum[BESIDE], origin = bias ? load(bias + c) : Vec{};
 #pragma GCC unroll 8
@@ -145,7 +145,8 @@ static void depthwise_weight_gradient(const Depthwise& d, const T* grad, const T
                     add([&](long ky, long i) { return window.rows[ky] + (left + i) * d.chans; });
                 } else {
                     const T* pixels[SIZE * COUNT];
-                    find_pixels(window.rows.data(), window.first, window.last, left, COUNT, d.width, d.chans, zeros.data(), pixels);
+                    find_pixels(window.rows.data(), window.first, window.last, left, COUNT, d.width, d.chans,
+                                zeros.data(), pixels);
                     add([&](long ky, long i) { return pixels[ky * COUNT + i]; });
                 }
             }

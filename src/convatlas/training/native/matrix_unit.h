@@ -27,10 +27,10 @@ static inline bool may_use_tiles() {
     return may;
 }
 
-// Tiles of full size for a thread, as long as it lives. `may_use_tiles` has to have said yes.
+// Tiles of full size for a thread, as long as it lives, where the process may use them.
 struct Tiles {
     Tiles() {
-        may_use_tiles();  // which asks, the first time
+        may_use_tiles();  // Linux may not have been asked yet.
         struct alignas(64) {
             uint8_t palette = 1, start = 0, reserved[14] = {};
             uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};

@@ -1,5 +1,5 @@
-// 3x3 convolutions of a training step, in bfloat16 by the matrix unit (`matrix_unit.h`), forward and backward. They have
-// stride 1 and channels in whole tiles.
+// 3x3 convolutions of a training step, in bfloat16 by the matrix unit (`matrix_unit.h`), forward and backward. Strides
+// are 1, and channels are whole tiles.
 //
 // Maps lie channels-last, (images, height, width, chans), and so do weights, (out chans, 3, 3, in chans). What is
 // convolved is copied with zeros around it, so that outputs are counted along lines of the padded input: output `at`
@@ -87,11 +87,11 @@ struct TiledWeights {
     const Half* column(long n) const { return tiles.data() + n * KERNEL * steps * TILE_HALVES; }
 };
 
-// Sums of ROWS tiles of outputs below each other and COLUMNS side by side, (ROWS, COLUMNS, TILE_FLOATS). Left-hand tiles
-// are read from maps of `chans` whose lines are `pitch` long.
+// Sums of ROWS tiles of outputs below each other and COLUMNS side by side, (ROWS, COLUMNS, TILE_FLOATS). Left-hand
+// tiles are read from maps of `chans` whose lines are `pitch` long.
 template <int ROWS, int COLUMNS>
-static inline void tiles_of_outputs(const Half* maps, long chans, long pitch, const TiledWeights& weights, long column,
-                                    float* sums) {
+static inline void tiles_of_outputs(const Half* maps, long chans, long pitch, const TiledWeights& weights,
+                                    long column, float* sums) {
     static_assert(ROWS * COLUMNS == 4, "sums take four tiles of eight");
     constexpr int RIGHT = 4, LEFT = 6;
     long step = chans * sizeof(Half), below = TILE * chans;
@@ -166,7 +166,7 @@ static void tiled_forward(const Half* x, const float* weight, const float* bias,
     {
         static thread_local Halves memory;
         Half* maps = room(memory, together * own);
-        Tiles tiles;
+        [[maybe_unused]] Tiles tiles;
 #pragma omp for schedule(static)
         for (long group = 0; group < groups; group++) {
             long from = group * together, to = std::min(bands.count, from + together);
@@ -199,12 +199,12 @@ static inline void interleave(const Half* from, long chans, uint32_t* to) {
 
 // The same as a left-hand tile: channels are rows, which lie `step` pairs of places apart.
 static inline void transpose(const Half* from, long chans, uint32_t* to, long step) {
-    alignas(64) uint32_t pairs[2][TILE][TILE];
-    interleave(from, chans, pairs[0][0]);
+    alignas(64) uint32_t pairs[TILE][TILE];
+    interleave(from, chans, pairs[0]);
 #if defined(__AVX512F__)
     // Rows i and i + 8, interleaved, become rows 2 i and 2 i + 1; four times that exchanges rows and columns.
     VecBits rows[TILE], next[TILE];
-    std::memcpy(rows, pairs[0], sizeof rows);
+    std::memcpy(rows, pairs, sizeof rows);
 #pragma GCC unroll 4
     for (int round = 0; round < 4; round++) {
 #pragma GCC unroll 8
@@ -220,7 +220,7 @@ static inline void transpose(const Half* from, long chans, uint32_t* to, long st
     for (int i = 0; i < TILE; i++) std::memcpy(to + i * step, &rows[i], sizeof rows[i]);
 #else
     for (int i = 0; i < TILE; i++)
-        for (int j = 0; j < TILE; j++) to[i * step + j] = pairs[0][j][i];
+        for (int j = 0; j < TILE; j++) to[i * step + j] = pairs[j][i];
 #endif
 }
 
@@ -303,7 +303,7 @@ struct TiledGradient {
     void run(float* dweight, int threads) {
 #pragma omp parallel num_threads(threads)
         {
-            Tiles tiles;
+            [[maybe_unused]] Tiles tiles;
 #pragma omp for schedule(static)
             for (long unit = 0; unit < parts * groups; unit++) {
                 long first = unit % groups * COLUMNS;
