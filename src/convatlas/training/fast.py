@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from convatlas.native import CompilerError, find_compiler
+from convatlas.training.careful import be_careful
 from convatlas.training.depthwise import DEPTHWISE
 from convatlas.training.fused import fuse, has_norms, spare_copies
 from convatlas.training.kernels import library
@@ -177,10 +178,12 @@ def prepare(net: nn.Module, speed: Speed) -> Callable[..., Any]:
         fuse(net)
     for ours in speed.replaced:
         ours.change(net)
+    device_type = next(net.parameters()).device.type
+    if device_type == "cpu" and speed.autocast is not None:
+        be_careful(net)
     forward: Callable[..., Any] = torch.compile(net) if speed.compile else net
     if speed.autocast is None:
         return forward
-    device_type = next(net.parameters()).device.type
 
     def in_lower_precision(*args: Any) -> Any:
         with torch.autocast(device_type, dtype=speed.autocast):

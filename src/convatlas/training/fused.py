@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from convatlas.blocks.conv import ConvNormAct
 from convatlas.blocks.preact import NormAct
 from convatlas.blocks.residual import BasicBlock, Bottleneck
+from convatlas.training.careful import CarefulConv2d
 from convatlas.training.depthwise import DepthwiseConv2d
 from convatlas.training.fused_norm import Act, FusedNorm
 from convatlas.training.kernels import LAST
@@ -57,7 +58,7 @@ def spare_copies(net: nn.Module) -> None:
 
 
 def part(net: nn.Module) -> None:
-    """Takes back what `fuse`, `spare_copies` and replacements of convolutions made of layers.
+    """Takes back what `fuse`, `spare_copies`, `be_careful` and replacements of convolutions made of layers.
 
     Tools that know layers by their type may come now.
 
@@ -188,6 +189,7 @@ _PLAIN: dict[type[nn.Module], type[nn.Module]] = {fused: plain for plain, fused 
     TiledConv2d: nn.Conv2d,
     WinogradConv2d: nn.Conv2d,
     DepthwiseConv2d: nn.Conv2d,
+    CarefulConv2d: nn.Conv2d,
 }
 
 ACTS: dict[type[Any], Act] = {

@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from convatlas.files import cache_folder
 from convatlas.native import CompilerError
+from convatlas.training.careful import CarefulConv2d
 from convatlas.training.kernels import HALF, LAST, is_step, library, place
 from convatlas.training.memory import kept_memory
 
@@ -41,7 +42,7 @@ class Call:
     shape: tuple[int, int, int, int]
 
 
-class ReplacedConv2d(nn.Conv2d):
+class ReplacedConv2d(CarefulConv2d):
     """A convolution that `library` computes in training steps on a CPU, where that fits."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -73,9 +74,6 @@ class ReplacedConv2d(nn.Conv2d):
         (kernel, _), (stride, _), pad = self.kernel_size, self.stride, int(self.padding[0])
         height, width = ((side + 2 * pad - kernel) // stride + 1 for side in x.shape[2:])
         return height, width
-
-    def _get_name(self) -> str:
-        return nn.Conv2d.__name__
 
 
 class Replaced3x3(ReplacedConv2d):
