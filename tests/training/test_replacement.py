@@ -26,8 +26,13 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_the_gain_is_measured_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    state = torch.get_rng_state()
-    first = gain(WINOGRAD, None)
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        first = gain(WINOGRAD, None)
+        assert torch.get_num_threads() == 3, "one thread measures, and the others come back"
+    finally:
+        torch.set_num_threads(threads)
     assert torch.equal(torch.get_rng_state(), state), "seeded runs draw the same, measured or not"
     assert first > 0.0
     monkeypatch.setattr(replacement, "_measure", lambda *_: pytest.fail("it is measured again"))

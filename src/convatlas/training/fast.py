@@ -15,10 +15,9 @@ from convatlas.training.depthwise import DEPTHWISE
 from convatlas.training.fused import fuse, has_norms, spare_copies
 from convatlas.training.kernels import library
 from convatlas.training.replacement import Replacement, gain
-from convatlas.training.tiled import TILED
 from convatlas.training.winograd import WINOGRAD
 
-REPLACEMENTS = (TILED, WINOGRAD, *DEPTHWISE)
+REPLACEMENTS = (WINOGRAD, *DEPTHWISE)
 LEAST_GAIN = 1.1  # less is lost in the noise of a measurement
 
 
@@ -98,7 +97,7 @@ def choose_speed(
             native, reason = _native()
             reasons.append(reason)
         for ours in REPLACEMENTS:
-            if ours.serves(autocast) and ours.find(net):
+            if ours.find(net):
                 is_taken, reason = _is_taken(ours, net, autocast, replaced)
                 reasons.append(reason)
                 if is_taken:

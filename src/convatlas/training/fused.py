@@ -21,7 +21,6 @@ from convatlas.training.careful import CarefulConv2d
 from convatlas.training.depthwise import DepthwiseConv2d
 from convatlas.training.fused_norm import Act, FusedNorm
 from convatlas.training.kernels import LAST
-from convatlas.training.tiled import TiledConv2d
 from convatlas.training.winograd import WinogradConv2d
 
 
@@ -186,7 +185,6 @@ _FUSED: dict[type[nn.Module], type[nn.Module]] = {
 }
 _PLAIN: dict[type[nn.Module], type[nn.Module]] = {fused: plain for plain, fused in _FUSED.items()} | {
     _SparingReLU6: nn.ReLU6,
-    TiledConv2d: nn.Conv2d,
     WinogradConv2d: nn.Conv2d,
     DepthwiseConv2d: nn.Conv2d,
     CarefulConv2d: nn.Conv2d,

@@ -29,7 +29,7 @@ def library() -> ctypes.CDLL:
     pointer, whole, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
     act = [whole, real, real]
     matrix, affine = [whole, whole, whole], [pointer, pointer]
-    layer = {"conv": [whole] * 8, "depthwise": [whole] * 9, "tiled": [whole] * 8}
+    layer = {"conv": [whole] * 8, "depthwise": [whole] * 9}
     found.train_norm_forward.argtypes = [
         *(pointer, pointer, pointer, *matrix, *affine, real, *act),
         *(pointer, real, pointer, pointer, whole),

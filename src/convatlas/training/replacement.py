@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -9,7 +10,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -76,32 +77,6 @@ class ReplacedConv2d(CarefulConv2d):
         return height, width
 
 
-class Replaced3x3(ReplacedConv2d):
-    """A 3x3 convolution of all channels with stride 1; kinds say by which functions of `library`."""
-
-    functions: str
-
-    def fits(self, x: Tensor) -> bool:
-        """Whether x is of a training step that `library` takes, with weights as it takes them."""
-        return super().fits(x) and self.weight.is_contiguous(memory_format=LAST)
-
-    def call(self, x: Tensor) -> Call:
-        """What is to be computed of x, which fits."""
-        images, chans, *sides = x.shape
-        sizes = (images, *sides, chans, self.out_channels, int(self.padding[0]))
-        return Call(self.functions, sizes, (images, self.out_channels, *self.outputs(x)))
-
-
-def is_3x3(layer: nn.Conv2d) -> bool:
-    """Whether a layer is a convolution as `Replaced3x3` is for, apart from its channels."""
-    return (
-        layer.kernel_size == (3, 3)
-        and layer.stride == (1, 1)
-        and layer.groups == 1
-        and layer.padding in ((0, 0), (1, 1), (2, 2))
-    )
-
-
 class _Convolved(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, call: Call) -> Tensor:
@@ -141,7 +116,6 @@ class Replacement:
             floats of a vector too, of which channels take whole ones.
         make: one of torch's, of so many channels, to compare with.
         trials: images, channels and sides of maps that the two are compared on, of small and large networks.
-        serves: whether they are for this machine and a type of autocast (None: float32).
     """
 
     name: str
@@ -151,7 +125,6 @@ class Replacement:
     suits: Callable[[nn.Conv2d, int], bool]
     make: Callable[[int], nn.Conv2d]
     trials: tuple[tuple[int, int, int], ...]
-    serves: Callable[[torch.dtype | None], bool] = lambda _: True
 
     def find(self, net: nn.Module, lanes: int = SHORTEST) -> list[nn.Conv2d]:
         """The convolutions of a network that these are for.
@@ -185,7 +158,8 @@ class Replacement:
 def gain(ours: Replacement, dtype: torch.dtype | None) -> float:
     """How many times as fast as torch's such convolutions are here, forward and backward.
 
-    It is measured once, in less than a second, and remembered: a run that goes on takes the same way.
+    It is measured once, in less than a second, and remembered: a run that goes on takes the same way. What
+    counts is one thread's time on its processor: a clock on the wall counts what other jobs take, too.
 
     Args:
         ours: what is compared with torch's.
@@ -194,10 +168,8 @@ def gain(ours: Replacement, dtype: torch.dtype | None) -> float:
     Raises:
         CompilerError: there is no compiler, or the measurement cannot be kept.
     """
-    threads, name = torch.get_num_threads(), f"{Path(library()._name).stem}-{ours.name}"
-    path = (
-        cache_folder() / "native" / f"{name}-torch{torch.__version__}-{dtype or torch.float32}-{threads}.json"
-    )
+    name = f"{Path(library()._name).stem}-{ours.name}"
+    path = cache_folder() / "native" / f"{name}-torch{torch.__version__}-{dtype or torch.float32}.json"
     try:
         if not path.exists():
             _write_first(path, json.dumps(_measure(ours, dtype)))
@@ -207,9 +179,19 @@ def gain(ours: Replacement, dtype: torch.dtype | None) -> float:
 
 
 def _measure(ours: Replacement, dtype: torch.dtype | None) -> float:
-    with torch.random.fork_rng(devices=[]), kept_memory():
+    with torch.random.fork_rng(devices=[]), kept_memory(), _one_thread():
         spent = [_compare(ours, *trial, dtype) for trial in ours.trials]
     return round(sum(theirs for theirs, _ in spent) / sum(ours for _, ours in spent), 2)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Generator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _compare(
@@ -221,11 +203,11 @@ def _compare(
     x = torch.randn(images, chans, side, side).to(memory_format=LAST, dtype=dtype).requires_grad_()
     least = [math.inf, math.inf]
     for _, (i, net) in itertools.product(range(ROUNDS), enumerate(nets)):
-        began = time.perf_counter()
+        began = time.thread_time()
         with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
             y = net(x)
         y.backward(torch.ones_like(y))
-        least[i] = min(least[i], time.perf_counter() - began)
+        least[i] = min(least[i], time.thread_time() - began)
     return least[0], least[1]
 
 

@@ -11,17 +11,16 @@ import math
 
 from torch import Tensor, nn
 
-from convatlas.training.replacement import Replaced3x3, Replacement, is_3x3
+from convatlas.training.kernels import LAST
+from convatlas.training.replacement import Call, ReplacedConv2d, Replacement
 
 SIDE = 4  # of a tile, in outputs
 # Below, the tiles that jut out over the edge, or the weights, take longer than the products that are saved.
 LEAST_SAVING, LEAST_TILES = 1.5, 32
 
 
-class WinogradConv2d(Replaced3x3):
+class WinogradConv2d(ReplacedConv2d):
     """A convolution that takes a quarter of the products."""
-
-    functions = "conv"
 
     def fits(self, x: Tensor) -> bool:
         """Whether x is of a training step that `library` does, and does faster."""
@@ -29,11 +28,28 @@ class WinogradConv2d(Replaced3x3):
             return False
         height, width = self.outputs(x)
         tiles = math.ceil(height / SIDE) * math.ceil(width / SIDE)
-        return len(x) * tiles >= LEAST_TILES and 9 * height * width >= LEAST_SAVING * (SIDE + 2) ** 2 * tiles
+        return (
+            len(x) * tiles >= LEAST_TILES
+            and 9 * height * width >= LEAST_SAVING * (SIDE + 2) ** 2 * tiles
+            and self.weight.is_contiguous(memory_format=LAST)
+        )
+
+    def call(self, x: Tensor) -> Call:
+        """What is to be computed of x, which fits."""
+        images, chans, *sides = x.shape
+        sizes = (images, *sides, chans, self.out_channels, int(self.padding[0]))
+        return Call("conv", sizes, (images, self.out_channels, *self.outputs(x)))
 
 
 def _suits(layer: nn.Conv2d, lanes: int) -> bool:
-    return is_3x3(layer) and layer.in_channels % lanes == 0 and layer.out_channels % lanes == 0
+    return (
+        layer.kernel_size == (3, 3)
+        and layer.stride == (1, 1)
+        and layer.groups == 1
+        and layer.padding in ((0, 0), (1, 1), (2, 2))
+        and layer.in_channels % lanes == 0
+        and layer.out_channels % lanes == 0
+    )
 
 
 WINOGRAD = Replacement(

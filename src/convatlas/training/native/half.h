@@ -50,9 +50,3 @@ static inline void put(Half* p, Vec v) {
     store(line, v);
     *p = line[0];
 }
-
-static inline Half rounded(float value) {
-    Half found;
-    put(&found, all(value));
-    return found;
-}

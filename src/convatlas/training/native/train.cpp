@@ -2,7 +2,6 @@
 #include "conv.h"
 #include "depthwise.h"
 #include "norm.h"
-#include "tiled_conv.h"
 
 // Of a matrix (3, chans).
 static Moments moments_of(float* matrix, int64_t chans) { return {matrix, matrix + chans, matrix + 2 * chans}; }
@@ -25,9 +24,6 @@ static void with_type(int64_t is_half, const Run& run, Maps*... maps) {
 extern "C" {
 
 int64_t train_lanes() { return LANES; }
-
-// Whether there is a matrix unit, which `train_tiled_forward` and `train_tiled_backward` are for.
-int64_t train_has_tiles() { return may_use_tiles(); }
 
 void train_norm_forward(const void* x, const void* added, void* y, int64_t is_half, int64_t rows, int64_t chans,
                         const float* weight, const float* bias, float eps, int64_t kind, float low, float high,
@@ -74,23 +70,6 @@ void train_conv_backward(const void* grad, const void* x, const float* weight, v
         if (dweight) conv_weight_gradient(from, above, dweight, images, in, out, pad, threads);
     };
     with_type(is_half, run, grad, x, dx);
-}
-
-// As `train_conv_forward`, in bfloat16 only.
-void train_tiled_forward(const Half* x, const float* weight, const float* bias, Half* y, int64_t, int64_t images,
-                         int64_t height, int64_t width, int64_t in_chans, int64_t out_chans, int64_t pad,
-                         int64_t threads) {
-    Map in{height, width, in_chans}, out{height + 2 * pad - 2, width + 2 * pad - 2, out_chans};
-    tiled_forward(x, weight, bias, y, images, in, out, pad, false, threads);
-}
-
-void train_tiled_backward(const Half* grad, const Half* x, const float* weight, Half* dx, float* dweight, int64_t,
-                          int64_t images, int64_t height, int64_t width, int64_t in_chans, int64_t out_chans,
-                          int64_t pad, int64_t threads) {
-    Map in{height, width, in_chans}, out{height + 2 * pad - 2, width + 2 * pad - 2, out_chans};
-    const float* none = nullptr;
-    if (dx) tiled_forward(grad, weight, none, dx, images, out, in, 2 - pad, true, threads);
-    if (dweight) TiledGradient(x, grad, images, in, out, pad).run(dweight, threads);
 }
 
 void train_depthwise_forward(const void* x, const float* weight, const float* bias, void* y, int64_t is_half,
