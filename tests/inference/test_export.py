@@ -143,6 +143,17 @@ def test_what_stood_there_is_replaced_only_by_what_agrees(lenet: nn.Module, tmp_
     assert open_exported(path).num_classes == 10
 
 
+def test_side_classifiers_stay_behind(tmp_path: Path) -> None:
+    net = network("googlenet", 64)
+    count = sum(p.numel() for p in net.parameters())
+    written = export(net, tmp_path / "net.pt2", 64)
+    # Szegedy et al. 2015, Section 5: 128 maps of 4 px, then 1,024 units, then the classes, in each of two.
+    aside = sum(p.numel() for head in net.aux_heads for p in head.parameters())
+    assert aside > 6_000_000
+    assert 4 * (count - aside) < written.bytes < 4 * (count - aside) + 2**20
+    assert sum(p.numel() for p in net.parameters()) == count, "the network still has them"
+
+
 def test_the_network_stays_in_training_mode(tmp_path: Path) -> None:
     net = convatlas.create_model("lenet5")
     export(net, tmp_path / "net.pt2")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from convatlas import create_model
 from convatlas.training.fast import Speed, choose_speed, prepare
-from convatlas.training.fused import spare_copies
+from convatlas.training.fused import part, spare_copies
 
 CPU = torch.device("cpu")
 
@@ -131,6 +131,18 @@ def test_a_network_that_spares_copies_is_still_itself() -> None:
     assert all(isinstance(layer, nn.ReLU6) for layer in net.modules() if "ReLU6" in type(layer).__name__)
     traced = torch.fx.symbolic_trace(net.eval())
     assert torch.equal(traced(x), again(x))
+
+
+def test_activations_that_spared_copies_are_as_before() -> None:
+    net = nn.Sequential(nn.ReLU6(inplace=True), nn.SiLU(inplace=True), nn.SiLU())
+    text = str(net)
+    spare_copies(net)
+    x = torch.randn(8)
+    once = x.clone()
+    net[1](once)
+    assert torch.equal(once, x), "SiLU does not work in place while it trains"
+    part(net)
+    assert str(net) == text
 
 
 def test_clipped_values_pass_no_gradient_on() -> None:

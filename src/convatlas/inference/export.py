@@ -177,10 +177,19 @@ def _program(net: nn.Module, shape: tuple[int, int, int, int], dynamic: bool) ->
     sizes = ({0: torch.export.Dim("batch", min=1)},) if dynamic else None
     try:
         with quiet(), torch.no_grad():
-            return torch.export.export(net, (example,), dynamic_shapes=sizes)
+            return torch.export.export(_answering(net), (example,), dynamic_shapes=sizes)
     except Exception as error:  # Any error of a foreign network's own Python may come up here.
         reason = " ".join(str(error).split())[:300]
         raise EngineError(f"torch cannot export the network ({type(error).__name__}: {reason})") from None
+
+
+def _answering(net: nn.Module) -> nn.Module:
+    """The network without what serves its training alone: .pt2 would hold the weights of side classifiers."""
+    if not (isinstance(net, Network) and hasattr(net, "aux_heads")):
+        return net
+    answering = copy.copy(net)
+    answering._modules = {**net._modules, "aux_heads": nn.ModuleList()}
+    return answering
 
 
 def _write(

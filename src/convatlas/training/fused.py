@@ -50,10 +50,8 @@ def spare_copies(net: nn.Module) -> None:
         net: its layers are changed in place; it still saves, loads and answers as before.
     """
     for layer in net.modules():
-        if type(layer) is nn.ReLU6 and layer.inplace:
-            layer.__class__ = _SparingReLU6
-        elif type(layer) is nn.SiLU:
-            layer.inplace = False
+        if type(layer) in _SPARING and layer.inplace:
+            layer.__class__ = _SPARING[type(layer)]
 
 
 def part(net: nn.Module) -> None:
@@ -76,6 +74,13 @@ class _SparingReLU6(nn.ReLU6):
         if type(input) is Tensor and input.requires_grad and torch.is_grad_enabled():
             return _ReLU6.apply(input)  # pyright: ignore[reportReturnType]
         return super().forward(input)
+
+
+class _SparingSiLU(nn.SiLU):
+    """SiLU that is told to work in place, and does not."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return nn.functional.silu(input)
 
 
 class _ReLU6(torch.autograd.Function):
@@ -183,8 +188,10 @@ _FUSED: dict[type[nn.Module], type[nn.Module]] = {
     BasicBlock: _FusedBasicBlock,
     Bottleneck: _FusedBottleneck,
 }
-_PLAIN: dict[type[nn.Module], type[nn.Module]] = {fused: plain for plain, fused in _FUSED.items()} | {
-    _SparingReLU6: nn.ReLU6,
+_SPARING: dict[type[nn.Module], type[Any]] = {nn.ReLU6: _SparingReLU6, nn.SiLU: _SparingSiLU}
+_PLAIN: dict[type[nn.Module], type[nn.Module]] = {
+    changed: plain for plain, changed in (_FUSED | _SPARING).items()
+} | {
     WinogradConv2d: nn.Conv2d,
     DepthwiseConv2d: nn.Conv2d,
     CarefulConv2d: nn.Conv2d,
@@ -195,6 +202,7 @@ ACTS: dict[type[Any], Act] = {
     nn.ReLU6: Act(1, 0.0, 6.0),
     _SparingReLU6: Act(1, 0.0, 6.0),
     nn.SiLU: Act(3),
+    _SparingSiLU: Act(3),
 }
 
 
