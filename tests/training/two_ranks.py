@@ -18,6 +18,7 @@ from convatlas import train
 from convatlas.data.sets import ImageSet, Source
 from convatlas.data.sources import load_source
 from convatlas.models.registry import create_model
+from convatlas.training import fast
 from convatlas.training.evaluation import Viewing, evaluate
 from convatlas.training.learner import Learner
 from convatlas.training.ranks import Ranks, RanksError, open_ranks
@@ -69,6 +70,11 @@ def refused(ranks: Ranks) -> str:
     return ""
 
 
+def in_float32(_: torch.device) -> tuple[None, str]:
+    """Every machine computes alike: bfloat16 would round the gradients of each process."""
+    return None, "float32"
+
+
 def kill_second_at(step: int) -> None:
     """The second process dies in a step of the first life of this launch."""
     real = Learner.update
@@ -83,6 +89,7 @@ def kill_second_at(step: int) -> None:
 
 def main() -> None:
     root = Path(sys.argv[1])
+    fast._autocast = in_float32
     with open_ranks("cpu") as ranks:
         facts = {"evaluation": measured(ranks), "refused": refused(ranks), "world_size": ranks.world_size}
         data = few_digits()

@@ -14,6 +14,7 @@ from convatlas._version import __version__
 from convatlas.data.transforms import Transform, read_transform
 from convatlas.inference.engines.job import EngineError, Runner, Setting, require
 from convatlas.models.network import check_count
+from convatlas.threads import torch_threads
 
 SUFFIXES = (".onnx", ".pt2", ".xml")
 
@@ -181,12 +182,8 @@ def _open_pt2(path: Path, threads: int) -> ExportedNetwork:
 
     @torch.inference_mode()
     def run(x: Tensor) -> Tensor:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
+        with torch_threads(threads):
             return net(x)
-        finally:
-            torch.set_num_threads(before)
 
     return ExportedNetwork(path, metadata, *shape, lambda batch: run)
 

@@ -31,6 +31,7 @@ from convatlas.inference.engines.question import (
 )
 from convatlas.inference.engines.trials import try_engines
 from convatlas.machine import processor
+from convatlas.threads import torch_threads
 
 # So that a choice is made in a minute, unless the machine is very busy; int8 takes longer, as it sees images.
 TIME_LIMITS: dict[Precision, float] = {"fp32": 60.0, "bf16": 90.0, "int8": 600.0}
@@ -236,11 +237,7 @@ def _eager(net: nn.Module, job: Job) -> Runner:
 
     @torch.inference_mode()
     def run(x: Tensor) -> Tensor:
-        before = torch.get_num_threads()
-        torch.set_num_threads(job.threads)
-        try:
+        with torch_threads(job.threads):
             return net(x).float()
-        finally:
-            torch.set_num_threads(before)
 
     return run

@@ -177,12 +177,12 @@ def prepare(net: nn.Module, speed: Speed) -> Callable[..., Any]:
         fuse(net)
     for ours in speed.replaced:
         ours.change(net)
-    device_type = next(net.parameters()).device.type
-    if device_type == "cpu" and speed.autocast is not None:
+    if speed.autocast is torch.bfloat16:
         be_careful(net)
     forward: Callable[..., Any] = torch.compile(net) if speed.compile else net
     if speed.autocast is None:
         return forward
+    device_type = next(net.parameters()).device.type
 
     def in_lower_precision(*args: Any) -> Any:
         with torch.autocast(device_type, dtype=speed.autocast):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import json
@@ -10,7 +9,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from convatlas.files import cache_folder
 from convatlas.native import CompilerError
+from convatlas.threads import torch_threads
 from convatlas.training.careful import CarefulConv2d
 from convatlas.training.kernels import HALF, LAST, is_step, library, place
 from convatlas.training.memory import kept_memory
@@ -158,7 +158,7 @@ class Replacement:
 def gain(ours: Replacement, dtype: torch.dtype | None) -> float:
     """How many times as fast as torch's such convolutions are here, forward and backward.
 
-    It is measured once, in less than a second, and remembered: a run that goes on takes the same way. What
+    It is measured once, in a second or two, and remembered: a run that goes on takes the same way. What
     counts is one thread's time on its processor: a clock on the wall counts what other jobs take, too.
 
     Args:
@@ -179,19 +179,9 @@ def gain(ours: Replacement, dtype: torch.dtype | None) -> float:
 
 
 def _measure(ours: Replacement, dtype: torch.dtype | None) -> float:
-    with torch.random.fork_rng(devices=[]), kept_memory(), _one_thread():
+    with torch.random.fork_rng(devices=[]), kept_memory(), torch_threads(1):
         spent = [_compare(ours, *trial, dtype) for trial in ours.trials]
     return round(sum(theirs for theirs, _ in spent) / sum(ours for _, ours in spent), 2)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Generator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _compare(

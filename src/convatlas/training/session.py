@@ -15,6 +15,7 @@ from torch import nn
 
 from convatlas.models.cards import all_cards
 from convatlas.models.network import check_count
+from convatlas.threads import torch_threads
 from convatlas.training import checkpoint as files
 from convatlas.training.epochs import CHECKPOINTS, Training
 from convatlas.training.evaluation import Evaluation
@@ -90,15 +91,12 @@ def arithmetic(ranks: Ranks, *, exact: bool, threads: int | None = None) -> Gene
         exact: choose algorithms that give the same bits each time, on a GPU; and leave memory as it is.
         threads: of torch on the CPU, on whose number the bits of a result depend; None for what there are.
     """
-    gpu, before = ranks.device.type == "cuda", torch.get_num_threads()
+    gpu = ranks.device.type == "cuda"
+    lent = torch_threads(threads or torch.get_num_threads())
     flags = torch.backends.cudnn.flags(benchmark=not exact, deterministic=exact, allow_tf32=not exact)
     memory = contextlib.nullcontext() if exact else kept_memory()
-    with torch.random.fork_rng([ranks.device.index] if gpu else []), flags, memory:
-        torch.set_num_threads(threads or before)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+    with torch.random.fork_rng([ranks.device.index] if gpu else []), flags, memory, lent:
+        yield
 
 
 @contextlib.contextmanager

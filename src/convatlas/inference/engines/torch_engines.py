@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from convatlas.inference.engines.fold import fold
 from convatlas.inference.engines.job import Job, Maker, Precision, Runner, Setting
 from convatlas.inference.engines.quiet import quiet
+from convatlas.threads import torch_threads
 
 FOLDED = "net.pt"
 COMPILED = "net-{precision}.pt2"
@@ -115,14 +116,8 @@ def _finish(run: Callable[[Tensor], Tensor], job: Job, setting: Setting) -> Runn
 
     @torch.inference_mode()
     def with_threads(x: Tensor) -> Tensor:
-        before = torch.get_num_threads()
-        if before == job.threads:
+        with torch_threads(job.threads):
             return run(x)
-        torch.set_num_threads(job.threads)
-        try:
-            return run(x)
-        finally:
-            torch.set_num_threads(before)
 
     return with_threads
 
