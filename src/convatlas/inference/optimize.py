@@ -34,7 +34,7 @@ from convatlas.machine import processor
 from convatlas.threads import torch_threads
 
 # So that a choice is made in a minute, unless the machine is very busy; int8 takes longer, as it sees images.
-TIME_LIMITS: dict[Precision, float] = {"fp32": 60.0, "bf16": 90.0, "int8": 600.0}
+TIME_LIMITS: dict[Precision, float] = {"fp32": 60.0, "bf16": 60.0, "int8": 600.0}
 
 
 def optimize(
@@ -75,7 +75,7 @@ def optimize(
         threads: that may work on a batch; None for `torch.get_num_threads()`.
         remember: whether to use and keep the memory of choices.
         time_limit: seconds for building; who is not ready then is dropped. "torch-compiled", which takes the
-            longest, has two thirds of it. None for 60 with fp32, 90 with bf16, 600 with int8.
+            longest, has two thirds of it. None for 60 with fp32 and bf16, 600 with int8.
 
     Raises:
         ValueError: an argument is out of its range, or the network refuses the size.

@@ -39,6 +39,7 @@ class Attempt:
         self._connected = threading.Event()
         self._connection: Connection | None = None
         self._process = 0
+        self._gone = "its process has ended"
 
     def connect(self, connection: Connection, process: int) -> None:
         """Takes the process's call."""
@@ -64,12 +65,13 @@ class Attempt:
                 raise EngineError(LATE)
         connection = self._connection
         if connection is None:
-            raise EngineError("its process has ended")
+            raise EngineError(self._gone)
         line = json.dumps({"do": do, **details}, default=_plain)
         try:
             connection.send_bytes(line.encode())
             if not connection.poll(max(0.0, deadline - time.monotonic())):
                 self.stop()
+                self._gone = LATE
                 raise EngineError(LATE)
             answer: dict[str, Any] = json.loads(connection.recv_bytes())
         except (EOFError, OSError):

@@ -27,8 +27,8 @@ def has_bf16(device: str) -> bool:
 
 
 def _precisions(job: Job) -> tuple[Precision, ...]:
-    """What torch can use for a job; full precision always, as it may be the fastest."""
-    return ("fp32", "bf16") if job.precision == "bf16" and has_bf16(job.device) else ("fp32",)
+    """What torch can use for a job, fast to slow, should time run out; full precision may be the fastest."""
+    return ("bf16", "fp32") if job.precision == "bf16" and has_bf16(job.device) else ("fp32",)
 
 
 class Narrow(nn.Module):
