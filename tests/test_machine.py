@@ -1,8 +1,10 @@
 import os
+from pathlib import Path
 
 import pytest
 
-from convatlas.machine import processor, share_cores
+from convatlas import machine
+from convatlas.machine import processor, share_cores, stolen_seconds
 
 
 def test_the_processor_has_a_name() -> None:
@@ -27,3 +29,20 @@ def test_what_the_user_says_about_waiting_counts(
         monkeypatch.setenv(name, value)
     share_cores()
     assert os.environ.get("GOMP_SPINCOUNT") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "ticks"),
+    [
+        pytest.param("cpu  10 20 30 40 50 60 70 250 0 0\ncpu0 1 2 3 4 5 6 7 9 0 0\n", 250, id="virtual"),
+        pytest.param("cpu  10 20 30 40\n", 0, id="old-kernel"),
+        pytest.param(None, 0, id="no-linux"),
+    ],
+)
+def test_what_the_host_took_away(
+    text: str | None, ticks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "COUNTERS", tmp_path / "stat")
+    if text is not None:
+        (tmp_path / "stat").write_text(text)
+    assert stolen_seconds() == ticks / os.sysconf("SC_CLK_TCK")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 SPINS = "10000"
 """How often torch's threads look again while they wait for each other: about 0.1 ms."""
+COUNTERS, STEAL = Path("/proc/stat"), 8
+"""Linux's counts for all processors; the column of what the host took, as proc(5) has it."""
 
 
 def share_cores() -> None:
@@ -33,6 +35,19 @@ def abilities() -> str:
     """A short mark of the instructions that the processor has: machines of one make may differ in them."""
     flags = next((line for line in _cpuinfo() if line.startswith("flags")), "")
     return hashlib.sha256(flags.encode()).hexdigest()[:16]
+
+
+def stolen_seconds() -> float:
+    """Seconds of all processors together that the host of this virtual machine gave to others; 0 for none.
+
+    Counted since the machine started, in hundredths, and only while there was work to do.
+    """
+    try:
+        with COUNTERS.open(encoding="ascii") as counters:
+            fields = counters.readline().split()
+        return int(fields[STEAL]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError, ValueError):
+        return 0.0
 
 
 def _cpuinfo() -> list[str]:

@@ -1,6 +1,9 @@
 """Measuring in turns."""
 
-from convatlas.inference.engines.race import race, typical
+import pytest
+
+from convatlas.inference.engines import race as racing
+from convatlas.inference.engines.race import calmly, race, typical
 
 
 def test_who_is_hopeless_is_measured_less_and_the_rest_in_turns() -> None:
@@ -37,3 +40,25 @@ def test_typical_is_not_moved_by_disturbances() -> None:
     assert typical([1.0, 1.0, 1.0, 9.0, 50.0]) == 1.0
     assert typical([2.0]) == 2.0
     assert typical([]) == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("lost", "expected"),
+    [
+        pytest.param([0.0], "first", id="calm"),
+        pytest.param([0.5, 0.0], "second", id="calm the second time"),
+        pytest.param([0.5, 0.1, 0.2], "second", id="never calm"),
+    ],
+)
+def test_what_the_host_disturbs_is_measured_again(
+    lost: list[float], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, losses, names = [0.0], iter(lost), iter(("first", "second", "third"))
+
+    def measure() -> str:
+        clock[0] += next(losses)
+        return next(names)
+
+    monkeypatch.setattr(racing, "stolen_seconds", lambda: clock[0])
+    assert calmly(measure) == expected
+    assert not list(losses)

@@ -85,11 +85,11 @@ class Maker:
     Attributes:
         name: of the engine.
         packages: Python packages that it needs, as they are imported.
-        precisions: what it has for a job, full precision first; empty where it has nothing.
-        ways: the settings to try in a precision.
+        precisions: what it has for a job, in the order of building; empty where it has nothing.
+        ways: the settings to try in a precision; of those with long calls, only the first two are.
         build: makes files for a precision, from those of the job's folder (first) in its own (second).
         open: reads these files and returns what runs a batch.
-        is_slow: whether building takes so much longer than with others that these go first.
+        is_slow: whether building takes much longer than with others, which go first where cores are few.
     """
 
     name: str
@@ -124,8 +124,11 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def stream_sizes(job: Job) -> tuple[int, ...]:
-    """Images at a time that are worth trying when each thread works on images of its own."""
+    """Images at a time that are worth trying when each thread works on images of its own.
+
+    Most first: networks with long calls often have large weights, which are then read less often.
+    """
     batch = job.shape[0]
     if job.threads < 2 or batch < job.threads:
         return ()
-    return tuple(n for n in (1, 2, 4) if batch % n == 0 and batch // n >= job.threads)
+    return tuple(n for n in (4, 2, 1) if batch % n == 0 and batch // n >= job.threads)

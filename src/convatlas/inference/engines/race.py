@@ -8,13 +8,41 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+from convatlas.machine import stolen_seconds
+
 Key = TypeVar("Key")
+Found = TypeVar("Found")
 
 # Who is slower than this many times the fastest is not measured any longer.
 HOPELESS = 1.3
 # So that threads which still wait for work after their last call are asleep when the next one is timed.
 PAUSE = 0.01
 FEWEST = 3
+TRIES = 3
+
+
+def calmly(measure: Callable[[], Found]) -> Found:
+    """Measures, and again where the host of this virtual machine took processors away meanwhile.
+
+    Threads that wait for one whose processor is away take many times as long, whatever they compute.
+
+    Args:
+        measure: takes the time of something.
+
+    Returns:
+        What it returned when least was taken away.
+    """
+    least, best = float("inf"), None
+    for _ in range(TRIES):
+        before = stolen_seconds()
+        found = measure()
+        lost = stolen_seconds() - before
+        if best is None or lost < least:
+            least, best = lost, found
+        if not lost:
+            break
+    assert best is not None
+    return best
 
 
 def race(

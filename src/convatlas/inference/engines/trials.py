@@ -6,11 +6,11 @@ import contextlib
 import dataclasses
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,18 +20,24 @@ from convatlas.inference.engines import find_engine
 from convatlas.inference.engines.agreement import Agreement
 from convatlas.inference.engines.attempt import Attempt, Group
 from convatlas.inference.engines.engine import Trial
-from convatlas.inference.engines.job import EngineError, Job, Runner, Setting, require
+from convatlas.inference.engines.job import EngineError, Job, Precision, Runner, Setting, require
 from convatlas.inference.engines.question import EAGER, Inputs, Question
 from convatlas.inference.engines.quiet import quiet
-from convatlas.inference.engines.race import race, typical
+from convatlas.inference.engines.race import calmly, race, typical
 from convatlas.inference.engines.trial import LONG, first_look, seconds
 
 RACE_SECONDS = 6.0
 # Who needs this many times the time of the fastest, in a first look, is not raced.
 FAR_BEHIND = 2.0
+# Where calls are long, settings of one engine and precision that are tried: the others are about as fast.
+ENOUGH = 2
+# Calls of the network itself that take about as long as what follows building.
+CALLS_TO_COME = 12
 
 Built = tuple[list[Setting], list[tuple[Setting | None, str]]]
 """Settings that are ready, and notes on what failed."""
+Key = tuple[Attempt | None, Setting]
+"""An attempt, or None for the network itself, and its setting."""
 
 
 def try_engines(
@@ -53,7 +59,7 @@ def try_engines(
         net: in evaluation mode.
         eager: runs it.
         folder: an empty one; what engine NAME was built into is left in its folder NAME.
-        time_limit: seconds for building.
+        time_limit: seconds for building; the slow ones have two thirds, less what the calls after it need.
         rounding: gives the error of the network's own scores.
 
     Returns:
@@ -62,6 +68,9 @@ def try_engines(
     """
     dropped: list[Trial] = []
     begin = time.monotonic()
+    images = inputs.example.to(question.job.device)
+    look = first_look(eager, images)
+    limits = {True: time_limit * 2 / 3 - CALLS_TO_COME * look, False: time_limit}
     installed: list[str] = []
     for name in question.engines:
         try:
@@ -71,15 +80,17 @@ def try_engines(
         except EngineError as error:
             dropped.append(Trial(name, note=str(error)))
     with Group(installed, folder) as group:
-        ready: dict[tuple[Attempt, Setting], Trial] = {}
+        ready: dict[Key, Trial] = {}
         # While the processes import what they need.
         note = _export(net, inputs, expected, question.job, folder) if installed else ""
         if note:
             dropped += [Trial(name, note=note) for name in installed]
-        deadlines = {attempt: begin + time_limit * _share(attempt) for attempt in group.attempts}
+        deadlines = {attempt: begin + limits[_is_slow(attempt)] for attempt in group.attempts}
         for attempt, found in _built({} if note else deadlines, dropped):
             ready |= _checked(attempt, found, question, inputs, rounding, dropped)
-        timed = _raced(ready, question, eager, inputs, dropped)
+        if EAGER in question.engines:
+            ready[None, Setting()] = Trial(EAGER, Setting(), look, 0.0, 1.0)
+        timed = _raced(ready, partial(_time_here, eager, images), dropped)
     return [*timed, *dropped]
 
 
@@ -134,11 +145,6 @@ def _is_slow(attempt: Attempt) -> bool:
     return find_engine(attempt.engine).is_slow
 
 
-def _share(attempt: Attempt) -> float:
-    """Of the time for building: the slow ones have less, lest a late one makes every choice a long one."""
-    return 2 / 3 if _is_slow(attempt) else 1.0
-
-
 def _build(attempt: Attempt, deadline: float) -> Built:
     """Builds one engine in each of its precisions; returns settings, and notes on what failed."""
     settings: list[Setting] = []
@@ -163,16 +169,20 @@ def _checked(
     inputs: Inputs,
     rounding: Callable[[], float],
     dropped: list[Trial],
-) -> dict[tuple[Attempt, Setting], Trial]:
+) -> dict[Key, Trial]:
     """Opens an engine in each setting and compares its scores; keeps who agrees, with a first look at it."""
-    passed: dict[tuple[Attempt, Setting], Trial] = {}
+    passed: dict[Key, Trial] = {}
+    long: Counter[Precision] = Counter()
     for setting in settings:
+        if long[setting.precision] == ENOUGH:
+            continue
         try:
             answer = attempt.ask("check", time.monotonic() + 60 + 2 * len(inputs.check), setting=setting)
         except EngineError as error:
             dropped.append(Trial(attempt.engine, setting, note=str(error)))
             continue
         look = answer.pop("seconds")
+        long[setting.precision] += look > LONG
         found = Agreement(**answer)
         refusal = question.refusal(found, setting.precision, inputs.are_real, rounding)
         trial = Trial(attempt.engine, setting, look, found.error, found.same_top, refusal)
@@ -184,32 +194,23 @@ def _checked(
 
 
 def _raced(
-    ready: Mapping[tuple[Attempt, Setting], Trial],
-    question: Question,
-    eager: Runner,
-    inputs: Inputs,
-    dropped: list[Trial],
+    ready: Mapping[Key, Trial], time_eager: Callable[[int], list[float]], dropped: list[Trial]
 ) -> list[Trial]:
-    """Times who is left, and the network itself where that was asked for; sorted as `try_engines` says."""
-    trials: dict[Any, Trial] = dict(ready)
-    images = inputs.example.to(question.job.device)
-    if EAGER in question.engines:
-        look = first_look(eager, images, seconds(eager, images))
-        trials[EAGER] = Trial(EAGER, Setting(), look, 0.0, 1.0)
+    """Times who is left, sorted as `try_engines` says."""
+    trials = dict(ready)
     order = sorted(trials, key=lambda key: _seconds(trials[key]))
     fastest = _seconds(trials[order[0]]) if order else 0.0
-    entrants: dict[Any, Callable[[int], list[float]]] = {}
+    entrants: dict[Key, Callable[[int], list[float]]] = {}
     engines: set[str] = set()
     for key in order:
-        trial = trials[key]
+        trial, (attempt, setting) = trials[key], key
         # Where calls are long, one setting of each engine is enough: the others are about as fast.
         is_one_more = fastest > LONG and trial.engine in engines
         if _seconds(trial) <= FAR_BEHIND * fastest and not is_one_more:
             engines.add(trial.engine)
-            is_eager = key == EAGER
-            entrants[key] = partial(_time_here, eager, images) if is_eager else partial(_time_there, *key)
-        elif key != EAGER:
-            _close(*key)
+            entrants[key] = time_eager if attempt is None else partial(_time_there, attempt, setting)
+        elif attempt is not None:
+            _close(attempt, setting)
     if len(entrants) < 2:
         return sorted(trials.values(), key=_seconds)
     times = race(entrants, {key: _seconds(trials[key]) for key in entrants}, limit=RACE_SECONDS)
@@ -230,12 +231,15 @@ def _seconds(trial: Trial) -> float:
 
 
 def _time_here(runner: Runner, images: Tensor, calls: int) -> list[float]:
-    return [seconds(runner, images) for _ in range(calls)]
+    return calmly(lambda: [seconds(runner, images) for _ in range(calls)])
 
 
 def _time_there(attempt: Attempt, setting: Setting, calls: int) -> list[float]:
-    try:
+    def ask() -> list[float]:
         return attempt.ask("time", time.monotonic() + 120, setting=setting, calls=calls)["seconds"]
+
+    try:
+        return calmly(ask)
     except EngineError:
         return []
 
