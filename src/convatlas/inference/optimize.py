@@ -70,8 +70,8 @@ def optimize(
             and int8, where `calibration` is given.
         engines: those to try, of "eager", "native", "openvino", "onnxruntime", "torch", "torch-compiled";
             None for all.
-        calibration: images as the network sees them, (N, C, H, W) or several of (C, H, W) or (B, C, H, W). Of
-            eight or more, every fourth is kept for the check.
+        calibration: images as the network sees them, (N, C, H, W) or several of (C, H, W) or (B, C, H, W).
+            All are for the check; with int8, of eight or more, every fourth, the others for its ranges.
         threads: that may work on a batch; None for `torch.get_num_threads()`.
         remember: whether to use and keep the memory of choices.
         time_limit: seconds for building; who is not ready then is dropped. "torch-compiled", which takes the

@@ -198,10 +198,11 @@ def make_inputs(job: Job, images: Tensor | None) -> Inputs:
         example = likenesses(job.shape)
         return Inputs(example, example, None, are_real=False)
     kept = torch.arange(len(images)) % 4 == 3
-    to_learn, to_check = (images[~kept], images[kept]) if len(images) >= 8 else (images, images)
+    learns = job.precision == "int8"
+    to_learn, to_check = (images[~kept], images[kept]) if learns and len(images) >= 8 else (images, images)
     wanted = -(-min(len(to_check), max(MOST_CHECKED, batch)) // batch) * batch
     check = to_check[torch.arange(wanted) % len(to_check)]
-    return Inputs(check[:batch], check, to_learn if job.precision == "int8" else None, are_real=True)
+    return Inputs(check[:batch], check, to_learn if learns else None, are_real=True)
 
 
 def likenesses(shape: tuple[int, int, int, int]) -> Tensor:

@@ -28,7 +28,7 @@ from convatlas.inference.engines.trial import LONG, first_look, seconds
 
 RACE_SECONDS = 6.0
 # Who needs this many times the time of the fastest, in a first look, is not raced.
-FAR_BEHIND = 2.0
+FAR_BEHIND = 1.5
 # Where calls are long, settings of one engine and precision that are tried: the others are about as fast.
 ENOUGH = 2
 # Calls of the network itself that take about as long as what follows building.
