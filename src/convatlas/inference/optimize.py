@@ -75,7 +75,7 @@ def optimize(
         threads: that may work on a batch; None for `torch.get_num_threads()`.
         remember: whether to use and keep the memory of choices.
         time_limit: seconds for building; who is not ready then is dropped. "torch-compiled", which takes the
-            longest, has two thirds of it. None for 60 with fp32 and bf16, 600 with int8.
+            longest, has two thirds of it at most. None for 60 with fp32 and bf16, 600 with int8.
 
     Raises:
         ValueError: an argument is out of its range, or the network refuses the size.

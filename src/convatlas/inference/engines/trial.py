@@ -105,7 +105,13 @@ def seconds(runner: Runner, images: Tensor) -> float:
 
 
 def first_look(runner: Runner, images: Tensor, once: float | None = None) -> float:
-    """Seconds of a call, roughly, where the first one, which takes longer than others, took `once`."""
+    """Seconds of a call, roughly.
+
+    Args:
+        runner: is called.
+        images: that it is given.
+        once: seconds that its first call took, which takes longer than others; None where that is not known.
+    """
 
     def again() -> float:
         return seconds(runner, images)

@@ -70,7 +70,7 @@ def try_engines(
     begin = time.monotonic()
     images = inputs.example.to(question.job.device)
     look = first_look(eager, images)
-    limits = {True: time_limit * 2 / 3 - CALLS_TO_COME * look, False: time_limit}
+    deadline, slow_deadline = begin + time_limit, begin + time_limit * 2 / 3 - CALLS_TO_COME * look
     installed: list[str] = []
     for name in question.engines:
         try:
@@ -85,7 +85,7 @@ def try_engines(
         note = _export(net, inputs, expected, question.job, folder) if installed else ""
         if note:
             dropped += [Trial(name, note=note) for name in installed]
-        deadlines = {attempt: begin + limits[_is_slow(attempt)] for attempt in group.attempts}
+        deadlines = {each: slow_deadline if _is_slow(each) else deadline for each in group.attempts}
         for attempt, found in _built({} if note else deadlines, dropped):
             ready |= _checked(attempt, found, question, inputs, rounding, dropped)
         if EAGER in question.engines:
