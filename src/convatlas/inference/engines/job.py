@@ -30,19 +30,23 @@ class Job:
     """A network to run, by the files of a folder.
 
     The folder holds `net.pt2` (exported for the shape), `dynamic.pt2` (for any batch; may be missing),
-    `example.npy` and `expected.npy` (images and the network's own scores), and for int8 `calibration.npy`.
+    `example.npy` (one batch), `check.npy` and `expected.npy` (images and the network's own scores), and for
+    int8 `calibration.npy`.
 
     Attributes:
         shape: B, C, H, W.
         precision: the lowest that is allowed.
         threads: that may work on one batch.
         device: "cpu" or "cuda".
+        tolerance: error of scores that is allowed in float32, relative to the largest. An engine may choose
+            by it among ways of its own; scores are compared in any case.
     """
 
     shape: tuple[int, int, int, int]
     precision: Precision
     threads: int
     device: str = "cpu"
+    tolerance: float = 1e-4
 
     def write(self, folder: Path) -> None:
         """Writes the job's description for another process."""

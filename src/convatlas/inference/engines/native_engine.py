@@ -15,16 +15,21 @@ import torch
 from torch import Tensor
 
 from convatlas.files import write_atomic
+from convatlas.inference.engines.agreement import compare
 from convatlas.inference.engines.fold import fold
 from convatlas.inference.engines.job import Job, Maker, Precision, Runner, Setting, stream_sizes
 from convatlas.inference.engines.native.fusing import fuse
 from convatlas.inference.engines.native.lowering import lower
 from convatlas.inference.engines.native.plan import Spot, place_maps
 from convatlas.inference.engines.native.program import Op, Program
-from convatlas.inference.engines.native.steps import Kind, Map, Step, library
+from convatlas.inference.engines.native.steps import BY_MATRIX_UNIT, Kind, Map, Step, library
 from convatlas.inference.engines.quiet import quiet
 
 PROGRAM, WEIGHTS = "program.json", "weights.safetensors"
+DIGITS = "digits.json"
+"""Says whether products by the matrix unit have enough digits for the network."""
+SLACK = 3.0
+"""How much larger the error may be on other images."""
 ARRAYS = ("weight", "bias", "scale", "shift")
 MOST_TUNED = 2
 """Images that methods are timed on; more take longer and change little."""
@@ -118,11 +123,15 @@ class NativeNet:
         self._steps = [self._step(number, entry) for number, entry in enumerate(top["steps"])]
         self._lock = threading.Lock()
 
-    def tune(self) -> list[tuple[int, int]]:
-        """The fastest method and block for each step, found by timing them."""
+    def tune(self, by_matrix_unit: bool = True) -> list[tuple[int, int]]:
+        """The fastest method and block for each step, found by timing them.
+
+        Args:
+            by_matrix_unit: whether those of the processor's matrix unit, if it has one, may be among them.
+        """
         self._add()
         found = np.zeros((self._count, 2), np.int64)
-        self._library.net_tune(self._net, found.ctypes.data)
+        self._library.net_tune(self._net, int(by_matrix_unit), found.ctypes.data)
         return [(int(method), int(block)) for method, block in found]
 
     def prepare(self, methods: list[tuple[int, int]]) -> None:
@@ -135,6 +144,10 @@ class NativeNet:
         for number, step in enumerate(self._steps):
             if step.kind == Kind.CONV:
                 del self._arrays[f"{number}.weight"]
+
+    def prepare_all(self, method: int) -> None:
+        """The same with one method for all steps that have it; the others are computed directly."""
+        self.prepare([(method, 0)] * self._count)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Scores images (B, C, H, W) in float32, in any memory format; B is a multiple of `at_once`.
@@ -199,6 +212,17 @@ def _build(job: Job, precision: Precision, source: Path, target: Path) -> None:
     with quiet():
         program = torch.export.load(source / "net.pt2")
     write_program(lower(fold(program)), target)
+    are_enough = bool(library().net_has_tiles()) and _has_digits(job, source, target)
+    (target / DIGITS).write_text(json.dumps(are_enough), encoding="utf-8")
+
+
+def _has_digits(job: Job, source: Path, target: Path) -> bool:
+    """Whether the matrix unit loses few enough digits, on the first images whose scores are known."""
+    images, expected = (torch.from_numpy(np.load(source / f"{name}.npy")) for name in ("check", "expected"))
+    net = NativeNet(target, job.threads, job.shape[0], 1)
+    net.prepare_all(BY_MATRIX_UNIT)
+    scores = net(images[: job.shape[0]])
+    return compare(scores, expected[: job.shape[0]]).error <= job.tolerance / SLACK
 
 
 def _open(job: Job, folder: Path, setting: Setting) -> Runner:
@@ -208,7 +232,7 @@ def _open(job: Job, folder: Path, setting: Setting) -> Runner:
     if not path.exists():
         # Not while it is built: other engines are built at that time, and times would say little.
         threads, tried = (1, MOST_TUNED) if setting.at_once else (job.threads, min(images, MOST_TUNED))
-        tuned = NativeNet(folder, threads, tried, 1).tune()
+        tuned = NativeNet(folder, threads, tried, 1).tune(json.loads((folder / DIGITS).read_text("utf-8")))
         write_atomic(path, json.dumps(tuned))
     net = NativeNet(folder, job.threads, images, streams)
     net.prepare(json.loads(path.read_text(encoding="utf-8")))

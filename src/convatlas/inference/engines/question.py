@@ -123,8 +123,8 @@ def read_question(
     if device not in ("cpu", "cuda"):
         raise ValueError(f"the network is on the device {device!r}; expected cpu or cuda")
     shape = (batch_size, *input_shape(model, input_size))
-    job = Job(shape, precision, threads or torch.get_num_threads(), device)
     bound = TOLERANCES[precision] if tolerance is None else tolerance
+    job = Job(shape, precision, threads or torch.get_num_threads(), device, min(bound, TOLERANCES["fp32"]))
     return Question(job, bound, agreement, chosen)
 
 

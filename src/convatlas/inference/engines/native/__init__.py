@@ -1,1 +1,1 @@
-"""Our own engine for the CPU, in C++: Winograd's filtering, steps fused, concatenations without copies."""
+"""Our own engine for the CPU, in C++: Winograd's filtering, the matrix unit, fused steps, no copied parts."""

@@ -11,7 +11,7 @@ enum Joined : int64_t { APART = 0, WITH_NEXT = 1, WITH_LAST = 2, WITH_BOTH = 3 }
 // A 1x1 convolution of a chain; null where it is computed apart.
 struct Pointwise {
     const Step* step = nullptr;
-    const DirectConv* conv = nullptr;
+    const PixelConv* conv = nullptr;
 };
 
 class Chain {

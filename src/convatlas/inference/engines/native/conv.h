@@ -61,7 +61,16 @@ class Conv {
     virtual void run(const Step& s, long images, Place& place) const = 0;
 };
 
-class DirectConv : public Conv {
+// One that can do pixels one by one, where its kernel is one pixel.
+class PixelConv : public Conv {
+   public:
+    // `count` pixels, `from` and `out` being where they lie and where they go; `first` is the number of the first one
+    // among all, for a second operand.
+    virtual void pixels(const Step& s, const Place& place, const float* from, long pitch, long first, long count,
+                        float* out, long out_pitch) const = 0;
+};
+
+class DirectConv : public PixelConv {
    public:
     explicit DirectConv(const Step& s) : blocks_(s), bias_(padded_bias(s, blocks_)) {
         bool inside = s.pad_top == 0 && s.pad_left == 0 &&
@@ -93,10 +102,8 @@ class DirectConv : public Conv {
         });
     }
 
-    // A 1x1 convolution of `count` pixels, `from` and `out` being where they lie and where they go; `first` is the
-    // number of the first one among all, for a second operand.
     void pixels(const Step& s, const Place& place, const float* from, long pitch, long first, long count, float* out,
-                long out_pitch) const {
+                long out_pitch) const override {
         static thread_local std::vector<const float*> rows;
         rows.resize(count);
         for (long i = 0; i < count; i++) rows[i] = from + i * pitch;

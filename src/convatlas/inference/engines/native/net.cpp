@@ -11,6 +11,7 @@
 #include "chain.h"
 #include "conv.h"
 #include "depthwise.h"
+#include "matrix.h"
 #include "simple.h"
 #include "step.h"
 #include "winograd.h"
@@ -26,7 +27,8 @@ struct Layer {
     // Brings weights into the order that a method reads them in; false where the convolution has not got it.
     bool prepare(int64_t method) {
         if (convs[method]) return true;
-        if (method) convs[method] = winograd(step, method);
+        if (method == MATRIX) convs[method] = matrix(step);
+        else if (method) convs[method] = winograd(step, method);
         else convs[method] = std::make_unique<DirectConv>(step);
         return convs[method] != nullptr;
     }
@@ -36,7 +38,7 @@ struct Layer {
         if (step.kind == CONV && !prepare(step.method)) prepare(step.method = 0);
     }
 
-    Pointwise pointwise() const { return {&step, static_cast<const DirectConv*>(convs.at(0).get())}; }
+    Pointwise pointwise() const { return {&step, static_cast<const PixelConv*>(convs.at(step.method).get())}; }
 
     void run(long images, Place& place) const {
         switch (step.kind) {
@@ -56,7 +58,16 @@ struct Layer {
 // One way to compute a convolution.
 struct Way {
     int64_t method, block;
-    double time = std::numeric_limits<double>::infinity();  // seconds, the least of all calls
+    std::vector<double> times = {};  // seconds of each call
+
+    // The lower of the middle ones: a processor that others share has fast and slow phases, which suit ways unequally.
+    double time() const {
+        if (times.empty()) return std::numeric_limits<double>::infinity();
+        std::vector<double> sorted = times;
+        auto middle = sorted.begin() + (sorted.size() - 1) / 2;
+        std::nth_element(sorted.begin(), middle, sorted.end());
+        return *middle;
+    }
 };
 
 // The ways to compute layers that take the same time as each other.
@@ -79,8 +90,8 @@ class Contest {
     Way& next() {
         if (turn_ == ways_.size()) {
             turn_ = 0;
-            double bound = (rounds_++ ? 1.2 : 1.5) * best().time;
-            ways_.erase(std::remove_if(ways_.begin(), ways_.end(), [&](const Way& w) { return w.time > bound; }),
+            double bound = (rounds_++ ? 1.2 : 1.5) * best().time();
+            ways_.erase(std::remove_if(ways_.begin(), ways_.end(), [&](const Way& w) { return w.time() > bound; }),
                         ways_.end());
         }
         return ways_[turn_++];
@@ -88,7 +99,7 @@ class Contest {
 
     const Way& best() const {
         return *std::min_element(ways_.begin(), ways_.end(),
-                                 [](const Way& a, const Way& b) { return a.time < b.time; });
+                                 [](const Way& a, const Way& b) { return a.time() < b.time(); });
     }
 
     static constexpr long MOST_ROUNDS = 5;
@@ -141,18 +152,22 @@ class Net {
     }
 
     // Times the ways to compute each convolution, within the network, where caches are as they will be, and keeps the
-    // fastest; writes method and block of each layer.
-    void tune(int64_t* chosen) {
+    // fastest; writes method and block of each layer. `by_matrix`: whether the matrix unit may be used.
+    void tune(bool by_matrix, int64_t* chosen) {
         std::vector<Contest> contests;
         std::vector<long> own(layers_.size(), -1);  // contest of each layer
         for (size_t i = 0; i < layers_.size(); i++) {
             layers_[i].prepare();
             if (layers_[i].step.kind != CONV && layers_[i].step.kind != DEPTHWISE) continue;
+            if (layers_[i].step.kind == CONV && is_in_chain(i)) {  // Timed with its depthwise convolution.
+                if (by_matrix) layers_[i].prepare(MATRIX);
+                continue;
+            }
             size_t c = 0;
             while (c < contests.size() && !alike(contests[c].first(), i)) c++;
             own[i] = static_cast<long>(c);
             if (c == contests.size()) contests.emplace_back();
-            if (!contests[c].is_full()) contests[c].join(i, ways(i));
+            if (!contests[c].is_full()) contests[c].join(i, ways(i, by_matrix));
         }
         std::vector<float> x(images_chans() * inner_height() * inner_width());
         for (size_t i = 0; i < x.size(); i++) x[i] = (i % 1000) * 2e-3f - 1.0f;
@@ -165,10 +180,11 @@ class Net {
             for (const auto& contest : contests) rounds = std::min(rounds, contest.rounds());
             if (rounds < 2) least = now() - begin;
         }
-        for (long c : own) {
-            Way best = c < 0 ? Way{0, 0} : contests[c].best();
-            *chosen++ = best.method;
-            *chosen++ = best.block;
+        for (size_t i = 0; i < own.size(); i++)
+            if (own[i] >= 0) use(i, contests[own[i]].best());
+        for (const auto& layer : layers_) {
+            *chosen++ = layer.step.method;
+            *chosen++ = layer.step.block;
         }
     }
 
@@ -202,6 +218,8 @@ class Net {
         });
     }
 
+    bool is_in_chain(size_t i) const { return layers_[i].step.chained || (i && layers_[i - 1].step.chained); }
+
     // The depthwise convolution of the chain that begins with a layer, or -1.
     long chain_at(size_t i) const {
         if (layers_[i].step.kind == DEPTHWISE) return static_cast<long>(i);
@@ -231,18 +249,36 @@ class Net {
         return middle + (joined & WITH_NEXT ? 2 : 1);
     }
 
-    // The ways to compute a convolution, its weights brought into their orders.
-    std::vector<Way> ways(size_t i) {
+    // The ways to compute a convolution, its weights brought into their orders. Those of a depthwise one are to be
+    // computed with its neighbours; with a block of 1, these are done by the matrix unit.
+    std::vector<Way> ways(size_t i, bool by_matrix) {
         std::vector<Way> found;
         if (layers_[i].step.kind == DEPTHWISE) {
-            for (int64_t joined : {APART, WITH_NEXT, WITH_LAST, WITH_BOTH})
-                if ((joined & joinable(i)) == joined) found.push_back({joined, 0});
+            for (int64_t block = 0; block <= (by_matrix && joinable(i)); block++)
+                for (int64_t joined : {APART, WITH_NEXT, WITH_LAST, WITH_BOTH})
+                    if ((joined & joinable(i)) == joined) found.push_back({joined, block});
             return found;
         }
-        for (Way way : {Way{0, 0}, Way{4, 0}, Way{4, 6}, Way{4, 12}, Way{4, 24}, Way{4, 48}, Way{4, 96}, Way{2, 0},
-                        Way{2, 24}, Way{2, 96}})
+        std::vector<Way> all = {{0, 0}, {4, 0}, {4, 6}, {4, 12}, {4, 24}, {4, 48}, {4, 96}, {2, 0}, {2, 24}, {2, 96}};
+        if (by_matrix) all.insert(all.begin(), {{MATRIX, 0}, {MATRIX, 64}, {MATRIX, 256}});
+        for (Way way : all)
             if (layers_[i].prepare(way.method)) found.push_back(way);
         return found;
+    }
+
+    // Lets a layer be computed so, and with it the neighbours of a depthwise one.
+    void use(size_t i, const Way& way) {
+        layers_[i].step.method = way.method;
+        layers_[i].step.block = way.block;
+        if (layers_[i].step.kind != DEPTHWISE) return;
+        int64_t joined = joinable(i);
+        if (joined & WITH_LAST) layers_[i - 1].step.method = pointwise_method(i - 1, way.block);
+        if (joined & WITH_NEXT) layers_[i + 1].step.method = pointwise_method(i + 1, way.block);
+    }
+
+    int64_t pointwise_method(size_t i, bool by_matrix) const {
+        auto conv = layers_[i].convs.find(MATRIX);
+        return by_matrix && conv != layers_[i].convs.end() && conv->second ? MATRIX : 0;
     }
 
     // Whether two layers take the same time.
@@ -272,13 +308,10 @@ class Net {
             size_t timed = middle < 0 ? i : middle, end = timed + 1 + (middle >= 0 && layers_[middle].step.chained);
             Contest* contest = own[timed] < 0 ? nullptr : &contests[own[timed]];
             Way* way = contest && contest->has(timed) ? &contest->next() : nullptr;
-            if (way) {
-                layers_[timed].step.method = way->method;
-                layers_[timed].step.block = way->block;
-            }
+            if (way) use(timed, *way);
             double begin = now();
             while (i < end) i = step(i, place);
-            if (way) way->time = std::min(way->time, now() - begin);
+            if (way) way->times.push_back(now() - begin);
         }
     }
 
@@ -309,7 +342,11 @@ void* net_new(long threads, long streams, long at_once, long floats, Map images,
 
 void net_add(void* net, const Step* step) { static_cast<Net*>(net)->add(*step); }
 void net_prepare(void* net) { static_cast<Net*>(net)->prepare(); }
-void net_tune(void* net, int64_t* chosen) { static_cast<Net*>(net)->tune(chosen); }
+long net_has_tiles() { return HAS_TILES && may_use_tiles(); }
+
+void net_tune(void* net, long by_matrix, int64_t* chosen) {
+    static_cast<Net*>(net)->tune(by_matrix != 0 && net_has_tiles(), chosen);
+}
 
 void net_run(void* net, const float* x, long chans_last, long count, float* y) {
     static_cast<Net*>(net)->run(x, chans_last != 0, count, y);

@@ -38,6 +38,10 @@ class Activation(enum.IntEnum):
     TANH = 4
 
 
+BY_MATRIX_UNIT = 16
+"""The method of convolutions that `matrix.h` has."""
+
+
 class Map(ctypes.Structure):
     """A feature map in the arena, as `step.h` has it."""
 
@@ -97,7 +101,7 @@ def library() -> ctypes.CDLL:
     found.net_new.argtypes = [c_long, c_long, c_long, c_long, Map, Map, c_long, c_long, c_long, c_long]
     found.net_add.argtypes = [pointer, ctypes.POINTER(Step)]
     found.net_prepare.argtypes = found.net_free.argtypes = [pointer]
-    found.net_tune.argtypes = [pointer, pointer]
+    found.net_tune.argtypes = [pointer, c_long, pointer]
     found.net_run.argtypes = [pointer, pointer, c_long, c_long, pointer]
     if found.net_step_size() != ctypes.sizeof(Step):
         raise EngineError(f"{SOURCE.name} and `Step` belong to different versions")

@@ -1,4 +1,4 @@
-// Maps of a training step are of float or of bfloat16; what is computed of them is float.
+// Maps are of float or of bfloat16; what is computed of them is float.
 #pragma once
 
 #include "vector.h"
@@ -49,4 +49,10 @@ static inline void put(Half* p, Vec v) {
     Half line[LANES];
     store(line, v);
     *p = line[0];
+}
+
+static inline Half rounded(float value) {
+    Half found;
+    put(&found, all(value));
+    return found;
 }

@@ -1,0 +1,355 @@
+// Convolutions by the processor's matrix unit, which multiplies numbers of bfloat16 only, with nearly all the digits of
+// floats: a float is the sum of two such numbers, its upper and its lower part, but for 2^-17 of it. Of the four products
+// of parts, three are summed; that of the lower parts is 2^-18 of the whole.
+//
+// Source: Henry, Tang, Heinecke 2019, "Leveraging the bfloat16 Artificial Intelligence Datatype for Higher-Precision
+// Computations".
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "conv.h"
+#include "half.h"
+#include "matrix_unit.h"
+
+// What `method` is for them.
+constexpr int64_t MATRIX = 16;
+
+static inline long ceiling(long count, long unit) { return (count + unit - 1) / unit; }
+
+// A member copies what some outputs need, with zeros around it, in its two parts. Outputs are counted along the lines of
+// the copy: the one at `at` needs, for each row of the kernel, kernel_w * chans values in a row. Outputs that begin in
+// the last places of a line, where the kernel does not fit, are computed too, and dropped.
+class MatrixConv : public PixelConv {
+   public:
+    explicit MatrixConv(const Step& s) : blocks_(s), bias_(padded_bias(s, blocks_)) {
+        bias_.resize(bias_.size() + PAIR, 0.0f);  // Pairs of tiles may reach further.
+        long depth = s.kernel_w * blocks_.in_chans;
+        taps_h_ = s.kernel_h;
+        steps_ = ceiling(depth, DEPTH);
+        pairs_ = ceiling(blocks_.out_chans, PAIR);
+        is_pointwise_ = s.kernel_h == 1 && s.kernel_w == 1;
+        bool is_narrow = s.kernel_w == 1;  // Only what outputs need is copied, and channels are whole steps.
+        chans_ = is_narrow ? steps_ * DEPTH : blocks_.in_chans;
+        stride_ = is_narrow ? 1 : s.stride_w;
+        wide_ = is_narrow ? s.out.width : ceiling((s.out.width - 1) * s.stride_w + s.kernel_w, s.stride_w);
+        planes_ = std::min(s.stride_h, s.kernel_h);
+        weight_.resize(blocks_.count * block_size());
+        for (long b = 0; b < blocks_.count; b++) {
+            std::vector<float> plain = dense(s, blocks_, b);
+            for (long o = 0; o < blocks_.out_chans; o++)
+                for (long i = 0; i < taps_h_; i++)
+                    for (long k = 0; k < depth; k++) put_weight(b, o, i, k, plain[(o * taps_h_ + i) * depth + k]);
+        }
+    }
+
+    void run(const Step& s, long images, Place& place) const override {
+        if (is_pointwise_) run_pointwise(s, images, place);
+        else run_bands(s, images, place);
+    }
+
+    void pixels(const Step& s, const Place& place, const float* from, long pitch, long first, long count, float* out,
+                long out_pitch) const override {
+        static thread_local Floats memory;
+        Parts parts = divide(memory, count * chans_);
+        for (long i = 0; i < count; i++) split_pixel(from + i * pitch, blocks_.in_chans, parts.at(i * chans_));
+        [[maybe_unused]] Tiles tiles;
+        Target target{finish_of(s, place, bias_.data(), 0), out, out_pitch, 0, count, count, count};
+        if (target.finish.other) target.finish.other += first * target.finish.other_pitch;
+        long rows[1] = {0};
+        for (long pair = 0; pair < pairs_; pair++) multiply(parts, rows, 0, pair, target);
+    }
+
+   private:
+    static constexpr long PAIR = 2 * TILE;    // columns that are computed side by side
+    static constexpr long FLOATS = 96 << 10;  // of what a member copies, at most: a part of its cache
+    static constexpr long ROOM = 4 * TILE;    // outputs more that may be computed, and dropped
+
+    // Upper and lower parts of the same values.
+    struct Parts {
+        Half *high, *low;
+
+        Parts at(long place) const { return {high + place, low + place}; }
+    };
+
+    // Where outputs go: those of `wide` places of each line, of which `width` are kept, up to `count` places in all.
+    struct Target {
+        Finish finish;
+        float* out;
+        long pitch, first;  // `first`: the number of the first output among all
+        long wide, width, count;
+    };
+
+    long step_size() const { return 4 * TILE_HALVES; }  // upper parts of two tiles, then their lower parts
+    long pair_size() const { return taps_h_ * steps_ * step_size(); }
+    long block_size() const { return pairs_ * pair_size(); }
+
+    // Right-hand tiles have pairs of rows interleaved.
+    void put_weight(long block, long column, long row, long k, float value) {
+        Half* step = weight_.data() + block * block_size() + column / PAIR * pair_size() +
+                     (row * steps_ + k / DEPTH) * step_size();
+        long tile = column % PAIR / TILE, lane = k % DEPTH / 2 * DEPTH + 2 * (column % TILE) + k % 2;
+        Half high = rounded(value);
+        step[tile * TILE_HALVES + lane] = high;
+        step[(2 + tile) * TILE_HALVES + lane] = rounded(value - one(&high));
+    }
+
+    Parts divide(Floats& memory, long count) const {
+        long size = ceiling(count + ROOM * chans_ * stride_ + DEPTH, DEPTH) * DEPTH;
+        Half* halves = reinterpret_cast<Half*>(room(memory, size));
+        return {halves, halves + size};
+    }
+
+    static void split(Vec v, Parts to) {
+        store(to.high, v);
+        store(to.low, v - load(to.high));
+    }
+
+    // `count` floats, and zeros up to a whole vector.
+    static void split(const float* from, long count, Parts to) {
+        long c = 0;
+        for (; c + LANES <= count; c += LANES) split(load(from + c), to.at(c));
+        if (c < count) split(load_some(from + c, count - c), to.at(c));
+    }
+
+    static void clear(long count, Parts to) {
+        std::fill_n(to.high, count, Half{});
+        std::fill_n(to.low, count, Half{});
+    }
+
+    void split_pixel(const float* from, long count, Parts to) const {
+        split(from, count, to);
+        long done = ceiling(count, LANES) * LANES;
+        if (done < chans_) clear(chans_ - done, to.at(done));
+    }
+
+    // How many parts to cut the columns into, so that each member gets as much as the others.
+    long column_parts(long tasks, long members) const {
+        long parts = 1;
+        auto is_even = [&] { return tasks * parts >= 6 * members || tasks * parts % members == 0; };
+        while (parts < pairs_ && !is_even()) parts++;
+        return parts;
+    }
+
+    void run_pointwise(const Step& s, long images, Place& place) const {
+        long count = images * s.out.pixels(), members = place.team.size();
+        long most = s.block ? s.block : std::max(PAIR, FLOATS / chans_ / PAIR * PAIR);
+        long strips = shares(ceiling(count, PAIR), std::max(1L, most / PAIR), members), tasks = strips * blocks_.count;
+        long parts = column_parts(tasks, members);
+        place.team.share(tasks * parts, [&](long task, int member) {
+            long part = task % parts, block = task / parts % blocks_.count, strip = task / parts / blocks_.count;
+            long units = ceiling(count, PAIR);
+            long first = units * strip / strips * PAIR, end = std::min(count, units * (strip + 1) / strips * PAIR);
+            Parts copy = divide(place.own[member], (end - first) * chans_);
+            for (long i = first; i < end; i++) enter(s, place, block, i, copy.at((i - first) * chans_));
+            Target target = to(s, place, block, first);
+            target.wide = target.width = target.count = end - first;
+            long rows[1] = {0};
+            [[maybe_unused]] Tiles tiles;
+            for (long pair = pairs_ * part / parts; pair < pairs_ * (part + 1) / parts; pair++)
+                multiply(copy, rows, block, pair, target);
+        });
+    }
+
+    // The input of one output of a kernel of one pixel, with the step's scale, shift, gate and clipping applied.
+    void enter(const Step& s, const Place& place, long block, long output, Parts to) const {
+        long image = output / s.out.pixels(), pixel = output % s.out.pixels(), chans = blocks_.in_chans;
+        long y = pixel / s.out.width * s.stride_h - s.pad_top, x = pixel % s.out.width * s.stride_w - s.pad_left;
+        if (y < 0 || y >= s.in.height || x < 0 || x >= s.in.width) return clear(chans_, to);
+        const float* from =
+            place.arena + s.in.at + image * s.in.image() + (y * s.in.width + x) * s.in.pitch + block * chans;
+        if (!s.scale && s.gate_at < 0 && !s.relu_first) return split_pixel(from, chans, to);
+        const float* gate = s.gate_at < 0 ? nullptr : place.arena + s.gate_at + image * s.gate_pitch + block * chans;
+        for (long c = 0; c < chans; c += LANES) {
+            long n = chans - c, at = block * chans + c;
+            Vec v = load_some(from + c, n);
+            if (s.scale) v = v * load_some(s.scale + at, n) + load_some(s.shift + at, n);
+            if (gate) v *= load_some(gate + c, n);
+            if (s.relu_first) v = larger(v, Vec{});
+            split(v, to.at(c));
+        }
+        long done = ceiling(chans, LANES) * LANES;
+        if (done < chans_) clear(chans_ - done, to.at(done));
+    }
+
+    // Bands of rows of outputs, each copied in `planes_`: rows of the input that the same rows of a kernel need.
+    void run_bands(const Step& s, long images, Place& place) const {
+        long members = place.team.size(), line = wide_ * stride_ * chans_;
+        long most = s.block ? ceiling(s.block, wide_) : std::max(1L, FLOATS / (line * s.stride_h) - s.kernel_h + 1);
+        long bands = ceiling(s.out.height, std::min<long>(most, s.out.height));
+        if (images * bands < members) bands = std::min<long>(s.out.height, members);
+        long rows = ceiling(s.out.height, bands);
+        std::vector<long> plane(planes_ + 1, 0), tap(taps_h_);
+        for (long p = 0; p < planes_; p++)
+            plane[p + 1] = plane[p] + (rows + (s.kernel_h - 1 - p) / s.stride_h) * line;
+        for (long i = 0; i < taps_h_; i++) tap[i] = plane[i % planes_] + i / s.stride_h * line;
+        long size = ceiling(plane[planes_] + DEPTH, DEPTH) * DEPTH;
+        // Several bands together, so that weights are read less often.
+        long tasks = images * bands * blocks_.count, together = 1;
+        if (!s.block) together = std::clamp(FLOATS / size, 1L, std::max(1L, images * bands / (2 * members)));
+        long groups = ceiling(images * bands, together);
+        tasks = groups * blocks_.count;
+        long parts = column_parts(tasks, members);
+        place.team.share(tasks * parts, [&](long task, int member) {
+            long part = task % parts, block = task / parts % blocks_.count, group = task / parts / blocks_.count;
+            long from = images * bands * group / groups, end = images * bands * (group + 1) / groups;
+            Parts copy = divide(place.own[member], (end - from) * size);
+            auto top = [&](long band) { return s.out.height * (band % bands) / bands; };
+            auto below = [&](long band) { return s.out.height * (band % bands + 1) / bands; };
+            for (long band = from; band < end; band++) {
+                Parts own = copy.at((band - from) * size);
+                const float* map = place.arena + s.in.at + band / bands * s.in.image() + block * blocks_.in_chans;
+                for (long p = 0; p < planes_; p++) {
+                    long lines = below(band) - top(band) + (s.kernel_h - 1 - p) / s.stride_h;
+                    for (long i = 0; i < lines; i++)
+                        enter_line(s, map, (top(band) + i) * s.stride_h + p - s.pad_top, own.at(plane[p] + i * line));
+                    clear(DEPTH, own.at(plane[p] + lines * line));
+                }
+            }
+            [[maybe_unused]] Tiles tiles;
+            for (long pair = pairs_ * part / parts; pair < pairs_ * (part + 1) / parts; pair++)
+                for (long band = from; band < end; band++) {
+                    Target target = to(s, place, block, band / bands * s.out.pixels() + top(band) * s.out.width);
+                    target.wide = wide_;
+                    target.width = s.out.width;
+                    target.count = (below(band) - top(band)) * wide_;
+                    multiply(copy.at((band - from) * size), tap.data(), block, pair, target);
+                }
+        });
+    }
+
+    // A line of the copy: a row of the input, or what outputs need of it.
+    void enter_line(const Step& s, const float* map, long y, Parts to) const {
+        long count = wide_ * stride_;
+        if (y < 0 || y >= s.in.height) return clear(count * chans_, to);
+        const float* row = map + y * s.in.width * s.in.pitch;
+        long across = s.kernel_w == 1 ? s.stride_w : 1;
+        for (long i = 0; i < count; i++) {
+            long x = i * across - s.pad_left;
+            if (x < 0 || x >= s.in.width) clear(chans_, to.at(i * chans_));
+            else split_pixel(row + x * s.in.pitch, blocks_.in_chans, to.at(i * chans_));
+        }
+    }
+
+    Target to(const Step& s, const Place& place, long block, long first) const {
+        long chan = block * blocks_.out_chans, width = panels(blocks_.out_chans) * TILE_COLUMNS;
+        return {finish_of(s, place, &bias_[block * width], chan), place.arena + s.out.at + chan, s.out.pitch, first,
+                0, 0, 0};
+    }
+
+    // A pair of columns of all outputs of a copy; `tap` is where each row of the kernel begins.
+    void multiply(Parts copy, const long* tap, long block, long pair, const Target& target) const {
+        const Half* weight = weight_.data() + block * block_size() + pair * pair_size();
+        bool is_pair = blocks_.out_chans - pair * PAIR > TILE;
+        for (long at = 0; at < target.count; at += PAIR) {
+            bool is_short = target.count - at <= TILE;
+            if (is_pair && is_short) tiles<1, 2>(copy, tap, at, weight, pair * PAIR, target);
+            else if (is_pair) tiles<2, 2>(copy, tap, at, weight, pair * PAIR, target);
+            else if (is_short) tiles<1, 1>(copy, tap, at, weight, pair * PAIR, target);
+            else tiles<2, 1>(copy, tap, at, weight, pair * PAIR, target);
+        }
+    }
+
+    // ROWS tiles of outputs below each other and COLUMNS side by side.
+    template <int ROWS, int COLUMNS>
+    void tiles(Parts copy, const long* tap, long at, const Half* weight, long column, const Target& target) const {
+        alignas(64) float sums[ROWS * COLUMNS * TILE_FLOATS];
+        tile_zero<0>();
+        if constexpr (COLUMNS == 2) tile_zero<1>();
+        if constexpr (ROWS == 2) tile_zero<2>();
+        if constexpr (ROWS * COLUMNS == 4) tile_zero<3>();
+        long output = stride_ * chans_, pitch = output * sizeof(Half), below = TILE * output;
+        for (long i = 0; i < taps_h_; i++) {
+            Parts left = copy.at(tap[i] + at * output);
+            for (long s = 0; s < steps_; s++, left = left.at(DEPTH), weight += step_size())
+                products<ROWS, COLUMNS>(left, below, pitch, weight);
+        }
+        tile_store<0>(sums, 64);
+        if constexpr (COLUMNS == 2) tile_store<1>(sums + TILE_FLOATS, 64);
+        if constexpr (ROWS == 2) tile_store<2>(sums + COLUMNS * TILE_FLOATS, 64);
+        if constexpr (ROWS * COLUMNS == 4) tile_store<3>(sums + 3 * TILE_FLOATS, 64);
+        put<COLUMNS>(sums, at, std::min(target.count - at, ROWS * TILE), column, target);
+    }
+
+    // One step: upper times upper, lower times upper, upper times lower parts, ordered so that few tiles are read twice.
+    template <int ROWS, int COLUMNS>
+    static void products(Parts left, long below, long pitch, const Half* weight) {
+        constexpr int RIGHT = 4, LEFT = 6;
+        tile_load<RIGHT>(weight, 64);
+        tile_load<LEFT>(left.high, pitch);
+        tile_product<0, LEFT, RIGHT>();
+        if constexpr (COLUMNS == 2) {
+            tile_load<RIGHT + 1>(weight + TILE_HALVES, 64);
+            tile_product<1, LEFT, RIGHT + 1>();
+        }
+        if constexpr (ROWS == 2) {
+            tile_load<LEFT + 1>(left.high + below, pitch);
+            tile_product<2, LEFT + 1, RIGHT>();
+            if constexpr (COLUMNS == 2) tile_product<3, LEFT + 1, RIGHT + 1>();
+        }
+        tile_load<LEFT>(left.low, pitch);
+        tile_product<0, LEFT, RIGHT>();
+        if constexpr (COLUMNS == 2) tile_product<1, LEFT, RIGHT + 1>();
+        if constexpr (ROWS == 2) {
+            tile_load<LEFT>(left.low + below, pitch);
+            tile_product<2, LEFT, RIGHT>();
+            if constexpr (COLUMNS == 2) tile_product<3, LEFT, RIGHT + 1>();
+        }
+        tile_load<RIGHT>(weight + 2 * TILE_HALVES, 64);
+        if constexpr (COLUMNS == 2) tile_load<RIGHT + 1>(weight + 3 * TILE_HALVES, 64);
+        if constexpr (ROWS == 2) {
+            tile_product<2, LEFT + 1, RIGHT>();
+            if constexpr (COLUMNS == 2) tile_product<3, LEFT + 1, RIGHT + 1>();
+        }
+        tile_load<LEFT>(left.high, pitch);
+        tile_product<0, LEFT, RIGHT>();
+        if constexpr (COLUMNS == 2) tile_product<1, LEFT, RIGHT + 1>();
+    }
+
+    // Finishes sums of `count` places, (row of tiles, COLUMNS, TILE, TILE), and stores those that are outputs.
+    template <int COLUMNS>
+    void put(const float* sums, long at, long count, long column, const Target& target) const {
+        const Finish& f = target.finish;
+        long h = at / target.wide, w = at % target.wide, left = blocks_.out_chans - column;
+        bool is_whole = left >= COLUMNS * TILE && (f.activation == NONE || f.activation == CLIP);
+        constexpr int VECTORS = COLUMNS * TILE / LANES;
+        Vec bias[VECTORS], low = all(-INFINITY), high = all(INFINITY);
+        for (int j = 0; j < VECTORS; j++) bias[j] = load(f.bias + column + j * LANES);
+        if (f.activation == CLIP) low = all(f.low), high = all(f.high);
+        for (long i = 0; i < count; i++) {
+            if (w < target.width) {
+                long pixel = target.first + h * target.width + w;
+                float* out = target.out + pixel * target.pitch + column;
+                const float* other = f.other ? f.other + pixel * f.other_pitch + column : nullptr;
+                const float* from = sums + i / TILE * COLUMNS * TILE_FLOATS + i % TILE * TILE;
+#pragma GCC unroll 8
+                for (int j = 0; j < VECTORS; j++) {
+                    long c = j * LANES;
+                    Vec v = load(from + c / TILE * TILE_FLOATS + c % TILE) + bias[j];
+                    if (is_whole) {
+                        if (other) v += load(other + c);
+                        store(out + c, smaller(larger(v, low), high));
+                    } else if (c < left) {
+                        if (other) v += load_some(other + c, left - c);
+                        store_some(out + c, activate(v, f.activation, f.low, f.high), left - c);
+                    }
+                }
+            }
+            if (++w == target.wide) w = 0, h++;
+        }
+    }
+
+    Blocks blocks_;
+    std::vector<float> bias_;
+    std::vector<Half, LargePages<Half>> weight_;
+    long taps_h_, steps_, pairs_, chans_, stride_, wide_, planes_;
+    bool is_pointwise_;
+};
+
+// Null where a step has too few channels for it, or the process may not use the unit.
+static inline std::unique_ptr<Conv> matrix(const Step& s) {
+    if (!may_use_tiles() || s.in.chans / s.groups * s.kernel_w * s.kernel_h < TILE) return nullptr;
+    return std::make_unique<MatrixConv>(s);
+}
