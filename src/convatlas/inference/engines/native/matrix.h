@@ -125,6 +125,10 @@ class MatrixConv : public PixelConv {
         if (done < chans_) clear(chans_ - done, to.at(done));
     }
 
+    // Whether weights are what counts, beside `count` values of maps: then members share the columns, and none reads
+    // weights that another one reads.
+    bool is_heavy(long count) const { return pair_size() * pairs_ / 2 > 4 * count; }
+
     // How many parts to cut the columns into, so that each member gets as much as the others.
     long column_parts(long tasks, long members) const {
         long parts = 1;
@@ -134,13 +138,12 @@ class MatrixConv : public PixelConv {
     }
 
     void run_pointwise(const Step& s, long images, Place& place) const {
-        long count = images * s.out.pixels(), members = place.team.size();
-        long most = s.block ? s.block : std::max(PAIR, FLOATS / chans_ / PAIR * PAIR);
-        long strips = shares(ceiling(count, PAIR), std::max(1L, most / PAIR), members), tasks = strips * blocks_.count;
-        long parts = column_parts(tasks, members);
+        long count = images * s.out.pixels(), members = place.team.size(), units = ceiling(count, PAIR);
+        long most = std::max(1L, (s.block ? s.block : FLOATS / chans_) / PAIR);
+        long strips = is_heavy(count * chans_) ? ceiling(units, most) : shares(units, most, members);
+        long tasks = strips * blocks_.count, parts = column_parts(tasks, members);
         place.team.share(tasks * parts, [&](long task, int member) {
             long part = task % parts, block = task / parts % blocks_.count, strip = task / parts / blocks_.count;
-            long units = ceiling(count, PAIR);
             long first = units * strip / strips * PAIR, end = std::min(count, units * (strip + 1) / strips * PAIR);
             Parts copy = divide(place.own[member], (end - first) * chans_);
             for (long i = first; i < end; i++) enter(s, place, block, i, copy.at((i - first) * chans_));
@@ -174,50 +177,74 @@ class MatrixConv : public PixelConv {
         if (done < chans_) clear(chans_ - done, to.at(done));
     }
 
-    // Bands of rows of outputs, each copied in `planes_`: rows of the input that the same rows of a kernel need.
+    // Rows of outputs that are computed from one copy: `rows` at most, `count` of them in all images. A copy consists of
+    // planes, one after the other: of the lines that the same rows of a kernel need.
+    struct Bands {
+        long per_image, count, rows, line, size;
+        std::vector<long> plane, tap;  // where each plane and each row of the kernel begins
+
+        Bands(const Step& s, long images, long per_image, long line, long planes)
+            : per_image(per_image), count(images * per_image), rows(ceiling(s.out.height, per_image)), line(line) {
+            long at = 0;
+            for (long p = 0; p < planes; p++) {
+                plane.push_back(at);
+                at += lines(s, rows, p) * line;
+            }
+            for (long i = 0; i < s.kernel_h; i++) tap.push_back(plane[i % planes] + i / planes * line);
+            size = ceiling(at + DEPTH, DEPTH) * DEPTH;
+        }
+
+        long top(const Step& s, long band) const { return s.out.height * (band % per_image) / per_image; }
+        long height(const Step& s, long band) const {
+            return s.out.height * (band % per_image + 1) / per_image - top(s, band);
+        }
+
+        // Lines of a plane that so many rows of outputs need.
+        static long lines(const Step& s, long rows, long plane) {
+            return rows + (s.kernel_h - 1 - plane) / s.stride_h;
+        }
+    };
+
     void run_bands(const Step& s, long images, Place& place) const {
         long members = place.team.size(), line = wide_ * stride_ * chans_;
-        long most = s.block ? ceiling(s.block, wide_) : std::max(1L, FLOATS / (line * s.stride_h) - s.kernel_h + 1);
-        long bands = ceiling(s.out.height, std::min<long>(most, s.out.height));
-        if (images * bands < members) bands = std::min<long>(s.out.height, members);
-        long rows = ceiling(s.out.height, bands);
-        std::vector<long> plane(planes_ + 1, 0), tap(taps_h_);
-        for (long p = 0; p < planes_; p++)
-            plane[p + 1] = plane[p] + (rows + (s.kernel_h - 1 - p) / s.stride_h) * line;
-        for (long i = 0; i < taps_h_; i++) tap[i] = plane[i % planes_] + i / s.stride_h * line;
-        long size = ceiling(plane[planes_] + DEPTH, DEPTH) * DEPTH;
-        // Several bands together, so that weights are read less often.
-        long tasks = images * bands * blocks_.count, together = 1;
-        if (!s.block) together = std::clamp(FLOATS / size, 1L, std::max(1L, images * bands / (2 * members)));
-        long groups = ceiling(images * bands, together);
-        tasks = groups * blocks_.count;
+        long most = s.block ? ceiling(s.block, wide_) : FLOATS / (line * s.stride_h) - s.kernel_h + 1;
+        most = std::clamp(most, 1L, long(s.out.height));
+        bool is_even = images % members == 0 || is_heavy(images * s.in.pixels() * chans_);
+        long per_image = is_even ? ceiling(s.out.height, most) : shares(s.out.height, most, members);
+        Bands bands(s, images, per_image, line, planes_);
+        // Several of them together, so that weights are read less often.
+        long together = s.block ? 1 : std::clamp(FLOATS / bands.size, 1L, ceiling(bands.count, members));
+        long groups = ceiling(bands.count, together), tasks = groups * blocks_.count;
         long parts = column_parts(tasks, members);
         place.team.share(tasks * parts, [&](long task, int member) {
             long part = task % parts, block = task / parts % blocks_.count, group = task / parts / blocks_.count;
-            long from = images * bands * group / groups, end = images * bands * (group + 1) / groups;
-            Parts copy = divide(place.own[member], (end - from) * size);
-            auto top = [&](long band) { return s.out.height * (band % bands) / bands; };
-            auto below = [&](long band) { return s.out.height * (band % bands + 1) / bands; };
-            for (long band = from; band < end; band++) {
-                Parts own = copy.at((band - from) * size);
-                const float* map = place.arena + s.in.at + band / bands * s.in.image() + block * blocks_.in_chans;
-                for (long p = 0; p < planes_; p++) {
-                    long lines = below(band) - top(band) + (s.kernel_h - 1 - p) / s.stride_h;
-                    for (long i = 0; i < lines; i++)
-                        enter_line(s, map, (top(band) + i) * s.stride_h + p - s.pad_top, own.at(plane[p] + i * line));
-                    clear(DEPTH, own.at(plane[p] + lines * line));
-                }
-            }
+            long from = bands.count * group / groups, end = bands.count * (group + 1) / groups;
+            Parts copy = divide(place.own[member], (end - from) * bands.size);
+            for (long band = from; band < end; band++)
+                enter_band(s, place, block, bands, band, copy.at((band - from) * bands.size));
             [[maybe_unused]] Tiles tiles;
             for (long pair = pairs_ * part / parts; pair < pairs_ * (part + 1) / parts; pair++)
                 for (long band = from; band < end; band++) {
-                    Target target = to(s, place, block, band / bands * s.out.pixels() + top(band) * s.out.width);
+                    long image = band / bands.per_image, row = bands.top(s, band);
+                    Target target = to(s, place, block, image * s.out.pixels() + row * s.out.width);
                     target.wide = wide_;
                     target.width = s.out.width;
-                    target.count = (below(band) - top(band)) * wide_;
-                    multiply(copy.at((band - from) * size), tap.data(), block, pair, target);
+                    target.count = bands.height(s, band) * wide_;
+                    multiply(copy.at((band - from) * bands.size), bands.tap.data(), block, pair, target);
                 }
         });
+    }
+
+    void enter_band(const Step& s, const Place& place, long block, const Bands& bands, long band, Parts to) const {
+        const float* map =
+            place.arena + s.in.at + band / bands.per_image * s.in.image() + block * blocks_.in_chans;
+        for (long p = 0; p < planes_; p++) {
+            Parts plane = to.at(bands.plane[p]);
+            long lines = Bands::lines(s, bands.height(s, band), p);
+            for (long i = 0; i < lines; i++)
+                enter_line(s, map, (bands.top(s, band) + i) * s.stride_h + p - s.pad_top, plane.at(i * bands.line));
+            clear(DEPTH, plane.at(lines * bands.line));  // The last product of a line reads further.
+        }
     }
 
     // A line of the copy: a row of the input, or what outputs need of it.
