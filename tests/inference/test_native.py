@@ -338,6 +338,21 @@ def test_matrix_unit_keeps_the_digits_of_three_products(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
+def test_torch_can_use_the_matrix_unit_before_and_after(tmp_path: Path) -> None:
+    shape = (1, 64, 9, 9)
+    net = with_scores(conv(64, 64, 3), shape)
+    job = build(net, shape, tmp_path)
+    force(tmp_path, MATRIX, 0)
+    run = ENGINE.open(job, tmp_path / "target", Setting())
+    half = conv(64, 64, 3).bfloat16().to(memory_format=torch.channels_last)
+    x = torch.randn(shape)
+    expected, scores = half(x.bfloat16()), run(x)
+    for _ in range(3):
+        assert torch.equal(half(x.bfloat16()), expected)
+        assert torch.equal(run(x), scores)
+
+
+@torch.no_grad()
 def test_matrix_unit_leaves_other_images_alone_where_one_has_nan(tmp_path: Path) -> None:
     shape = (3, 20, 7, 6)
     for number, body in enumerate((conv(20, 33, 3, padding=1), conv(20, 33, 1))):

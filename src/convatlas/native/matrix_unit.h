@@ -29,18 +29,30 @@ static inline bool may_use_tiles() {
     return may;
 }
 
-// Tiles of full size for a thread, as long as it lives.
-struct Tiles {
+struct alignas(64) TileShapes {
+    uint8_t palette = 0, start = 0, reserved[14] = {};
+    uint16_t row_bytes[16] = {};
+    uint8_t rows[16] = {};
+};
+
+// Tiles of full size for a thread, as long as it lives. Then the shapes are as they were: other libraries may count on it.
+class Tiles {
+   public:
     Tiles() {
-        struct alignas(64) {
-            uint8_t palette = 1, start = 0, reserved[14] = {};
-            uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-            uint8_t rows[16] = {TILE, TILE, TILE, TILE, TILE, TILE, TILE, TILE};
-        } shape;
-        asm volatile("ldtilecfg %0" : : "m"(shape));
+        asm volatile("sttilecfg %0" : "=m"(before_));
+        TileShapes full;
+        full.palette = 1;
+        for (int i = 0; i < 8; i++) full.row_bytes[i] = 64, full.rows[i] = TILE;
+        asm volatile("ldtilecfg %0" : : "m"(full));
     }
-    ~Tiles() { asm volatile("tilerelease"); }
+    ~Tiles() {
+        if (before_.palette) asm volatile("ldtilecfg %0" : : "m"(before_));
+        else asm volatile("tilerelease");
+    }
     Tiles(const Tiles&) = delete;
+
+   private:
+    TileShapes before_;
 };
 
 template <int TO>
