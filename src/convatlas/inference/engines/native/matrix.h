@@ -1,6 +1,6 @@
-// Convolutions by the processor's matrix unit, which multiplies numbers of bfloat16 only, with nearly all the digits of
-// floats: a float is the sum of two such numbers, its upper and its lower part, but for 2^-17 of it. Of the four products
-// of parts, three are summed; that of the lower parts is 2^-18 of the whole.
+// Convolutions by the processor's matrix unit, which multiplies numbers of bfloat16 only, with most digits of floats: a
+// float is the sum of two such numbers, its upper and its lower part, but for 2^-16 of it at most. Of the four products of
+// parts, three are summed; that of the lower parts is as small as what is lost anyway.
 //
 // Source: Henry, Tang, Heinecke 2019, "Leveraging the bfloat16 Artificial Intelligence Datatype for Higher-Precision
 // Computations".
