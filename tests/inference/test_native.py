@@ -58,9 +58,7 @@ def build(
     source.mkdir()
     target.mkdir()
     torch.export.save(torch.export.export(net.eval(), (torch.zeros(shape),)), source / "net.pt2")
-    images = torch.randn(shape)
-    np.save(source / "check.npy", images.numpy())
-    np.save(source / "expected.npy", net(images).numpy())
+    np.save(source / "check.npy", torch.randn(shape).numpy())
     job = Job(shape, "fp32", threads, tolerance=tolerance)
     ENGINE.build(job, "fp32", source, target)
     return job
