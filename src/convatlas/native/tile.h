@@ -21,7 +21,7 @@ static inline Vec finish(const Finish& f, Vec v, long row, long column, long n) 
 }
 
 // Weights (columns, depth) as panels of TILE_COLUMNS columns: (panel, depth, TILE_COLUMNS), zeros at the end.
-static inline long panels(long columns) { return (columns + TILE_COLUMNS - 1) / TILE_COLUMNS; }
+static inline long panels(long columns) { return ceiling(columns, TILE_COLUMNS); }
 
 static inline void pack(const float* weight, long columns, long depth, float* packed) {
     for (long p = 0; p < panels(columns); p++)
@@ -97,7 +97,7 @@ static inline void tile(const float* const* rows, long tap_step, long taps, long
 static inline void strip(const float* const* rows, long tap_step, long taps, long depth, const float* panel,
                          float* out, long out_pitch, long first, long count, long column, long columns,
                          const Finish& f) {
-    long tiles = (count + TILE_ROWS - 1) / TILE_ROWS;
+    long tiles = ceiling(count, TILE_ROWS);
     for (long t = 0, done = 0; t < tiles; t++) {
         long height = count * (t + 1) / tiles - done;
         switch (height) {

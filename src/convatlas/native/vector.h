@@ -23,6 +23,9 @@ constexpr int LANES = 4, TILE_ROWS = 6, TILE_VECTORS = 2;
 #endif
 constexpr int TILE_COLUMNS = TILE_VECTORS * LANES;
 
+// How many units of a size it takes.
+static inline long ceiling(long count, long unit) { return (count + unit - 1) / unit; }
+
 typedef float Vec __attribute__((vector_size(LANES * 4)));
 typedef float VecAnywhere __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef int32_t VecInt __attribute__((vector_size(LANES * 4)));

@@ -17,6 +17,9 @@ from convatlas.files import with_tuples
 Precision = Literal["fp32", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 
+FP32_TOLERANCE = 1e-4
+"""Largest difference between scores, relative to the largest score, where nobody says otherwise."""
+
 Runner = Callable[[Tensor], Tensor]
 """Runs one batch of exactly the job's shape, float32: (B, C, H, W) -> (B, K) in float32."""
 
@@ -46,7 +49,7 @@ class Job:
     precision: Precision
     threads: int
     device: str = "cpu"
-    tolerance: float = 1e-4
+    tolerance: float = FP32_TOLERANCE
 
     def write(self, folder: Path) -> None:
         """Writes the job's description for another process."""

@@ -123,11 +123,11 @@ class NativeNet:
         self._steps = [self._step(number, entry) for number, entry in enumerate(top["steps"])]
         self._lock = threading.Lock()
 
-    def tune(self, by_matrix_unit: bool = True) -> list[tuple[int, int]]:
+    def tune(self, by_matrix_unit: bool) -> list[tuple[int, int]]:
         """The fastest method and block for each step, found by timing them.
 
         Args:
-            by_matrix_unit: whether those of the processor's matrix unit, if it has one, may be among them.
+            by_matrix_unit: whether those of the matrix unit, which the processor has then, may be among them.
         """
         self._add()
         found = np.zeros((self._count, 2), np.int64)

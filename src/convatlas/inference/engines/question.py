@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from convatlas.errors import unknown
 from convatlas.inference.engines import ENGINES, find_engine
 from convatlas.inference.engines.agreement import Agreement
-from convatlas.inference.engines.job import PRECISIONS, Job, Precision, require
+from convatlas.inference.engines.job import FP32_TOLERANCE, PRECISIONS, Job, Precision, require
 
 EAGER = "eager"
-TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "bf16": 5e-2, "int8": 0.5}
+TOLERANCES: dict[Precision, float] = {"fp32": FP32_TOLERANCE, "bf16": 5e-2, "int8": 0.5}
 MOST_CHECKED = 64
 # Two roundings of the same sums differ by the sum of their errors, whose largest varies from image to image.
 ROUNDINGS = 4.0
@@ -124,7 +124,7 @@ def read_question(
         raise ValueError(f"the network is on the device {device!r}; expected cpu or cuda")
     shape = (batch_size, *input_shape(model, input_size))
     bound = TOLERANCES[precision] if tolerance is None else tolerance
-    job = Job(shape, precision, threads or torch.get_num_threads(), device, min(bound, TOLERANCES["fp32"]))
+    job = Job(shape, precision, threads or torch.get_num_threads(), device, min(bound, FP32_TOLERANCE))
     return Question(job, bound, agreement, chosen)
 
 

@@ -39,7 +39,7 @@ class Chain {
     long together() const {
         const Step& s = depthwise_;
         long fitting = FLOATS / (s.out.width * s.out.chans + (before_.step ? s.stride_h * s.in.width * s.in.chans : 0));
-        return std::max(1L, std::min({fitting, (PIXELS + s.out.width - 1) / s.out.width, long(s.out.height)}));
+        return std::max(1L, std::min({fitting, ceiling(PIXELS, s.out.width), long(s.out.height)}));
     }
 
     // Rows `from` to `to` of an image's outputs.

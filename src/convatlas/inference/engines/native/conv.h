@@ -54,6 +54,16 @@ static inline Finish finish_of(const Step& s, const Place& place, const float* b
     return f;
 }
 
+// What may be done to the input of a kernel of one pixel as it is read.
+static inline bool changes_input(const Step& s) { return s.scale || s.gate_at >= 0 || s.relu_first; }
+
+// `n` values of an image's channels, from `chan` on, with the step's scale, shift, gate and clipping applied.
+static inline Vec changed(const Step& s, const Place& place, long image, long chan, long n, Vec v) {
+    if (s.scale) v = v * load_some(s.scale + chan, n) + load_some(s.shift + chan, n);
+    if (s.gate_at >= 0) v *= load_some(place.arena + s.gate_at + image * s.gate_pitch + chan, n);
+    return s.relu_first ? larger(v, Vec{}) : v;
+}
+
 // One way to compute a convolution, with its weights in the order it reads them in.
 class Conv {
    public:
@@ -88,9 +98,9 @@ class DirectConv : public PixelConv {
     }
 
     void run(const Step& s, long images, Place& place) const override {
-        long rows = images * s.out.pixels(), tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
+        long rows = images * s.out.pixels(), tiles = ceiling(rows, TILE_ROWS);
         long columns = panels(blocks_.out_chans), parts = 1;
-        long strips = (tiles + STRIP - 1) / STRIP, tasks = strips * blocks_.count, members = place.team.size();
+        long strips = ceiling(tiles, STRIP), tasks = strips * blocks_.count, members = place.team.size();
         // Where strips are few, the columns are shared out too, so that each member gets as much as the others.
         auto is_even = [&] { return tasks * parts >= 8 * members || tasks * parts % members == 0; };
         while (members > 1 && parts < columns && (tasks * parts < 3 * members || !is_even())) parts++;
@@ -122,8 +132,7 @@ class DirectConv : public PixelConv {
         static thread_local std::vector<const float*> rows;
         long taps = taps_h_ * taps_w_, size = panels(blocks_.out_chans) * TILE_COLUMNS;
         rows.resize(taps * count);
-        bool changed = s.scale || s.gate_at >= 0 || s.relu_first;
-        if (changed) change(s, place, member, first, count, rows.data());
+        if (changes_input(s)) change(s, place, member, first, count, rows.data());
         else find(s, place, block, first, count, rows.data());
         const float* weight = &weight_[block * size * taps * depth_];
         long chan = block * blocks_.out_chans;
@@ -153,21 +162,14 @@ class DirectConv : public PixelConv {
     // For a kernel of one pixel: rows with the step's scale, shift, gate and clipping applied, in memory of
     // the member's own.
     void change(const Step& s, Place& place, int member, long first, long count, const float** rows) const {
-        long chans = s.in.chans, pitch = (chans + LANES - 1) / LANES * LANES;
+        long chans = s.in.chans, pitch = ceiling(chans, LANES) * LANES;
         float* made = room(place.own[member], count * pitch);
         for (long i = 0; i < count; i++) {
             const float* from = place.arena + s.in.at + (first + i) * s.in.pitch;
             long image = (first + i) / s.out.pixels();
-            const float* gate = s.gate_at < 0 ? nullptr : place.arena + s.gate_at + image * s.gate_pitch;
             rows[i] = made + i * pitch;
-            for (long c = 0; c < chans; c += LANES) {
-                long n = chans - c;
-                Vec v = load_some(from + c, n);
-                if (s.scale) v = v * load_some(s.scale + c, n) + load_some(s.shift + c, n);
-                if (gate) v *= load_some(gate + c, n);
-                if (s.relu_first) v = larger(v, Vec{});
-                store(made + i * pitch + c, v);
-            }
+            for (long c = 0; c < chans; c += LANES)
+                store(made + i * pitch + c, changed(s, place, image, c, chans - c, load_some(from + c, chans - c)));
         }
     }
 

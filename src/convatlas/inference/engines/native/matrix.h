@@ -17,8 +17,6 @@
 // What `method` is for them.
 constexpr int64_t MATRIX = 16;
 
-static inline long ceiling(long count, long unit) { return (count + unit - 1) / unit; }
-
 // A member copies what some outputs need, with zeros around it, in its two parts. Outputs are counted along the lines of
 // the copy: the one at `at` needs, for each row of the kernel, kernel_w * chans values in a row. Outputs that begin in
 // the last places of a line, where the kernel does not fit, are computed too, and dropped.
@@ -30,7 +28,6 @@ class MatrixConv : public PixelConv {
         taps_h_ = s.kernel_h;
         steps_ = ceiling(depth, DEPTH);
         pairs_ = ceiling(blocks_.out_chans, PAIR);
-        is_pointwise_ = s.kernel_h == 1 && s.kernel_w == 1;
         bool is_narrow = s.kernel_w == 1;  // Only what outputs need is copied, and channels are whole steps.
         chans_ = is_narrow ? steps_ * DEPTH : blocks_.in_chans;
         stride_ = is_narrow ? 1 : s.stride_w;
@@ -46,7 +43,7 @@ class MatrixConv : public PixelConv {
     }
 
     void run(const Step& s, long images, Place& place) const override {
-        if (is_pointwise_) run_pointwise(s, images, place);
+        if (s.kernel_h == 1 && s.kernel_w == 1) run_pointwise(s, images, place);
         else run_bands(s, images, place);
     }
 
@@ -58,14 +55,14 @@ class MatrixConv : public PixelConv {
         [[maybe_unused]] Tiles tiles;
         Target target{finish_of(s, place, bias_.data(), 0), out, out_pitch, 0, count, count, count};
         if (target.finish.other) target.finish.other += first * target.finish.other_pitch;
-        long rows[1] = {0};
-        for (long pair = 0; pair < pairs_; pair++) multiply(parts, rows, 0, pair, target);
+        for (long pair = 0; pair < pairs_; pair++) multiply(parts, ONE_ROW, 0, pair, target);
     }
 
    private:
     static constexpr long PAIR = 2 * TILE;    // columns that are computed side by side
     static constexpr long FLOATS = 96 << 10;  // of what a member copies, at most: a part of its cache
     static constexpr long ROOM = 4 * TILE;    // outputs more that may be computed, and dropped
+    static constexpr long ONE_ROW[] = {0};    // where the only row of a kernel begins
 
     // Upper and lower parts of the same values.
     struct Parts {
@@ -121,6 +118,11 @@ class MatrixConv : public PixelConv {
 
     void split_pixel(const float* from, long count, Parts to) const {
         split(from, count, to);
+        clear_rest(count, to);
+    }
+
+    // What whole vectors of `count` values leave of a pixel.
+    void clear_rest(long count, Parts to) const {
         long done = ceiling(count, LANES) * LANES;
         if (done < chans_) clear(chans_ - done, to.at(done));
     }
@@ -138,21 +140,20 @@ class MatrixConv : public PixelConv {
     }
 
     void run_pointwise(const Step& s, long images, Place& place) const {
-        long count = images * s.out.pixels(), members = place.team.size(), units = ceiling(count, PAIR);
+        long outputs = images * s.out.pixels(), members = place.team.size(), units = ceiling(outputs, PAIR);
         long most = std::max(1L, (s.block ? s.block : FLOATS / chans_) / PAIR);
-        long strips = is_heavy(count * chans_) ? ceiling(units, most) : shares(units, most, members);
+        long strips = is_heavy(outputs * chans_) ? ceiling(units, most) : shares(units, most, members);
         long tasks = strips * blocks_.count, parts = column_parts(tasks, members);
         place.team.share(tasks * parts, [&](long task, int member) {
             long part = task % parts, block = task / parts % blocks_.count, strip = task / parts / blocks_.count;
-            long first = units * strip / strips * PAIR, end = std::min(count, units * (strip + 1) / strips * PAIR);
-            Parts copy = divide(place.own[member], (end - first) * chans_);
-            for (long i = first; i < end; i++) enter(s, place, block, i, copy.at((i - first) * chans_));
-            Target target = to(s, place, block, first);
-            target.wide = target.width = target.count = end - first;
-            long rows[1] = {0};
+            long first = units * strip / strips * PAIR, end = std::min(outputs, units * (strip + 1) / strips * PAIR);
+            long count = end - first;
+            Parts copy = divide(place.own[member], count * chans_);
+            for (long i = 0; i < count; i++) enter(s, place, block, first + i, copy.at(i * chans_));
+            Target target = to(s, place, block, first, count, count, count);
             [[maybe_unused]] Tiles tiles;
             for (long pair = pairs_ * part / parts; pair < pairs_ * (part + 1) / parts; pair++)
-                multiply(copy, rows, block, pair, target);
+                multiply(copy, ONE_ROW, block, pair, target);
         });
     }
 
@@ -163,18 +164,10 @@ class MatrixConv : public PixelConv {
         if (y < 0 || y >= s.in.height || x < 0 || x >= s.in.width) return clear(chans_, to);
         const float* from =
             place.arena + s.in.at + image * s.in.image() + (y * s.in.width + x) * s.in.pitch + block * chans;
-        if (!s.scale && s.gate_at < 0 && !s.relu_first) return split_pixel(from, chans, to);
-        const float* gate = s.gate_at < 0 ? nullptr : place.arena + s.gate_at + image * s.gate_pitch + block * chans;
-        for (long c = 0; c < chans; c += LANES) {
-            long n = chans - c, at = block * chans + c;
-            Vec v = load_some(from + c, n);
-            if (s.scale) v = v * load_some(s.scale + at, n) + load_some(s.shift + at, n);
-            if (gate) v *= load_some(gate + c, n);
-            if (s.relu_first) v = larger(v, Vec{});
-            split(v, to.at(c));
-        }
-        long done = ceiling(chans, LANES) * LANES;
-        if (done < chans_) clear(chans_ - done, to.at(done));
+        if (!changes_input(s)) return split_pixel(from, chans, to);
+        for (long c = 0; c < chans; c += LANES)
+            split(changed(s, place, image, block * chans + c, chans - c, load_some(from + c, chans - c)), to.at(c));
+        clear_rest(chans, to);
     }
 
     // Rows of outputs that are computed from one copy: `rows` at most, `count` of them in all images. A copy consists of
@@ -226,10 +219,8 @@ class MatrixConv : public PixelConv {
             for (long pair = pairs_ * part / parts; pair < pairs_ * (part + 1) / parts; pair++)
                 for (long band = from; band < end; band++) {
                     long image = band / bands.per_image, row = bands.top(s, band);
-                    Target target = to(s, place, block, image * s.out.pixels() + row * s.out.width);
-                    target.wide = wide_;
-                    target.width = s.out.width;
-                    target.count = bands.height(s, band) * wide_;
+                    Target target = to(s, place, block, image * s.out.pixels() + row * s.out.width, wide_, s.out.width,
+                                       bands.height(s, band) * wide_);
                     multiply(copy.at((band - from) * bands.size), bands.tap.data(), block, pair, target);
                 }
         });
@@ -260,10 +251,10 @@ class MatrixConv : public PixelConv {
         }
     }
 
-    Target to(const Step& s, const Place& place, long block, long first) const {
-        long chan = block * blocks_.out_chans, width = panels(blocks_.out_chans) * TILE_COLUMNS;
-        return {finish_of(s, place, &bias_[block * width], chan), place.arena + s.out.at + chan, s.out.pitch, first,
-                0, 0, 0};
+    Target to(const Step& s, const Place& place, long block, long first, long wide, long width, long count) const {
+        long chan = block * blocks_.out_chans, columns = panels(blocks_.out_chans) * TILE_COLUMNS;
+        return {finish_of(s, place, &bias_[block * columns], chan), place.arena + s.out.at + chan, s.out.pitch, first,
+                wide, width, count};
     }
 
     // A pair of columns of all outputs of a copy; `tap` is where each row of the kernel begins.
@@ -354,13 +345,13 @@ class MatrixConv : public PixelConv {
 #pragma GCC unroll 8
                 for (int j = 0; j < VECTORS; j++) {
                     long c = j * LANES;
-                    Vec v = load(from + c / TILE * TILE_FLOATS + c % TILE) + bias[j];
+                    Vec v = load(from + c / TILE * TILE_FLOATS + c % TILE);
                     if (is_whole) {
+                        v += bias[j];
                         if (other) v += load(other + c);
                         store(out + c, smaller(larger(v, low), high));
                     } else if (c < left) {
-                        if (other) v += load_some(other + c, left - c);
-                        store_some(out + c, activate(v, f.activation, f.low, f.high), left - c);
+                        store_some(out + c, finish(f, v, pixel, column + c, left - c), left - c);
                     }
                 }
             }
@@ -372,7 +363,6 @@ class MatrixConv : public PixelConv {
     std::vector<float> bias_;
     std::vector<Half, LargePages<Half>> weight_;
     long taps_h_, steps_, pairs_, chans_, stride_, wide_, planes_;
-    bool is_pointwise_;
 };
 
 // Null where a step has too few channels for it, or the process may not use the unit.

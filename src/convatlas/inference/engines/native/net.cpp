@@ -159,10 +159,7 @@ class Net {
         for (size_t i = 0; i < layers_.size(); i++) {
             layers_[i].prepare();
             if (layers_[i].step.kind != CONV && layers_[i].step.kind != DEPTHWISE) continue;
-            if (layers_[i].step.kind == CONV && is_in_chain(i)) {  // Timed with its depthwise convolution.
-                if (by_matrix) layers_[i].prepare(MATRIX);
-                continue;
-            }
+            if (layers_[i].step.kind == CONV && joinable(i)) continue;  // Timed with its depthwise convolution.
             size_t c = 0;
             while (c < contests.size() && !alike(contests[c].first(), i)) c++;
             own[i] = static_cast<long>(c);
@@ -218,8 +215,6 @@ class Net {
         });
     }
 
-    bool is_in_chain(size_t i) const { return layers_[i].step.chained || (i && layers_[i - 1].step.chained); }
-
     // The depthwise convolution of the chain that begins with a layer, or -1.
     long chain_at(size_t i) const {
         if (layers_[i].step.kind == DEPTHWISE) return static_cast<long>(i);
@@ -227,7 +222,7 @@ class Net {
         return is_first ? static_cast<long>(i) + 1 : -1;
     }
 
-    // Which of its neighbours a depthwise convolution may be computed with.
+    // Which of its neighbours a layer, as a part of a chain, may be computed with.
     int64_t joinable(size_t i) const {
         return (layers_[i].step.chained ? WITH_NEXT : APART) | (i && layers_[i - 1].step.chained ? WITH_LAST : APART);
     }
@@ -272,13 +267,12 @@ class Net {
         layers_[i].step.block = way.block;
         if (layers_[i].step.kind != DEPTHWISE) return;
         int64_t joined = joinable(i);
-        if (joined & WITH_LAST) layers_[i - 1].step.method = pointwise_method(i - 1, way.block);
-        if (joined & WITH_NEXT) layers_[i + 1].step.method = pointwise_method(i + 1, way.block);
+        if (joined & WITH_LAST) layers_[i - 1].step.method = pointwise_method(layers_[i - 1], way.block);
+        if (joined & WITH_NEXT) layers_[i + 1].step.method = pointwise_method(layers_[i + 1], way.block);
     }
 
-    int64_t pointwise_method(size_t i, bool by_matrix) const {
-        auto conv = layers_[i].convs.find(MATRIX);
-        return by_matrix && conv != layers_[i].convs.end() && conv->second ? MATRIX : 0;
+    static int64_t pointwise_method(Layer& layer, bool by_matrix) {
+        return by_matrix && layer.prepare(MATRIX) ? MATRIX : 0;
     }
 
     // Whether two layers take the same time.
@@ -345,7 +339,7 @@ void net_prepare(void* net) { static_cast<Net*>(net)->prepare(); }
 long net_has_tiles() { return HAS_TILES && may_use_tiles(); }
 
 void net_tune(void* net, long by_matrix, int64_t* chosen) {
-    static_cast<Net*>(net)->tune(by_matrix != 0 && net_has_tiles(), chosen);
+    static_cast<Net*>(net)->tune(by_matrix != 0, chosen);
 }
 
 void net_run(void* net, const float* x, long chans_last, long count, float* y) {

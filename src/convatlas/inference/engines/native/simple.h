@@ -56,7 +56,7 @@ static void average_pool(const Step& s, long images, Place& place) {
 
 // Over all pixels of each image.
 static void mean(const Step& s, long images, Place& place) {
-    long vectors = (s.in.chans + LANES - 1) / LANES;
+    long vectors = ceiling(s.in.chans, LANES);
     place.team.share(images * vectors, [&](long task, int) {
         long image = task / vectors, c = task % vectors * LANES, n = s.in.chans - c;
         Vec sum[4] = {};  // Four sums, so that one addition need not wait for the last.

@@ -29,10 +29,10 @@ class WinogradConv : public Conv {
     }
 
     void run(const Step& s, long images, Place& place) const override {
-        long across = (s.out.width + Across::SIDE - 1) / Across::SIDE;
-        long down = (s.out.height + Down::SIDE - 1) / Down::SIDE;
+        long across = ceiling(s.out.width, Across::SIDE);
+        long down = ceiling(s.out.height, Down::SIDE);
         long tiles = images * across * down, tasks = s.block ? shares(tiles, s.block, place.team.size()) : 1;
-        long most = (tiles + tasks - 1) / tasks;  // tiles of a task
+        long most = ceiling(tiles, tasks);  // tiles of a task
         long in_size = POINTS * s.in.chans, out_size = POINTS * blocks_.count * width_;
         auto work = [&](float* memory, long task) {
             long first = tiles * task / tasks, end = tiles * (task + 1) / tasks;
@@ -157,8 +157,8 @@ class WinogradConv : public Conv {
 
 // Larger tiles save more products, and lose more digits. Null where there are none of that side for a step.
 static inline std::unique_ptr<Conv> winograd(const Step& s, int64_t side) {
-    if (s.stride_h != 1 || s.stride_w != 1 || s.in.chans < LANES || s.in.chans / s.groups < 4 || s.scale ||
-        s.gate_at >= 0 || s.relu_first)
+    if (s.stride_h != 1 || s.stride_w != 1 || s.in.chans < LANES || s.in.chans / s.groups < 4 ||
+        changes_input(s))
         return nullptr;
 #define CASE(HIGH, WIDE, SIDE, DOWN, ACROSS)                      \
     if (s.kernel_h == HIGH && s.kernel_w == WIDE && side == SIDE) \
