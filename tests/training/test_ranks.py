@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import signal
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +31,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     program = [str(Path(__file__).with_name("two_ranks.py")), str(root)]
     ended = subprocess.run([*torchrun, "--max-restarts", "1", *program], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    return json.loads((root / "facts.json").read_text()) | {"root": root, "errors": ended.stderr}
+    return json.loads((root / "facts.json").read_text()) | {"root": root}
 
 
 def weights(root: Path, name: str) -> dict[str, torch.Tensor]:
@@ -69,8 +72,23 @@ def test_a_killed_process_makes_no_difference(together: dict[str, Any]) -> None:
     assert record["machine"]["processes"] == 2
 
 
-def test_the_survivor_says_what_happened(together: dict[str, Any]) -> None:
-    assert "RanksError: another process of this training is gone" in together["errors"]
+def test_the_survivor_says_what_happened(tmp_path: Path) -> None:
+    # Without torchrun, which may end the survivor before it has found out.
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    program = [sys.executable, str(Path(__file__).with_name("two_ranks.py")), str(tmp_path), "lose"]
+    processes = [
+        subprocess.Popen(
+            program, env=os.environ | common | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    assert processes[1].returncode == -signal.SIGKILL
+    assert processes[0].returncode == 1
+    assert "RanksError: another process of this training is gone" in errors[0]
 
 
 def test_all_end_with_the_same_weights(together: dict[str, Any]) -> None:

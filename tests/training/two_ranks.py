@@ -1,6 +1,7 @@
 """What two processes do together; started by torchrun, and anew by it when one of them is killed.
 
-Prints nothing; the first process writes what it found into the folder that is the argument.
+Prints nothing; the first process writes what it found into the folder that is the argument. With a second
+argument, "lose": they only train, and the second is killed.
 """
 
 import dataclasses
@@ -80,15 +81,20 @@ def kill_second_at(step: int) -> None:
     real = Learner.update
 
     def update(self: Learner, lr: float, at: int) -> bool:
-        if at == step and self.ranks.rank == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        if at == step and self.ranks.rank == 1 and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
             os.kill(os.getpid(), signal.SIGKILL)
         return real(self, lr, at)
 
     Learner.update = update
 
 
-def main() -> None:
-    root = Path(sys.argv[1])
+def lose_one(root: Path) -> None:
+    kill_second_at(3)
+    with open_ranks("cpu"):
+        train("lenet5", data=few_digits(), out=root, name="lost", **OPTIONS)
+
+
+def main(root: Path) -> None:
     fast._autocast = in_float32
     with open_ranks("cpu") as ranks:
         facts = {"evaluation": measured(ranks), "refused": refused(ranks), "world_size": ranks.world_size}
@@ -114,4 +120,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    (lose_one if sys.argv[2:] == ["lose"] else main)(Path(sys.argv[1]))
