@@ -49,26 +49,46 @@ def test_a_folder(folder: Path, run: Run) -> None:
 @pytest.mark.parametrize(
     ("command", "engine"),
     [
-        pytest.param("predict w.safetensors photos", "eager", id="pictures"),
-        pytest.param("predict w.safetensors film.mp4", "eager", id="film"),
+        pytest.param("predict w.safetensors photos", "eager", id="few-pictures"),
         pytest.param("predict w.safetensors photos rtsp://camera/1", "auto", id="stream"),
-        pytest.param("predict w.safetensors rtsp://camera/1 --engine eager", "eager", id="as asked"),
+        pytest.param("predict w.safetensors rtsp://camera/1 --engine eager", "eager", id="as-asked"),
         pytest.param("predict w.safetensors photos --engine auto", "auto", id="auto"),
-        pytest.param("predict net.onnx rtsp://camera/1", "eager", id="exported"),
+        pytest.param("predict w.safetensors photos --precision bf16", "auto", id="less-precision"),
     ],
 )
-def test_live_streams_have_the_fastest_engine(
+def test_the_engine_is_chosen_by_what_is_asked(
     command: str, engine: str, folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
+    used: list[str] = []
 
-    def load(network: str, **options: object) -> Predictor:
-        asked.append(str(options["engine"]))
-        raise ValueError("that is all")
+    def stream(self: Predictor, pictures: object, **_: object) -> list[object]:
+        used.append(self.engine)
+        return []
 
-    monkeypatch.setattr("convatlas.inference.load.load", load)
-    assert run(command) == (2, "", "convatlas: that is all\n")
-    assert asked == [engine]
+    monkeypatch.setattr(Predictor, "stream", stream)
+    code, shown, errors = run(command)
+    assert (code, shown) == (0, "")
+    assert ("the fastest engine" in errors) == ("rtsp" in command and engine == "auto")
+    assert used == [engine]
+
+
+def test_a_job_goes_on_with_the_engine_that_it_began_with(
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[str] = []
+
+    def die(self: Predictor, *_: object) -> None:
+        used.append(self.engine)
+        raise ValueError("killed")
+
+    monkeypatch.setattr(Predictor, "stream_items", die)
+    command = "predict w.safetensors photos --out answers.csv"
+    monkeypatch.setattr("convatlas.inference.payoff.paying_engine", lambda *_: "auto")
+    assert run(command)[0] == 2
+    monkeypatch.setattr("convatlas.inference.payoff.paying_engine", lambda *_: "eager")
+    assert run(command)[0] == 2
+    assert used == ["auto", "auto"]
+    assert "belongs to another job (engine 'auto', not 'eager')" in run(f"{command} --engine eager")[2]
 
 
 def test_a_file_is_written(folder: Path, run: Run) -> None:

@@ -20,6 +20,7 @@ from convatlas.inference import choices
 from convatlas.inference.engines.attempt import Group
 from convatlas.inference.engines.engine import Engine
 from convatlas.inference.engines.job import EngineError, Job
+from convatlas.inference.optimize import is_remembered
 
 PATIENCE = 300.0
 """Seconds that a busy machine may take."""
@@ -211,6 +212,22 @@ class TestMemory:
         (tmp_path / "file").touch()
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
         assert self.ask(model, engines=("eager",)).name == "eager"
+
+    def test_what_will_be_answered_at_once_is_known(
+        self, fakes: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        monkeypatch.setattr("convatlas.inference.engines.question.EAGER", "right")  # Eager is not tried.
+        monkeypatch.setattr(
+            "convatlas.inference.engines.question.ENGINES", {"right": fake_engines.PLACES["right"]}
+        )
+        net0 = net().eval()
+        assert not is_remembered(net0, 32, 3)
+        assert convatlas.optimize(net0, 32, 3, time_limit=PATIENCE).name == "right"
+        assert is_remembered(net0, 32, 3)
+        assert not is_remembered(net0, 32, 5)
+        assert not is_remembered(net(seed=1).eval(), 32, 3)
+        assert convatlas.optimize(net0, 32, 3).report.remembered
 
 
 class TestTrouble:

@@ -236,6 +236,13 @@ def test_the_fastest_engine_for_one_and_for_many(asked: list[Any]) -> None:
     assert [report.chosen.engine for report in predictor.reports] == ["eager", "eager"]
 
 
+def test_a_last_picture_has_no_engine_of_its_own(asked: list[Any]) -> None:
+    predictor = Predictor(small_network(), engine="auto", batch_size=4)
+    for number, said in enumerate(predictor.predict(pixels(number) for number in range(5))):
+        assert_answer(said, pixels(number))
+    assert asked == [((3, PX, PX), 4, "fp32", None)]
+
+
 def test_pictures_for_int8(asked: list[Any], tmp_path: Path) -> None:
     save_pictures(tmp_path / "typical", 9)
     (tmp_path / "typical" / "bad.png").write_text("nothing")

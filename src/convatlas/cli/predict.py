@@ -46,8 +46,9 @@ def predict_command(
         as_json: Print one JSON object a line, for machines.
         out: Write the answers into this file, which ends in .jsonl, .csv or .parquet.
         fps: Frames a second that are taken from a film; or all.
-        engine: eager, or auto for the fastest engine on this machine, which is sought once. If not given,
-            auto where there is a live stream to keep pace with.
+        engine: eager, or auto for the fastest engine on this machine, which is sought once and remembered.
+            If not given, auto where that is the sooner answer: for many pictures, for long films, for live
+            streams, and where less precision is allowed.
         precision: The lowest that the engine found by auto may compute in.
         calibrate: Folder of pictures for int8, like those to come.
         batch_size: Pictures that go through the network together.
@@ -65,19 +66,18 @@ def predict_command(
     if cluster is not None and out is None:
         raise ValueError("`--cluster` writes into a file: add --out, such as --out answers.jsonl")
     from convatlas.inference.answers import Answer, plain
-    from convatlas.inference.load import is_exported, load
+    from convatlas.inference.job import begun_engine
+    from convatlas.inference.load import load
+    from convatlas.inference.payoff import paying_engine
     from convatlas.inference.progress import watched
-    from convatlas.inference.video import STREAMS
 
     names = None if classes is None else read_classes(classes)
     rate = None if fps == "all" else read_rate(fps)
-    if engine is None:
-        keeps_pace = any(picture.startswith(STREAMS) for picture in pictures) and not is_exported(network)
-        engine = "auto" if keeps_pace else "eager"
+    begun = None if out is None else begun_engine(out)
     predictor = load(
         network,
         class_names=names,
-        engine=engine,
+        engine=engine or begun or ("eager" if precision == "fp32" else "auto"),
         precision=precision,
         calibration=calibrate,
         batch_size=batch_size,
@@ -85,6 +85,13 @@ def predict_command(
         device=device,
         exact=exact,
     )
+    if engine is None and begun is None and precision == "fp32" and cluster is None:
+        predictor.engine = paying_engine(predictor, pictures, rate)
+        if predictor.engine == "auto":
+            print(
+                "convatlas: by the fastest engine here (--engine eager for the network itself)",
+                file=sys.stderr,
+            )
     if out is not None:
         return write(predictor, pictures, out, top, rate, cluster)
     failed = False

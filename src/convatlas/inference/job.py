@@ -11,12 +11,12 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from convatlas.files import write_atomic
 from convatlas.inference.answers import Answer, Format, Refusal, encode, format_of, join, require_parquet
 from convatlas.inference.pictures_in import Item, find_items, list_files
-from convatlas.inference.predictor import Predictor
+from convatlas.inference.predictor import EngineName, Predictor
 from convatlas.inference.progress import watched
 from convatlas.training.lock import locked
 
@@ -102,6 +102,16 @@ def run_job(
         _finish(out, paths, form)
         shutil.rmtree(parts)
     return Job(out, counts[Answer], counts[Refusal], resumed)
+
+
+def begun_engine(out: str | Path) -> EngineName | None:
+    """The engine of the job that was begun under this name, which has to go on with it; None if none was."""
+    try:
+        record = Path(out).with_name(f"{Path(out).name}.parts") / JOB
+        engine = json.loads(record.read_text(encoding="utf-8"))["engine"]
+    except (ValueError, OSError, KeyError, TypeError):
+        return None
+    return engine if engine in get_args(EngineName) else None
 
 
 def _local_runner(predictor: Predictor, top: int, fps: float | None) -> Runner:

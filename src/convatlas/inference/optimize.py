@@ -35,6 +35,7 @@ from convatlas.threads import torch_threads
 
 # So that a choice is made in a minute, unless the machine is very busy; int8 takes longer, as it sees images.
 TIME_LIMITS: dict[Precision, float] = {"fp32": 60.0, "bf16": 60.0, "int8": 600.0}
+AGREEMENT = 0.9
 
 
 def optimize(
@@ -44,7 +45,7 @@ def optimize(
     precision: Precision = "fp32",
     *,
     tolerance: float | None = None,
-    agreement: float = 0.9,
+    agreement: float = AGREEMENT,
     engines: Sequence[str] | None = None,
     calibration: Tensor | Iterable[Tensor] | None = None,
     threads: int | None = None,
@@ -95,10 +96,23 @@ def optimize(
     task = _Task(net, question, inputs, expected, eager, limit, begin, rounding)
     if not remember:
         return _decide(task, None)
-    key = choices.choice_key(
-        net, dataclasses.asdict(question) | {"calibration": inputs.digest()}, question.job.device
-    )
+    key = _key(net, question, inputs.digest())
     return _recall(task, key) or _decide(task, key)
+
+
+def is_remembered(model: nn.Module, input_size: int | tuple[int, int, int], batch_size: int = 1) -> bool:
+    """Whether `optimize`, in float32 and with nothing else asked for, answers at once.
+
+    Args:
+        model: as `optimize` takes it, in evaluation mode.
+        input_size: likewise.
+        batch_size: likewise.
+    """
+    question = read_question(model, input_size, batch_size, "fp32", None, AGREEMENT, None, None)
+    choice = choices.find_choice(_key(model, question, ""))
+    if choice is None:
+        return False
+    return choice.trials[0].engine == EAGER or choice.weights == choices.weights_digest(model)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +155,11 @@ class _Task:
         )
         names = tuple(getattr(self.net, "class_names", ()))
         return Engine(runner, report, transform=getattr(self.net, "transform", None), class_names=names)
+
+
+def _key(net: nn.Module, question: Question, calibration: str) -> str:
+    asked = dataclasses.asdict(question) | {"calibration": calibration}
+    return choices.choice_key(net, asked, question.job.device)
 
 
 def _recall(task: _Task, key: str) -> Engine | None:

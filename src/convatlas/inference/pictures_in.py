@@ -18,7 +18,7 @@ from torch import Tensor
 
 from convatlas.data.listing import SUFFIXES
 from convatlas.data.pictures import PictureError, decode_picture, plain_picture
-from convatlas.inference.video import FILMS, STREAMS, read_frames
+from convatlas.inference.video import STREAMS, count_frames, is_film, read_frames
 
 STDIN = "-"
 
@@ -88,6 +88,26 @@ def list_files(arguments: Iterable[str | os.PathLike[str]]) -> list[str]:
     return found
 
 
+def count_items(arguments: Iterable[str | os.PathLike[str]], fps: float | None, most: int) -> int:
+    """About how many pictures `find_items` finds, before any is opened; counting ends at `most`.
+
+    What comes by standard input or from a live stream counts as nothing.
+
+    Raises:
+        ValueError: there is a film, and PyAV is not installed.
+    """
+    counted = 0
+    for argument in arguments:
+        text = os.fspath(argument)
+        if text == STDIN or text.startswith(STREAMS):
+            continue
+        for name in _expanded(text):
+            counted += count_frames(name, fps) if is_film(name) else 1
+            if counted >= most:
+                return most
+    return counted
+
+
 def read_pixels(item: Item, least_side: int | None = None) -> Tensor:
     """Reads a picture: (3, H, W) of uint8, RGB.
 
@@ -117,7 +137,7 @@ def _named(text: str, fps: float | None) -> Iterator[Item]:
         yield from _on_stdin(_stdin(), fps)
         return
     for name in _expanded(text):
-        if name.lower().endswith(FILMS) or name.startswith(STREAMS):
+        if is_film(name):
             yield from _frames(name, name, fps)
         elif Path(name).is_dir():
             yield Item(

@@ -110,8 +110,7 @@ class Predictor(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores a batch as the transform gives it, without gradients."""
-        with torch.inference_mode():
-            return self._engine(x)(x.to(self.device))
+        return self._scores(x, 1 if len(x) == 1 else self.batch_size)
 
     def predict(
         self, images: Any, *, top: int = 3, fps: float | None = 1.0, progress: bool = False
@@ -139,12 +138,21 @@ class Predictor(nn.Module):
     def stream(self, images: Any, *, top: int = 3, fps: float | None = 1.0) -> Iterator[Answer | Refusal]:
         """The same as `predict`, one by one, for more pictures than memory holds answers."""
         self.check(top, fps)
-        return self.stream_items(find_items(images, fps), top)
+        return self._one_or_many(find_items(images, fps), top)
 
     def stream_items(self, items: Iterable[Item], top: int) -> Iterator[Answer | Refusal]:
-        """Answers pictures that were found already, in order, one for each."""
+        """Answers pictures that were found already, in order, one for each, by the engine for many."""
+        return self._stream(items, top, self.batch_size)
+
+    def _one_or_many(self, items: Iterator[Item], top: int) -> Iterator[Answer | Refusal]:
+        """One picture has an engine of its own; a last one, after others, is not worth the search for it."""
+        head = list(itertools.islice(items, 2))
+        batch_size = 1 if len(head) == 1 else self.batch_size
+        yield from self._stream(itertools.chain(head, items), top, batch_size)
+
+    def _stream(self, items: Iterable[Item], top: int, batch_size: int) -> Iterator[Answer | Refusal]:
         for batch in self._read(items):
-            yield from self._answers(batch, top)
+            yield from self._answers(batch, top, batch_size)
 
     def _read(self, items: Iterable[Item]) -> Iterator[Batch[Tensor]]:
         on_gpu = self.device.type != "cpu"  # It normalises faster, and takes bytes faster.
@@ -201,8 +209,12 @@ class Predictor(nn.Module):
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
-    def _answers(self, batch: Batch[Tensor], top: int) -> Iterator[Answer | Refusal]:
-        found = self._scored(batch.pixels, top)
+    def _scores(self, x: Tensor, batch_size: int) -> Tensor:
+        with torch.inference_mode():
+            return self._engine(x, batch_size)(x.to(self.device))
+
+    def _answers(self, batch: Batch[Tensor], top: int, batch_size: int) -> Iterator[Answer | Refusal]:
+        found = self._scored(batch.pixels, top, batch_size)
         for place, item in enumerate(batch.items):
             if place in found:
                 yield Answer(item.name, found[place], item.frame, item.seconds)
@@ -210,16 +222,17 @@ class Predictor(nn.Module):
                 reason = batch.reasons.get(place, f"{item.name}: the network's scores are no numbers (NaN)")
                 yield Refusal(item.name, reason, item.frame, item.seconds)
 
-    def _scored(self, pixels: dict[int, Tensor], top: int) -> dict[int, tuple[tuple[str, float], ...]]:
+    def _scored(
+        self, pixels: dict[int, Tensor], top: int, batch_size: int
+    ) -> dict[int, tuple[tuple[str, float], ...]]:
         """The most likely classes of each picture whose scores are numbers."""
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for place, image in pixels.items():
             by_shape.setdefault(tuple(image.shape), []).append(place)
         found: dict[int, tuple[tuple[str, float], ...]] = {}
         for places in by_shape.values():
-            shares, classes = (
-                self(self._stacked([pixels[place] for place in places])).float().softmax(dim=1).topk(top)
-            )
+            images = self._stacked([pixels[place] for place in places])
+            shares, classes = self._scores(images, batch_size).float().softmax(dim=1).topk(top)
             for place, row, names in zip(places, shares.tolist(), classes.tolist(), strict=True):
                 if row[0] == row[0]:  # NaN is not itself.
                     found[place] = tuple((self.class_names[k], p) for k, p in zip(names, row, strict=True))
@@ -234,12 +247,12 @@ class Predictor(nn.Module):
         """Engines stay behind: they belong to a process."""
         return self.__dict__ | {"_engines": {}}
 
-    def _engine(self, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """What runs such a batch: the network, or the engine for one image or for many."""
+    def _engine(self, x: Tensor, batch_size: int) -> Callable[[Tensor], Tensor]:
+        """What runs such a batch: the network, or the engine for so many images."""
         if self.engine == "eager":
             return self.network
         _, *size = x.shape
-        shape = (1 if len(x) == 1 else self.batch_size, *size)
+        shape = (batch_size, *size)
         if shape not in self._engines:
             from convatlas.inference.optimize import optimize
 

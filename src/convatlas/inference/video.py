@@ -95,6 +95,28 @@ def _reason(error: Any) -> str:
     return f"no film, or damaged ({error.strerror})"
 
 
+def count_frames(source: str, fps: float | None = 1.0) -> int:
+    """About how many frames `read_frames` takes from a film, as its header says; 0 where that says nothing.
+
+    Raises:
+        ValueError: PyAV is not installed.
+    """
+    av = _require_av()
+    try:
+        with av.open(source) as film:
+            (stream, *_) = film.streams.video
+            rate = float(stream.average_rate or 25)
+            seconds = film.duration / av.time_base if film.duration else stream.frames / rate
+    except (av.error.FFmpegError, ValueError):
+        return 0
+    return math.ceil(seconds * (rate if fps is None else min(fps, rate)))
+
+
+def is_film(name: str) -> bool:
+    """Whether a file or address is read as a film."""
+    return name.lower().endswith(FILMS) or name.startswith(STREAMS)
+
+
 def _require_av() -> Any:
     try:
         import av
