@@ -39,6 +39,20 @@ def _crash(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
+def _two_ways(job: Job, precision: Precision) -> tuple[Setting, ...]:
+    return Setting(), Setting(at_once=1)
+
+
+def _open_sluggish(job: Job, folder: Path, setting: Setting) -> Runner:
+    right = _open(job, folder, setting)
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.6)
+        return right(x)
+
+    return run
+
+
 def _build_leisurely(job: Job, precision: Precision, source: Path, target: Path) -> None:
     time.sleep(0.5)
     _build(job, precision, source, target)
@@ -73,6 +87,7 @@ WRONG = Maker("wrong", (), _precisions, _ways, _build, _open_wrong)
 STRANGE = Maker("strange", (), _precisions, _ways, _build, _open_strange)
 ELSEWHERE = Maker("elsewhere", (), _precisions, _ways, _build, _open_elsewhere)
 LEISURELY = Maker("leisurely", (), _precisions, _ways, _build_leisurely, _open)
+SLUGGISH = Maker("sluggish", (), _precisions, _two_ways, _build, _open_sluggish)
 LAST = Maker("last", (), _precisions, _ways, _build_last, _open, is_slow=True)
 MISSING = Maker("missing", ("a_package_that_is_not_there",), _precisions, _ways, _build, _open)
 
@@ -87,6 +102,7 @@ PLACES = {
         "strange",
         "elsewhere",
         "leisurely",
+        "sluggish",
         "last",
         "missing",
     )

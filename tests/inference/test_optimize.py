@@ -269,6 +269,20 @@ class TestTrouble:
         found = convatlas.optimize(net(), engines=names, remember=False, time_limit=PATIENCE)
         assert notes(found) == {"last": "", "leisurely": ""}
 
+    @pytest.mark.parametrize(
+        ("names", "looks"),
+        [
+            pytest.param(("sluggish",), 2, id="alone"),
+            pytest.param(("right", "sluggish"), 1, id="far-behind"),
+        ],
+    )
+    def test_long_calls_that_are_far_behind_are_looked_at_once(
+        self, fakes: None, names: tuple[str, ...], looks: int
+    ) -> None:
+        found = convatlas.optimize(net(), engines=names, remember=False, time_limit=PATIENCE)
+        assert found.name == names[0]
+        assert [trial.engine for trial in found.report.trials].count("sluggish") == looks
+
     def test_a_network_that_cannot_be_exported_works_as_it_is(self) -> None:
         class Choosy(nn.Module):
             def forward(self, x: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from convatlas.inference.engines.question import (
     make_inputs,
     read_question,
 )
+from convatlas.inference.engines.trial import timed_scores
 from convatlas.inference.engines.trials import try_engines
 from convatlas.machine import processor
 from convatlas.threads import torch_threads
@@ -87,13 +88,13 @@ def optimize(
     inputs = make_inputs(question.job, calibration_images(calibration, question.job))
     net = copy.deepcopy(model).eval() if any(module.training for module in model.modules()) else model
     eager = _eager(net, question.job)
-    expected = _scores(eager, inputs, question.job)
+    expected, once = _timed_scores(eager, inputs, question.job)
     limit = TIME_LIMITS[precision] if time_limit is None else time_limit
     # Nobody is closer to the network's own scores than these are to the true ones.
     rounding = functools.cache(
         lambda: 0.0 if tolerance is not None else rounding_error(net, inputs.check, expected)
     )
-    task = _Task(net, question, inputs, expected, eager, limit, begin, rounding)
+    task = _Task(net, question, inputs, expected, once, eager, limit, begin, rounding)
     if not remember:
         return _decide(task, None)
     key = _key(net, question, inputs.digest())
@@ -117,12 +118,13 @@ def is_remembered(model: nn.Module, input_size: int | tuple[int, int, int], batc
 
 @dataclasses.dataclass(frozen=True)
 class _Task:
-    """A question, with the network, its own scores, and when it was asked."""
+    """A question, with the network, its own scores and what a call for them took, and when it was asked."""
 
     net: nn.Module
     question: Question
     inputs: Inputs
     expected: Tensor
+    once: float | None
     eager: Runner
     time_limit: float
     begin: float
@@ -131,7 +133,7 @@ class _Task:
     def refusal(self, runner: Runner, setting: Setting) -> str:
         """Why a runner cannot be used; "" where it can."""
         try:
-            scores = _scores(runner, self.inputs, self.question.job)
+            scores, _ = _timed_scores(runner, self.inputs, self.question.job)
         except Exception as error:  # Whatever a library raises, the network itself still works.
             return f"it worked in its own process, and failed here ({type(error).__name__}: {error})"
         found = compare(scores, self.expected)
@@ -222,6 +224,7 @@ def _tried(task: _Task, folder: Path) -> list[Trial]:
             task.question,
             task.inputs,
             task.expected,
+            task.once,
             task.net,
             task.eager,
             folder,
@@ -245,10 +248,9 @@ def _open(engine: str, job: Job, files: Path, setting: Setting) -> Runner:
     return find_engine(engine).open(job, files, setting)
 
 
-def _scores(runner: Runner, inputs: Inputs, job: Job) -> Tensor:
-    """Scores of the images that engines are compared on."""
-    batches = inputs.check.to(job.device).split(job.shape[0])
-    return torch.cat([runner(batch).cpu() for batch in batches])
+def _timed_scores(runner: Runner, inputs: Inputs, job: Job) -> tuple[Tensor, float | None]:
+    """Scores of images that engines are compared on, and seconds of a call."""
+    return timed_scores(runner, inputs.check.to(job.device).split(job.shape[0]))
 
 
 def _eager(net: nn.Module, job: Job) -> Runner:

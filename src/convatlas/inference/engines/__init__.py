@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from convatlas.inference.engines.job import Maker
 
 ENGINES = {
+    "native": "convatlas.inference.engines.native_engine:ENGINE",
     "openvino": "convatlas.inference.engines.openvino_engine:ENGINE",
     "onnxruntime": "convatlas.inference.engines.onnx_engine:ENGINE",
     "torch": "convatlas.inference.engines.torch_engines:FOLDED_ENGINE",
-    "native": "convatlas.inference.engines.native_engine:ENGINE",
     "torch-compiled": "convatlas.inference.engines.torch_engines:COMPILED_ENGINE",
 }
 

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any
@@ -71,12 +72,9 @@ class Worker:
         """Opens the engine, compares its scores with the network's, and takes a first look at its time."""
         runner = self.runners[setting] = self.maker.open(self.job, self.target, setting)
         batches = self._read("check").to(self.job.device).split(self.job.shape[0])
-        begin, before = time.perf_counter(), stolen_seconds()
-        scores = [runner(batch).cpu() for batch in batches]
-        once = (time.perf_counter() - begin) / len(batches)
-        is_calm = stolen_seconds() == before
-        found = compare(torch.cat(scores), self._read("expected"))
-        look = first_look(runner, self.example, once if is_calm else None)
+        scores, once = timed_scores(runner, batches)
+        found = compare(scores, self._read("expected"))
+        look = first_look(runner, self.example, once)
         return {**dataclasses.asdict(found), "seconds": look}
 
     def time(self, setting: Setting, calls: int) -> dict[str, Any]:
@@ -102,6 +100,17 @@ def seconds(runner: Runner, images: Tensor) -> float:
     if images.is_cuda:
         torch.cuda.synchronize()
     return time.perf_counter() - begin
+
+
+def timed_scores(runner: Runner, batches: Sequence[Tensor]) -> tuple[Tensor, float | None]:
+    """Scores of some batches, in memory, and seconds of a call, roughly.
+
+    The seconds are None where the host of this virtual machine took processors away meanwhile.
+    """
+    begin, before = time.perf_counter(), stolen_seconds()
+    scores = [runner(batch).cpu() for batch in batches]
+    once = (time.perf_counter() - begin) / len(batches)
+    return torch.cat(scores), once if stolen_seconds() == before else None
 
 
 def first_look(runner: Runner, images: Tensor, once: float | None = None) -> float:

@@ -27,7 +27,8 @@ from convatlas.inference.engines.race import calmly, race, typical
 from convatlas.inference.engines.trial import LONG, first_look, seconds
 
 RACE_SECONDS = 6.0
-# Who needs this many times the time of the fastest, in a first look, is not raced.
+# Who needs this many times the time of the fastest, in a first look, is not raced; where calls are long, nor
+# are other settings of that engine and precision looked at.
 FAR_BEHIND = 1.5
 # Where calls are long, settings of one engine and precision that are tried: the others are about as fast.
 ENOUGH = 2
@@ -44,6 +45,7 @@ def try_engines(
     question: Question,
     inputs: Inputs,
     expected: Tensor,
+    once: float | None,
     net: nn.Module,
     eager: Runner,
     folder: Path,
@@ -56,6 +58,7 @@ def try_engines(
         question: what is asked.
         inputs: images to try on.
         expected: the network's own scores on `inputs.check`.
+        once: seconds that a call took for these; None where that is not known.
         net: in evaluation mode.
         eager: runs it.
         folder: an empty one; what engine NAME was built into is left in its folder NAME.
@@ -69,7 +72,7 @@ def try_engines(
     dropped: list[Trial] = []
     begin = time.monotonic()
     images = inputs.example.to(question.job.device)
-    look = first_look(eager, images)
+    look = first_look(eager, images, once)
     deadline, slow_deadline = begin + time_limit, begin + time_limit * 2 / 3 - CALLS_TO_COME * look
     installed: list[str] = []
     for name in question.engines:
@@ -87,7 +90,8 @@ def try_engines(
             dropped += [Trial(name, note=note) for name in installed]
         deadlines = {each: slow_deadline if _is_slow(each) else deadline for each in group.attempts}
         for attempt, found in _built({} if note else deadlines, dropped):
-            ready |= _checked(attempt, found, question, inputs, rounding, dropped)
+            fastest = min((_seconds(trial) for trial in ready.values()), default=float("inf"))
+            ready |= _checked(attempt, found, question, inputs, rounding, fastest, dropped)
         if EAGER in question.engines:
             ready[None, Setting()] = Trial(EAGER, Setting(), look, 0.0, 1.0)
         timed = _raced(ready, partial(_time_here, eager, images), dropped)
@@ -168,13 +172,17 @@ def _checked(
     question: Question,
     inputs: Inputs,
     rounding: Callable[[], float],
+    fastest: float,
     dropped: list[Trial],
 ) -> dict[Key, Trial]:
-    """Opens an engine in each setting and compares its scores; keeps who agrees, with a first look at it."""
+    """Opens an engine in each setting and compares its scores; keeps who agrees, with a first look at it.
+
+    `fastest` is the time of the fastest engine that was looked at before.
+    """
     passed: dict[Key, Trial] = {}
     long: Counter[Precision] = Counter()
     for setting in settings:
-        if long[setting.precision] == ENOUGH:
+        if long[setting.precision] >= ENOUGH:
             continue
         try:
             answer = attempt.ask("check", time.monotonic() + 60 + 2 * len(inputs.check), setting=setting)
@@ -182,7 +190,8 @@ def _checked(
             dropped.append(Trial(attempt.engine, setting, note=str(error)))
             continue
         look = answer.pop("seconds")
-        long[setting.precision] += look > LONG
+        if look > LONG:
+            long[setting.precision] += ENOUGH if look > FAR_BEHIND * fastest else 1
         found = Agreement(**answer)
         refusal = question.refusal(found, setting.precision, inputs.are_real, rounding)
         trial = Trial(attempt.engine, setting, look, found.error, found.same_top, refusal)
