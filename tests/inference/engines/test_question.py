@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from convatlas.inference.engines.agreement import Agreement
 from convatlas.inference.engines.job import Job, Precision
-from convatlas.inference.engines.question import make_inputs
+from convatlas.inference.engines.question import Question, make_inputs
 
 
 @pytest.fixture
@@ -42,3 +43,34 @@ def test_whole_batches_are_checked(images: Tensor) -> None:
     inputs = make_inputs(Job((5, 1, 4, 4), "bf16", 1), images)
     assert numbers(inputs.example) == [0, 1, 2, 3, 4]
     assert numbers(inputs.check) == [*range(12), 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("error", "rounding", "refusal"),
+    [
+        pytest.param(9e-5, 0.0, "", id="within"),
+        pytest.param(
+            2e-4, 1e-5, "its scores differ by 2.0e-04 of the largest; 1.0e-04 is allowed", id="beyond"
+        ),
+        pytest.param(3.9e-3, 1e-3, "", id="within-four-roundings"),
+        pytest.param(
+            4.1e-3, 1e-3, "its scores differ by 4.1e-03 of the largest; 4.0e-03 is allowed", id="beyond-them"
+        ),
+        pytest.param(
+            0.2,
+            0.3,
+            "its scores differ by 2.0e-01 of the largest (the network's own are off by 3.0e-01, from "
+            "rounding); 1.0e-04 is allowed",
+            id="nothing-but-rounding",
+        ),
+        pytest.param(
+            float("nan"), 0.3, "its scores differ by nan of the largest; 1.0e-04 is allowed", id="no-number"
+        ),
+    ],
+)
+def test_scores_are_held_to_the_rounding_of_the_network_itself(
+    error: float, rounding: float, refusal: str
+) -> None:
+    question = Question(Job((1, 1, 4, 4), "fp32", 1), 1e-4, 0.9, ())
+    found = Agreement(error, 1.0, 1)
+    assert question.refusal(found, "fp32", False, lambda: rounding) == refusal

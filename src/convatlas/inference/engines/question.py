@@ -54,10 +54,12 @@ class Question:
         bound = self.tolerance
         if precision != self.job.precision:
             bound = min(bound, TOLERANCES[precision])
-        if precision == "fp32" and bound < found.error <= MOST_ROUNDING:
-            bound = max(bound, ROUNDINGS * rounding())
+        own = rounding() if precision == "fp32" and bound < found.error < float("inf") else 0.0
+        if found.error <= MOST_ROUNDING:
+            bound = max(bound, ROUNDINGS * own)
         if not found.error <= bound:
-            return f"its scores differ by {found.error:.1e} of the largest; {bound:.1e} is allowed"
+            cause = f" (the network's own are off by {own:.1e}, from rounding)" if own > bound else ""
+            return f"its scores differ by {found.error:.1e} of the largest{cause}; {bound:.1e} is allowed"
         if precision != "fp32" and real_images and found.same_top < self.agreement:
             return (
                 f"the most likely class stays the same on {found.same_top:.1%} of {found.images} images; "
