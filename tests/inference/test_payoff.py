@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from convatlas import Predictor
 from convatlas.inference import payoff
+from convatlas.inference.engines import trial
 from convatlas.inference.export import export
 from convatlas.inference.exported import open_exported
 from convatlas.inference.payoff import paying_engine
@@ -32,7 +33,7 @@ class Slow(nn.Module):
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Predictor:
     net = Slow(request.param)
-    monkeypatch.setattr(payoff, "time", SimpleNamespace(perf_counter=lambda: net.now))
+    monkeypatch.setattr(trial, "time", SimpleNamespace(perf_counter=lambda: net.now))
     return Predictor(net, class_names=["one"])
 
 

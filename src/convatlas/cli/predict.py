@@ -73,11 +73,13 @@ def predict_command(
 
     names = None if classes is None else read_classes(classes)
     rate = None if fps == "all" else read_rate(fps)
-    begun = None if out is None else begun_engine(out)
+    engine = engine or (begun_engine(out) if out is not None else None)
+    if engine is None and precision != "fp32":
+        engine = "auto"
     predictor = load(
         network,
         class_names=names,
-        engine=engine or begun or ("eager" if precision == "fp32" else "auto"),
+        engine=engine or "eager",
         precision=precision,
         calibration=calibrate,
         batch_size=batch_size,
@@ -85,7 +87,7 @@ def predict_command(
         device=device,
         exact=exact,
     )
-    if engine is None and begun is None and precision == "fp32" and cluster is None:
+    if engine is None and cluster is None:
         predictor.engine = paying_engine(predictor, pictures, rate)
         if predictor.engine == "auto":
             print(

@@ -19,6 +19,7 @@ from convatlas.data.transforms import card_transform
 from convatlas.inference.engines.agreement import compare, rounding_error
 from convatlas.inference.engines.job import EngineError, Job, require
 from convatlas.inference.engines.question import (
+    AGREEMENT,
     TOLERANCES,
     Question,
     calibration_images,
@@ -64,7 +65,7 @@ def export(
     int8: bool = False,
     calibration: Tensor | Iterable[Tensor] | None = None,
     tolerance: float | None = None,
-    agreement: float = 0.9,
+    agreement: float = AGREEMENT,
 ) -> Exported:
     """Writes a network into a file, runs the file, and compares its scores with the network's own.
 

@@ -82,7 +82,7 @@ def run_job(
     predictor.check(top, fps)
     if not pictures:
         raise ValueError("name at least one picture")
-    parts = out.with_name(f"{out.name}.parts")
+    parts = _parts_of(out)
     if out.exists() and not parts.exists():
         raise ValueError(f"{out}: is there already; name another file, or remove it to have it made anew")
     if not out.parent.is_dir():
@@ -107,11 +107,14 @@ def run_job(
 def begun_engine(out: str | Path) -> EngineName | None:
     """The engine of the job that was begun under this name, which has to go on with it; None if none was."""
     try:
-        record = Path(out).with_name(f"{Path(out).name}.parts") / JOB
-        engine = json.loads(record.read_text(encoding="utf-8"))["engine"]
+        engine = json.loads((_parts_of(Path(out)) / JOB).read_text(encoding="utf-8"))["engine"]
     except (ValueError, OSError, KeyError, TypeError):
         return None
     return engine if engine in get_args(EngineName) else None
+
+
+def _parts_of(out: Path) -> Path:
+    return out.with_name(f"{out.name}.parts")
 
 
 def _local_runner(predictor: Predictor, top: int, fps: float | None) -> Runner:

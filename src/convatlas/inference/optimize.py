@@ -22,6 +22,7 @@ from convatlas.inference.engines.attempt import LATE
 from convatlas.inference.engines.engine import Engine, Report, Trial
 from convatlas.inference.engines.job import Job, Precision, Runner, Setting
 from convatlas.inference.engines.question import (
+    AGREEMENT,
     EAGER,
     Inputs,
     Question,
@@ -36,7 +37,6 @@ from convatlas.threads import torch_threads
 
 # So that a choice is made in a minute, unless the machine is very busy; int8 takes longer, as it sees images.
 TIME_LIMITS: dict[Precision, float] = {"fp32": 60.0, "bf16": 60.0, "int8": 600.0}
-AGREEMENT = 0.9
 
 
 def optimize(

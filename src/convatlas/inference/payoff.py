@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
-import time
 from collections.abc import Sequence
 
 import torch
 
 from convatlas.data.transforms import Transform
+from convatlas.inference.engines.trial import first_look
 from convatlas.inference.exported import ExportedNetwork
 from convatlas.inference.optimize import is_remembered
 from convatlas.inference.pictures_in import count_items
@@ -29,7 +30,7 @@ def paying_engine(
     A live stream has the fastest: a network that falls behind is of no use there.
 
     Args:
-        predictor: that answers; its network is run twice, on an empty picture.
+        predictor: that answers; its network is run a few times, on an empty picture.
         pictures: files, folders, patterns, films and streams; what comes by standard input is not counted.
         fps: frames a second that are taken from a film; None for all.
 
@@ -43,21 +44,12 @@ def paying_engine(
         return "auto"
     if count_items(pictures, fps, most=FEW) < FEW:
         return "eager"
-    seconds = _seconds_a_picture(predictor, transform.input_size)
-    count = count_items(pictures, fps, most=round(LONG / seconds))
-    if count >= round(LONG / seconds):
+    picture = torch.zeros(1, *transform.input_size, device=predictor.device)
+    seconds = first_look(torch.inference_mode()(predictor.network), picture)
+    enough = math.ceil(LONG / seconds)
+    count = count_items(pictures, fps, most=enough)
+    if count == enough:
         return "auto"
     is_long = count * seconds >= LONG_FOR_REMEMBERED
     known = is_long and is_remembered(predictor.network, transform.input_size, predictor.batch_size)
     return "auto" if known else "eager"
-
-
-def _seconds_a_picture(predictor: Predictor, size: tuple[int, int, int]) -> float:
-    """Seconds for one picture, the second time."""
-    picture, took = torch.zeros(1, *size), 0.0
-    for _ in range(2):
-        begin = time.perf_counter()
-        with torch.inference_mode():
-            predictor.network(picture.to(predictor.device)).cpu()
-        took = time.perf_counter() - begin
-    return max(took, 1e-6)

@@ -16,6 +16,8 @@ from convatlas.inference.engines.job import FP32_TOLERANCE, PRECISIONS, Job, Pre
 
 EAGER = "eager"
 TOLERANCES: dict[Precision, float] = {"fp32": FP32_TOLERANCE, "bf16": 5e-2, "int8": 0.5}
+AGREEMENT = 0.9
+"""Share of images whose most likely class must stay the same, where nobody says otherwise."""
 MOST_CHECKED = 64
 # Two roundings of the same sums differ by the sum of their errors, whose largest varies from image to image.
 ROUNDINGS = 4.0
