@@ -21,9 +21,9 @@ import torch
 from torch import nn
 
 import convatlas
-from convatlas.inference.engines.question import likenesses
-from convatlas.inference.export import export, untrained_network
-from convatlas.inference.exported import SUFFIXES
+from convatlas.engines.export import export, untrained_network
+from convatlas.engines.exported import SUFFIXES
+from convatlas.engines.request import likenesses
 
 
 def network(name: str) -> nn.Module:

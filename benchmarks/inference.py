@@ -37,7 +37,7 @@ import torchvision  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 import convatlas  # noqa: E402
-from convatlas.inference.engines.race import calmly  # noqa: E402
+from convatlas.engines.timing import calmly  # noqa: E402
 from convatlas.machine import processor  # noqa: E402
 from convatlas.weights import load_foreign  # noqa: E402
 

@@ -25,10 +25,10 @@ from PIL import Image
 
 import convatlas
 from convatlas.data.transforms import card_transform
-from convatlas.inference.answers import Answer
-from convatlas.inference.pictures_in import find_items
-from convatlas.inference.predictor import Predictor
 from convatlas.machine import processor
+from convatlas.predict.inputs import find_items
+from convatlas.predict.outputs import Answer
+from convatlas.predict.predictor import Predictor
 from convatlas.weights.errors import WeightsError
 
 

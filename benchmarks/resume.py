@@ -26,8 +26,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from PIL import Image
 
-from convatlas.training.checkpoint import TEMPORARY
-from convatlas.training.loop import resume, train
+from convatlas.runs.checkpoint import TEMPORARY
+from convatlas.training.train import resume, train
 
 SAVE_EVERY = 15
 WRITES = ((os, "fsync"), (Path, "rename"), (Path, "replace"), (shutil, "rmtree"), (Path, "mkdir"))
@@ -85,7 +85,7 @@ def killed_inside(task: Task, folder: Path, call: int, after: bool) -> bool:
             def call_it(*args, **kwargs):
                 nonlocal count
                 inside = sys._getframe(1).f_globals["__name__"] in (
-                    "convatlas.training.checkpoint",
+                    "convatlas.runs.checkpoint",
                     "convatlas.files",
                 )
                 count += inside

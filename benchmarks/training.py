@@ -57,7 +57,7 @@ def ours(case: Case, folder: Path, turns: Turns, workers: int, compile: bool) ->
 
     share_cores()  # as the command does, before torch is there
     import convatlas
-    from convatlas.training.events import Facts, Silent, StepDone
+    from convatlas.training.logging.events import Facts, Silent, StepDone
 
     class Gate(Silent):
         def start(self, facts: Facts) -> None:
@@ -84,7 +84,7 @@ def ours(case: Case, folder: Path, turns: Turns, workers: int, compile: bool) ->
 
 def our_recipe(case: Case) -> Any:
     from convatlas.data.augment import Augment, PadCrop, ResizedCrop
-    from convatlas.training.recipe import Recipe
+    from convatlas.training.recipes.recipe import Recipe
 
     small = case.data == "fashion-mnist"
     crop: dict[str, Any] = {"pad_crop": PadCrop()} if small else {"resized_crop": ResizedCrop()}
@@ -144,7 +144,7 @@ def conv_peak(half: bool) -> float:
 
 def data_seconds(case: Case) -> float:
     """What a batch in memory takes to be picked, augmented and normalised by ours, the median of 30."""
-    from convatlas.data.augment import augment_batch
+    from convatlas.data.apply import augment_batch
     from convatlas.data.batches import read_batches
     from convatlas.data.draws import permutation
     from convatlas.data.sources import load_source
@@ -230,7 +230,7 @@ def take_turns(
 def race(contender: str, case: Case, args: argparse.Namespace) -> None:
     """Trains until an accuracy is reached at an epoch's end, and says when; by our recipe in both cases."""
     from convatlas.data.sources import load_source
-    from convatlas.training.recipes import find_recipe
+    from convatlas.training.recipes.find import find_recipe
 
     recipe = find_recipe(case.network, args.recipe, {"epochs": args.epochs, "batch_size": case.batch_size})
     source = load_source(case.data)
@@ -251,7 +251,7 @@ def race(contender: str, case: Case, args: argparse.Namespace) -> None:
 
 def race_ours(case: Case, source: Any, recipe: Any, tell: Callable[[int, float], None]) -> None:
     import convatlas
-    from convatlas.training.events import EpochDone, Silent
+    from convatlas.training.logging.events import EpochDone, Silent
 
     class Clock(Silent):
         def epoch(self, done: EpochDone) -> None:

@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 
 import convatlas
 from convatlas.data.pictures import read_picture
-from convatlas.inference.answers import Answer
+from convatlas.predict.outputs import Answer
 
 ROOT = Path(__file__).parent.parent
 
 
 def hand_drawn(folder: Path) -> list[Path]:
-    """The pictures that tests/inference/test_predict.py draws, in two styles."""
-    spec = importlib.util.spec_from_file_location("drawn", ROOT / "tests/inference/test_predict.py")
+    """The pictures that tests/predict/test_predict.py draws, in two styles."""
+    spec = importlib.util.spec_from_file_location("drawn", ROOT / "tests/predict/test_predict.py")
     assert spec is not None
     assert spec.loader is not None
     drawn = importlib.util.module_from_spec(spec)

@@ -5,9 +5,9 @@
 
 import dataclasses
 
+from convatlas.catalog.cards import list_models
+from convatlas.catalog.index import INDEX
 from convatlas.files import write_json
-from convatlas.models.index import INDEX
-from convatlas.models.registry import list_models
 from convatlas.models.sizes import compute_entry
 
 

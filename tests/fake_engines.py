@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from convatlas.inference.engines.job import Job, Maker, Precision, Runner, Setting
+from convatlas.engines.backend import Job, Maker, Precision, Runner, Setting
 
 
 def _precisions(job: Job) -> tuple[Precision, ...]:

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from convatlas.training.events import EpochDone, Facts, StepDone
+from convatlas.training.logging.events import EpochDone, Facts, StepDone
 
 
 def record(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from convatlas.training import replacement
+from convatlas.training.cpu import replacement
 
 Make = Callable[[], tuple[nn.Sequential, Tensor]]
 Put = Callable[[nn.Module], None]

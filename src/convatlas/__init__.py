@@ -12,40 +12,40 @@ from convatlas._version import __version__
 if TYPE_CHECKING:
     from convatlas import sizing as sizing
     from convatlas import weights as weights
-    from convatlas.inference.bench import bench as bench
-    from convatlas.inference.choose import choose as choose
-    from convatlas.inference.evaluate import evaluate as evaluate
-    from convatlas.inference.load import load as load
-    from convatlas.inference.optimize import optimize as optimize
-    from convatlas.inference.predictor import Predictor as Predictor
-    from convatlas.models.cards import Card as Card
+    from convatlas.benchmark.bench import bench as bench
+    from convatlas.catalog.cards import Card as Card
+    from convatlas.catalog.cards import find_card as find_card
+    from convatlas.catalog.cards import is_model as is_model
+    from convatlas.catalog.cards import list_models as list_models
+    from convatlas.choosing.choose import choose as choose
+    from convatlas.engines.optimize import optimize as optimize
+    from convatlas.evaluation.evaluate import evaluate as evaluate
     from convatlas.models.registry import create_model as create_model
-    from convatlas.models.registry import find_card as find_card
-    from convatlas.models.registry import is_model as is_model
-    from convatlas.models.registry import list_models as list_models
+    from convatlas.predict.load import load as load
+    from convatlas.predict.predictor import Predictor as Predictor
+    from convatlas.runs.run import Run as Run
     from convatlas.sizing.run import size as size
-    from convatlas.studies.lab import run_study as run_study
-    from convatlas.training.loop import resume as resume
-    from convatlas.training.loop import train as train
-    from convatlas.training.run import Run as Run
+    from convatlas.studies.context import run_study as run_study
+    from convatlas.training.train import resume as resume
+    from convatlas.training.train import train as train
 
 _HOMES = {
-    "Card": "models.cards",
-    "Predictor": "inference.predictor",
-    "Run": "training.run",
-    "bench": "inference.bench",
-    "choose": "inference.choose",
+    "Card": "catalog.cards",
+    "Predictor": "predict.predictor",
+    "Run": "runs.run",
+    "bench": "benchmark.bench",
+    "choose": "choosing.choose",
     "create_model": "models.registry",
-    "evaluate": "inference.evaluate",
-    "find_card": "models.registry",
-    "is_model": "models.registry",
-    "list_models": "models.registry",
-    "load": "inference.load",
-    "optimize": "inference.optimize",
-    "resume": "training.loop",
-    "run_study": "studies.lab",
+    "evaluate": "evaluation.evaluate",
+    "find_card": "catalog.cards",
+    "is_model": "catalog.cards",
+    "list_models": "catalog.cards",
+    "load": "predict.load",
+    "optimize": "engines.optimize",
+    "resume": "training.train",
+    "run_study": "studies.context",
     "size": "sizing.run",
-    "train": "training.loop",
+    "train": "training.train",
 }
 
 _ROOMS = ("sizing", "weights")

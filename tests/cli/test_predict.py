@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from convatlas.cli import main
-from convatlas.inference.predictor import Predictor
+from convatlas.predict.predictor import Predictor
 from made_pictures import NAMES, expected, pixels, save_pictures, weights_file
 
 Run = Callable[[str], tuple[object, str, str]]
@@ -83,9 +83,9 @@ def test_a_job_goes_on_with_the_engine_that_it_began_with(
 
     monkeypatch.setattr(Predictor, "stream_items", die)
     command = "predict w.safetensors photos --out answers.csv"
-    monkeypatch.setattr("convatlas.inference.payoff.paying_engine", lambda *_: "auto")
+    monkeypatch.setattr("convatlas.predict.engine_policy.paying_engine", lambda *_: "auto")
     assert run(command)[0] == 2
-    monkeypatch.setattr("convatlas.inference.payoff.paying_engine", lambda *_: "eager")
+    monkeypatch.setattr("convatlas.predict.engine_policy.paying_engine", lambda *_: "eager")
     assert run(command)[0] == 2
     assert used == ["auto", "auto"]
     assert "belongs to another job (engine 'auto', not 'eager')" in run(f"{command} --engine eager")[2]

@@ -3,7 +3,7 @@ import sys
 import pytest
 
 from convatlas.cli import main
-from convatlas.training.recipes import recipe_names, recipe_text
+from convatlas.training.recipes.find import recipe_names, recipe_text
 
 
 def run(

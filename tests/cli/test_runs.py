@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from convatlas.cli import main
-from convatlas.training.lock import locked
+from convatlas.runs.lock import locked
 from made_runs import make_run
 
 

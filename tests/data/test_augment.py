@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from convatlas.data.apply import augment_batch
 from convatlas.data.augment import (
     Affine,
     Augment,
@@ -16,7 +17,6 @@ from convatlas.data.augment import (
     Policy,
     ResizedCrop,
     ScaleJitter,
-    augment_batch,
 )
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)

@@ -3,9 +3,9 @@ import pytest
 import torch
 from PIL import Image
 
+from convatlas.catalog.cards import find_card
 from convatlas.data.crops import TestFit
 from convatlas.data.transforms import Transform, card_transform, read_transform
-from convatlas.models.registry import find_card
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

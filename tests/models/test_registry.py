@@ -7,8 +7,8 @@ import pytest
 
 import convatlas
 from convatlas import create_model, find_card, is_model, list_models
-from convatlas.models import cards
-from convatlas.models.describe import describe, record
+from convatlas.catalog import cards
+from convatlas.catalog.describe import describe, record
 
 
 def test_aliases_are_declared_and_lead_to_their_network() -> None:

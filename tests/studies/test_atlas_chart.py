@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 
-from convatlas.models.registry import find_card
+from convatlas.catalog.cards import find_card
 from convatlas.studies.atlas_chart import (
     MEASURED_THEN,
     WASTEFUL,
@@ -16,7 +16,7 @@ from convatlas.studies.atlas_chart import (
     find,
     jackknife,
 )
-from convatlas.studies.lab import run_study
+from convatlas.studies.context import run_study
 from convatlas.studies.verdict import Verdict
 
 GMAC = 1_000_000_000

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from convatlas.studies.auxiliary_heads import Pair, SideNet, find, gradients
-from convatlas.studies.lab import run_study
+from convatlas.studies.context import run_study
 from convatlas.studies.verdict import Verdict, conclude
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from convatlas.studies.bottleneck import EXAMPLES, BottleneckKnobs, InceptionNet, count, find, macs_of
-from convatlas.studies.lab import run_study
+from convatlas.studies.context import run_study
 from convatlas.studies.verdict import Verdict, conclude
 
 

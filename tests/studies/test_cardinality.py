@@ -14,7 +14,7 @@ from convatlas.studies.cardinality import (
     count,
     find,
 )
-from convatlas.studies.lab import Lab, run_study
+from convatlas.studies.context import Lab, run_study
 from convatlas.studies.verdict import Verdict, conclude
 
 DIGITS: dict[str, Any] = {"data": "digits", "images": 60, "test_images": 40, "px": 8}

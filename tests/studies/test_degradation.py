@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from convatlas.studies.context import run_study
 from convatlas.studies.degradation import Errors, Results, find
-from convatlas.studies.lab import run_study
 from convatlas.studies.verdict import Verdict, conclude
 
 

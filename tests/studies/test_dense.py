@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from convatlas.blocks.dense import DenseBlock
+from convatlas.studies.context import run_study
 from convatlas.studies.dense import Result, cut, far, find, heat_maps, published_facts
-from convatlas.studies.lab import run_study
 from convatlas.studies.verdict import Verdict, conclude
 
 

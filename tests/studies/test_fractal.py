@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from convatlas.models.registry import create_model
+from convatlas.studies.context import run_study
 from convatlas.studies.fractal import Answers, Results, columns, find, settled
-from convatlas.studies.lab import run_study
 from convatlas.studies.verdict import Verdict, conclude
 
 NOISE = (-0.5, 0.0, 0.5)

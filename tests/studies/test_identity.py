@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from convatlas.studies.context import run_study
 from convatlas.studies.identity import Result, Results, count_parameters, find
-from convatlas.studies.lab import run_study
 from convatlas.studies.verdict import Effect, Verdict, conclude
 
 DEPTHS = (20, 56, 110)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from convatlas.blocks.residual import BasicBlock
 from convatlas.models.registry import create_model
-from convatlas.studies.lab import run_study
+from convatlas.studies.context import run_study
 from convatlas.studies.lesion import Lesions, facts, find
 from convatlas.studies.paths import (
     chain,

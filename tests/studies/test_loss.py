@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from convatlas.inference.metrics import calibrate
-from convatlas.studies.lab import run_study
+from convatlas.metrics.calibration import calibrate
+from convatlas.studies.context import run_study
 from convatlas.studies.loss import Result, Results, compute_facts, find, softmax_losses
 from convatlas.studies.verdict import Verdict, conclude
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from convatlas.studies.lab import run_study
+from convatlas.studies.context import run_study
 from convatlas.studies.multipliers import (
     MultipliersKnobs,
     Results,

@@ -1,6 +1,6 @@
 """What several studies measure alike."""
 
-from convatlas.studies.nets import time_in_turns
+from convatlas.studies.timing import time_in_turns
 
 
 def test_steps_take_turns() -> None:

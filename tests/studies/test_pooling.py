@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from convatlas.models.registry import create_model
-from convatlas.studies.lab import run_study
+from convatlas.studies.context import run_study
 from convatlas.studies.pooling import Errors, activations, facts, find, make_lenet, order_difference
 from convatlas.studies.verdict import Verdict, conclude
 

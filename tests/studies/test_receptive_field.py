@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from convatlas.studies.lab import run_study
+from convatlas.studies.context import run_study
 from convatlas.studies.receptive_field import (
     Fields,
     effective,

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from convatlas.blocks.norm import LocalResponseNorm
-from convatlas.studies.lab import run_study
+from convatlas.studies.context import run_study
 from convatlas.studies.regularisation import (
     KINDS,
     Errors,

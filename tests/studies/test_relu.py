@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from convatlas.data.sets import ImageSet
-from convatlas.studies.lab import run_study
+from convatlas.runs.run import epoch_lines, open_run
+from convatlas.studies.context import run_study
 from convatlas.studies.relu import Curves, FourLayers, best_rate, epochs_to, find, raw_deviation
 from convatlas.studies.verdict import Verdict, conclude
-from convatlas.training.run import epoch_lines, open_run
 
 
 @pytest.mark.parametrize(

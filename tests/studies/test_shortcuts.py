@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from convatlas.models.registry import create_model
-from convatlas.studies.lab import run_study
+from convatlas.studies.context import run_study
 from convatlas.studies.shortcuts import Errors, count_facts, find, projected
 from convatlas.studies.verdict import Verdict, conclude
 

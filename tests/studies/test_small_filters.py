@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from convatlas.studies.lab import run_study
+from convatlas.studies.context import run_study
 from convatlas.studies.small_filters import (
     FilterNet,
     SmallFiltersKnobs,

@@ -9,8 +9,8 @@ from torch import nn
 
 from convatlas.blocks.squeeze import SqueezeExcite
 from convatlas.models.resnet_cifar import ResNetCifarConfig
+from convatlas.studies.context import run_study
 from convatlas.studies.gate_cost import RESNET50, TABLE_2, cost_facts, count, gate_weights
-from convatlas.studies.lab import run_study
 from convatlas.studies.squeeze_excite import GatedConfig, Results, explained, find, make_net, watch_gates
 from convatlas.studies.verdict import Verdict
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from convatlas.errors import UnknownNameError
+from convatlas.studies.context import run_study
 from convatlas.studies.index import CLAIMS
-from convatlas.studies.lab import run_study
 from convatlas.studies.report import describe, write_html
 from convatlas.studies.study import find_study
 

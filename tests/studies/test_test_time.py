@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from convatlas.data.sets import ImageSet
-from convatlas.inference.evaluate import evaluate
-from convatlas.inference.predictor import Predictor
-from convatlas.studies.lab import Lab, run_study
+from convatlas.evaluation.evaluate import evaluate
+from convatlas.predict.predictor import Predictor
+from convatlas.studies.context import Lab, run_study
 from convatlas.studies.study import find_study
 from convatlas.studies.test_time import Errors, find, protocols, score, share_wrong
 from convatlas.studies.verdict import Verdict, conclude

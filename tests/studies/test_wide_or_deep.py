@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from convatlas.studies.lab import Lab, run_study
+from convatlas.studies.context import Lab, run_study
 from convatlas.studies.verdict import Fact, Verdict, conclude
 from convatlas.studies.wide_or_deep import Results, Shape, WideOrDeepKnobs, find, match, shape
 

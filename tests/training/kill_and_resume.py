@@ -17,8 +17,8 @@ from typing import Any
 from convatlas import resume, train
 from convatlas.data.sets import ImageSet, Source
 from convatlas.data.sources import load_source
-from convatlas.training.events import Silent, StepDone
-from convatlas.training.learner import Learner
+from convatlas.training.logging.events import Silent, StepDone
+from convatlas.training.train_step import Learner
 
 OPTIONS: dict[str, Any] = {"epochs": 2, "drop_rate": 0.2, "ema_decay": 0.9}
 SAVE_EVERY = 4
@@ -70,7 +70,7 @@ def kill_inside_writing(call: int, after: bool) -> None:
         def stand_in(*args: Any, **kwargs: Any) -> Any:
             nonlocal count
             module = sys._getframe(1).f_globals["__name__"]
-            ours = module in ("convatlas.training.checkpoint", "convatlas.files")
+            ours = module in ("convatlas.runs.checkpoint", "convatlas.files")
             count += ours
             if ours and count == call and not after:
                 die()

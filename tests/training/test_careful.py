@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from convatlas.training.careful import CarefulConv2d, be_careful
-from convatlas.training.fast import choose_speed, prepare
-from convatlas.training.fused import part
+from convatlas.training.cpu.bf16_conv import CarefulConv2d, be_careful
+from convatlas.training.cpu.choose import choose_speed, prepare
+from convatlas.training.cpu.fused_layers import part
 from steps import assert_near, in_double, learn
 
 LAST = torch.channels_last

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from convatlas.training.compare import Difference, compare, draw_runs, make_row, make_rows
-from convatlas.training.run import open_run
+from convatlas.runs.run import open_run
+from convatlas.training.logging.compare_runs import Difference, compare, draw_runs, make_row, make_rows
 from made_runs import make_run
 
 

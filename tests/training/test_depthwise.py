@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from convatlas import create_model
-from convatlas.training.depthwise import DEPTHWISE, DepthwiseConv2d
-from convatlas.training.fast import choose_speed, prepare
-from convatlas.training.fused import part
-from convatlas.training.replacement import Replacement
+from convatlas.training.cpu.choose import choose_speed, prepare
+from convatlas.training.cpu.depthwise import DEPTHWISE, DepthwiseConv2d
+from convatlas.training.cpu.fused_layers import part
+from convatlas.training.cpu.replacement import Replacement
 from numbers_of_threads import with_threads
 from steps import (
     UNFIT,

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convatlas import create_model
-from convatlas.training.fast import Speed, choose_speed, prepare
-from convatlas.training.fused import part, spare_copies
+from convatlas.training.cpu.choose import Speed, choose_speed, prepare
+from convatlas.training.cpu.fused_layers import part, spare_copies
 
 CPU = torch.device("cpu")
 
@@ -172,7 +172,7 @@ from itertools import pairwise
 
 import torch
 
-from convatlas.training.memory import kept_memory
+from convatlas.training.cpu.malloc import kept_memory
 
 
 def fewest_faults():

@@ -16,11 +16,11 @@ import convatlas
 from convatlas import create_model
 from convatlas.blocks.conv import ConvNormAct
 from convatlas.blocks.residual import BasicBlock, Bottleneck, make_shortcut
-from convatlas.training import fused_norm
-from convatlas.training.fast import Speed, choose_speed, prepare
-from convatlas.training.fused import fuse, part, spare_copies
-from convatlas.training.fused_norm import FusedNorm
-from convatlas.training.kernels import library
+from convatlas.training.cpu import fused_norm
+from convatlas.training.cpu.choose import Speed, choose_speed, prepare
+from convatlas.training.cpu.fused_layers import fuse, part, spare_copies
+from convatlas.training.cpu.fused_norm import FusedNorm
+from convatlas.training.cpu.library import library
 from numbers_of_threads import with_threads
 
 CPU = torch.device("cpu")
@@ -342,5 +342,5 @@ def test_without_a_compiler_layers_are_torchs(monkeypatch: pytest.MonkeyPatch, t
     "net", [nn.Conv2d(3, 8, 3), nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))], ids=["none", "vectors"]
 )
 def test_nothing_is_compiled_without_a_use(net: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convatlas.training.fast.library", lambda: pytest.fail("it is compiled"))
+    monkeypatch.setattr("convatlas.training.cpu.choose.library", lambda: pytest.fail("it is compiled"))
     assert not choose_speed(CPU, net=net).native

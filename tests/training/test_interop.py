@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from convatlas.training.run import open_run
+from convatlas.runs.run import open_run
 from made_runs import make_run
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from convatlas.training import journal as module
-from convatlas.training.evaluation import Evaluation
-from convatlas.training.events import EpochDone, Silent, StepDone
-from convatlas.training.journal import Journal, Stopwatch, cut_metrics, peak_memory
-from convatlas.training.plan import Plan
+from convatlas.metrics.classification import Evaluation
+from convatlas.training.batch_order import Plan
+from convatlas.training.logging import metrics_logger as module
+from convatlas.training.logging.events import EpochDone, Silent, StepDone
+from convatlas.training.logging.metrics_logger import Journal, Stopwatch, cut_metrics, peak_memory
 
 PLAN = Plan(num_samples=100, batch_size=10, num_epochs=2, seed=0)
 

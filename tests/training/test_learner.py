@@ -3,10 +3,10 @@ from torch import Tensor, nn
 
 from convatlas.data.batches import Batch
 from convatlas.data.draws import uniform
-from convatlas.training.fast import Speed, choose_speed
-from convatlas.training.learner import FIRST_SCALE, GROWTH_STEPS, Learner
-from convatlas.training.ranks import Ranks
-from convatlas.training.recipe import Recipe
+from convatlas.training.cpu.choose import Speed, choose_speed
+from convatlas.training.distributed import Ranks
+from convatlas.training.recipes.recipe import Recipe
+from convatlas.training.train_step import FIRST_SCALE, GROWTH_STEPS, Learner
 
 CPU = torch.device("cpu")
 HALF = Speed(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from convatlas.models.network import AuxLogits
 from convatlas.training.losses import aux_loss, balanced_weights, hinge_losses, make_loss
-from convatlas.training.recipe import Recipe
+from convatlas.training.recipes.recipe import Recipe
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 1.0, 3.0]])
 LABELS = torch.tensor([0, 1])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from convatlas.training.optim import Optimiser
-from convatlas.training.recipe import Recipe
+from convatlas.training.recipes.recipe import Recipe
 
 STEPS = 6
 

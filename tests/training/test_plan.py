@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from convatlas.data.draws import permutation
-from convatlas.training.plan import Plan
-from convatlas.training.ranks import Ranks
+from convatlas.training.batch_order import Plan
+from convatlas.training.distributed import Ranks
 
 CPU = torch.device("cpu")
 

@@ -4,8 +4,8 @@ import re
 import pytest
 from rich.console import Console
 
-from convatlas.training.events import EpochDone, Facts, Silent, StepDone
-from convatlas.training.progress import Lines, Several, View, duration, memory
+from convatlas.training.logging.events import EpochDone, Facts, Silent, StepDone
+from convatlas.training.logging.progress import Lines, Several, View, duration, memory
 from made_runs import Clock, epoch_done, facts, step_done
 
 

@@ -17,9 +17,9 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 
 from convatlas import train
-from convatlas.training import fast
-from convatlas.training.ranks import LOST, Ranks, agree_on_life, launch_name, open_ranks
-from convatlas.training.run import epoch_lines
+from convatlas.runs.run import epoch_lines
+from convatlas.training.cpu import choose as fast
+from convatlas.training.distributed import LOST, Ranks, agree_on_life, launch_name, open_ranks
 from training.two_ranks import OPTIONS, few_digits, in_float32, measured
 
 

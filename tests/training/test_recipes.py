@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from convatlas.catalog.cards import list_models
 from convatlas.data.augment import Affine, Augment, PadCrop, Policy, ResizedCrop
-from convatlas.models.registry import list_models
-from convatlas.training.recipes import (
+from convatlas.training.recipes.find import (
     BOOK,
     Recipe,
     find_recipe,
@@ -17,7 +17,7 @@ from convatlas.training.recipes import (
     recipe_title,
     recipe_toml,
 )
-from convatlas.training.schedules import Cosine, Exponential, Linear, OneCycle, Step
+from convatlas.training.recipes.schedules import Cosine, Exponential, Linear, OneCycle, Step
 
 BASE = {"epochs": 10, "batch_size": 8, "lr": 0.1}
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from convatlas import create_model
-from convatlas.training import replacement
-from convatlas.training.depthwise import DEPTHWISE, DepthwiseConv2d
-from convatlas.training.fast import choose_speed, prepare
-from convatlas.training.fused import part
-from convatlas.training.kernels import library
-from convatlas.training.replacement import Replacement, gain
-from convatlas.training.winograd import WINOGRAD, WinogradConv2d
+from convatlas.training.cpu import replacement
+from convatlas.training.cpu.choose import choose_speed, prepare
+from convatlas.training.cpu.depthwise import DEPTHWISE, DepthwiseConv2d
+from convatlas.training.cpu.fused_layers import part
+from convatlas.training.cpu.library import library
+from convatlas.training.cpu.replacement import Replacement, gain
+from convatlas.training.cpu.winograd import WINOGRAD, WinogradConv2d
 
 CPU = torch.device("cpu")
 
@@ -88,7 +88,7 @@ def test_each_type_and_kind_has_its_gain(cache: Path, monkeypatch: pytest.Monkey
 def test_what_is_faster_is_used(
     name: str, ours: Replacement, times: float, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("convatlas.training.fast.gain", lambda *_: times)
+    monkeypatch.setattr("convatlas.training.cpu.choose.gain", lambda *_: times)
     net = create_model(name, num_classes=10)
     kinds = [type(layer) for layer in net.modules()]
     speed = choose_speed(CPU, net=net)
@@ -112,7 +112,7 @@ def test_what_is_faster_is_used(
 def test_what_a_training_began_with_is_not_measured(
     before: tuple[str, ...], reasons: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("convatlas.training.fast.gain", lambda *_: pytest.fail("it is measured"))
+    monkeypatch.setattr("convatlas.training.cpu.choose.gain", lambda *_: pytest.fail("it is measured"))
     speed = choose_speed(CPU, net=create_model("vgg11", num_classes=10), replaced=before)
     assert tuple(ours.name for ours in speed.replaced) == before
     assert [reason for reason in speed.reasons if "3x3" in reason] == reasons
@@ -121,14 +121,14 @@ def test_what_a_training_began_with_is_not_measured(
 def test_channels_that_fill_no_vector_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     if library().train_lanes() == 4:
         pytest.skip("12 channels are three whole vectors on this processor")
-    monkeypatch.setattr("convatlas.training.fast.gain", lambda *_: pytest.fail("it is measured"))
+    monkeypatch.setattr("convatlas.training.cpu.choose.gain", lambda *_: pytest.fail("it is measured"))
     speed = choose_speed(CPU, net=create_model("densenet40_12_cifar", num_classes=10))
     assert not speed.replaced
     assert "3x3 convolutions by torch: their channels are not multiples of" in "\n".join(speed.reasons)
 
 
 def test_nothing_is_measured_without_a_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convatlas.training.fast.gain", lambda *_: pytest.fail("it is measured"))
+    monkeypatch.setattr("convatlas.training.cpu.choose.gain", lambda *_: pytest.fail("it is measured"))
     assert not choose_speed(CPU, net=create_model("lenet5", num_classes=10)).replaced
 
 

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from convatlas.data.sets import ImageSet
-from convatlas.training.evaluation import Evaluation
-from convatlas.training.report import LiveCurves, repeat_command, write_report
-from convatlas.training.run import Run, open_run
+from convatlas.metrics.classification import Evaluation
+from convatlas.runs.run import Run, open_run
+from convatlas.training.logging.report import LiveCurves, repeat_command, write_report
 from made_runs import Clock, epoch_done, facts, lines, make_run, record
 
 NAMES = tuple("0123456789")
@@ -179,7 +179,7 @@ def test_what_a_repeated_run_has_in_common(tmp_path: Path) -> None:
 
 
 def test_the_command_is_read_back_as_it_was() -> None:
-    from convatlas.training.settings import parse_settings
+    from convatlas.config import parse_settings
 
     settings = {
         "epochs": 2,

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from convatlas import train
 from convatlas.data.sets import ImageSet, Source
-from convatlas.training.events import Silent
-from convatlas.training.learner import Learner
-from convatlas.training.plan import Plan
-from convatlas.training.ranks import Ranks
-from convatlas.training.recipe import Recipe
-from convatlas.training.rescue import MOST_SKIPPED, MOST_TIMES_BACK, TrainingError
+from convatlas.training.batch_order import Plan
+from convatlas.training.distributed import Ranks
+from convatlas.training.logging.events import Silent
+from convatlas.training.nonfinite import MOST_SKIPPED, MOST_TIMES_BACK, TrainingError
+from convatlas.training.recipes.recipe import Recipe
+from convatlas.training.train_step import Learner
 
 POISON = 17
 RECIPE = Recipe(epochs=2, batch_size=8, lr=0.05, momentum=0.9)

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from convatlas import resume, train
 from convatlas.data.sets import ImageSet, Source
-from convatlas.training.checkpoint import SpaceError, steps_in
-from convatlas.training.events import Silent, StepDone
-from convatlas.training.lock import LockedError, locked
-from convatlas.training.run import Run, RunError, open_run
-from convatlas.training.stop import StoppedError
+from convatlas.runs.checkpoint import SpaceError, steps_in
+from convatlas.runs.lock import LockedError, locked
+from convatlas.runs.run import Run, RunError, open_run
+from convatlas.training.logging.events import Silent, StepDone
+from convatlas.training.signals import StoppedError
 
 # Two epochs of ten steps each, a checkpoint every four steps and at the epochs' ends.
 KILLS: dict[str, dict[str, Any]] = {
@@ -275,11 +275,11 @@ def test_convolutions_are_those_that_the_run_began_with(
         layers = (nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1))
         return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3))
 
-    monkeypatch.setattr("convatlas.training.fast.gain", lambda *_: times)
+    monkeypatch.setattr("convatlas.training.cpu.choose.gain", lambda *_: times)
     whole = train(**small(tmp_path, name="whole") | {"network": net()})
     folder = stopped(8, **small(tmp_path, name="stopped") | {"network": net()})
     assert json.loads((folder / "run.json").read_text())["replaced"] == (["winograd"] if times > 1 else [])
-    monkeypatch.setattr("convatlas.training.fast.gain", lambda *_: 1 / times)
+    monkeypatch.setattr("convatlas.training.cpu.choose.gain", lambda *_: 1 / times)
     told = Told()
     assert sha256(resume(folder, network=net(), data=spots(), watcher=told)) == sha256(whole)
     assert not told.notes

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from convatlas.training.schedules import (
+from convatlas.training.recipes.schedules import (
     Constant,
     Cosine,
     Exponential,

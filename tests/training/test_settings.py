@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import pytest
 
-from convatlas.training.settings import build, change, check_types, parse_settings, to_toml
+from convatlas.config import build, change, check_types, parse_settings, to_toml
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from convatlas.training.stop import StoppedError, stop_flag
+from convatlas.training.signals import StoppedError, stop_flag
 
 WAIT = """
 import os, sys, time
-from convatlas.training.stop import stop_flag
+from convatlas.training.signals import stop_flag
 with stop_flag() as flag:
     print("ready", flush=True)
     while not flag.asked:

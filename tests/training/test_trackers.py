@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from convatlas.training.trackers import TensorBoard
+from convatlas.training.logging.tensorboard import TensorBoard
 from made_runs import lines
 
 pytest.importorskip("tensorboard")

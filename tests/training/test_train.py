@@ -17,11 +17,11 @@ import convatlas
 from convatlas import train
 from convatlas.data.sets import ImageSet, Source
 from convatlas.data.sources import load_source
-from convatlas.training.events import EpochDone, Facts, Silent, StepDone
-from convatlas.training.recipe import Recipe
-from convatlas.training.recipes import find_recipe
-from convatlas.training.run import epoch_lines, open_run
-from convatlas.training.schedules import Cosine
+from convatlas.runs.run import epoch_lines, open_run
+from convatlas.training.logging.events import EpochDone, Facts, Silent, StepDone
+from convatlas.training.recipes.find import find_recipe
+from convatlas.training.recipes.recipe import Recipe
+from convatlas.training.recipes.schedules import Cosine
 
 
 def sha256(folder: Path) -> str:
@@ -167,7 +167,7 @@ def test_settings_reach_the_training(tmp_path: Path, settings: dict[str, Any]) -
 def test_accumulated_parts_give_the_same_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # LeNet-5 has no batch normalisation: its gradients do not depend on what is computed together.
     # In bfloat16, each part would be rounded by itself.
-    monkeypatch.setattr("convatlas.training.fast._autocast", lambda _: (None, "float32"))
+    monkeypatch.setattr("convatlas.training.cpu.choose._autocast", lambda _: (None, "float32"))
     runs = [
         train("lenet5", out=tmp_path, epochs=1, batch_size=64, accumulate=parts, lr=0.01) for parts in (1, 4)
     ]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from convatlas import create_model
-from convatlas.training.fast import Speed, choose_speed, prepare
-from convatlas.training.fused import part
-from convatlas.training.winograd import WINOGRAD, WinogradConv2d
+from convatlas.training.cpu.choose import Speed, choose_speed, prepare
+from convatlas.training.cpu.fused_layers import part
+from convatlas.training.cpu.winograd import WINOGRAD, WinogradConv2d
 from numbers_of_threads import with_threads
 from steps import (
     UNFIT,

@@ -19,10 +19,10 @@ from convatlas import train
 from convatlas.data.sets import ImageSet, Source
 from convatlas.data.sources import load_source
 from convatlas.models.registry import create_model
-from convatlas.training import fast
+from convatlas.training.cpu import choose as fast
+from convatlas.training.distributed import Ranks, RanksError, open_ranks
 from convatlas.training.evaluation import Viewing, evaluate
-from convatlas.training.learner import Learner
-from convatlas.training.ranks import Ranks, RanksError, open_ranks
+from convatlas.training.train_step import Learner
 
 OPTIONS: dict[str, Any] = {"recipe": "lenet5", "epochs": 2, "save_every": 4}
 

@@ -59,11 +59,11 @@ def bench_command(
         if path is not None and not path.absolute().parent.is_dir():
             # Before minutes of measuring.
             raise ValueError(f"{path}: there is no folder {path.parent}")
+    from convatlas.benchmark.bench import bench
+    from convatlas.benchmark.report import bench_csv, bench_json, bench_text
     from convatlas.cli.subject import read_input
     from convatlas.cli.terminal import terminal
     from convatlas.files import write_atomic
-    from convatlas.inference.bench import bench
-    from convatlas.inference.bench_report import bench_csv, bench_json, bench_text
 
     measured = bench(
         networks,
@@ -85,7 +85,7 @@ def bench_command(
     else:
         write_atomic(out, text)
     if picture is not None:
-        from convatlas.inference.bench_picture import draw_bench
+        from convatlas.benchmark.chart import draw_bench
 
         write_atomic(picture, draw_bench(measured))
 

@@ -34,9 +34,9 @@ def compare_command(
         threads: That work on a batch; torch's own choice where not given.
         measure: Measure now, even without --max-latency, and what was measured before.
     """
+    from convatlas.catalog.index import parse_amount
+    from convatlas.choosing.choose import Limits, choose, parse_time
     from convatlas.cli.terminal import terminal
-    from convatlas.inference.choose import Limits, choose, parse_time
-    from convatlas.models.index import parse_amount
 
     limits = Limits(
         max_latency=None if max_latency is None else parse_time("max-latency", max_latency),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
-    from convatlas.inference.evaluate import Report
+    from convatlas.evaluation.evaluate import Report
 
 # Classes that are shown on the terminal; a report has all.
 SHOWN = 5
@@ -64,8 +64,8 @@ def eval_command(
         as_json: Print all figures, for machines.
         out: Folder for a report: figures, tables, confusion matrix, reliability diagram, hardest pictures.
     """
-    from convatlas.inference.evaluate import evaluate
-    from convatlas.inference.evaluation_report import summary, write_evaluation
+    from convatlas.evaluation.evaluate import evaluate
+    from convatlas.evaluation.report import summary, write_evaluation
 
     report = evaluate(
         (network, *ensemble),
@@ -126,7 +126,7 @@ def _print_worst(report: Report) -> None:
 
 
 def _tell_skipped(report: Report) -> int:
-    from convatlas.inference.answers import plain
+    from convatlas.predict.outputs import plain
 
     for entry in report.skipped:
         print(f"convatlas: left out {plain(entry.path)}: {plain(entry.reason)}", file=sys.stderr)

@@ -30,8 +30,8 @@ def explain_command(
         device: cpu or cuda; a GPU where there is one.
     """
     from convatlas.files import write_atomic
-    from convatlas.inference.explain import draw_explanation, explain, heat_size
-    from convatlas.inference.load import load
+    from convatlas.predict.explain import draw_explanation, explain, heat_size
+    from convatlas.predict.load import load
 
     if out.suffix != ".png":
         raise ValueError(f"`--out`={str(out)!r}; expected a name that ends in .png")

@@ -42,8 +42,9 @@ def export_command(
     if int8 != (calibrate is not None):
         raise ValueError("--int8 and --calibrate belong together: give both, or neither")
     from convatlas.cli.subject import read_input
-    from convatlas.inference.export import export, read_calibration, untrained_network
-    from convatlas.inference.load import load_network
+    from convatlas.engines.export import export, untrained_network
+    from convatlas.predict.calibration import read_calibration
+    from convatlas.predict.load import load_network
 
     net = untrained_network(network) if untrained else load_network(network)
     size = None if input is None else read_input(input)

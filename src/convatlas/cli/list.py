@@ -23,7 +23,7 @@ def list_command(
         max_macs: Most multiply-adds for one image, for example 1G.
         sort: year, name, params, macs or activations.
     """
-    from convatlas.models.index import find_entries, parse_amount, parse_years, short_amount
+    from convatlas.catalog.index import find_entries, parse_amount, parse_years, short_amount
 
     entries = find_entries(
         pattern,

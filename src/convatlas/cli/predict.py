@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
-    from convatlas.inference.predictor import Predictor
+    from convatlas.predict.predictor import Predictor
 
 
 def predict_command(
@@ -65,11 +65,11 @@ def predict_command(
         raise ValueError("name at least one picture after the network")
     if cluster is not None and out is None:
         raise ValueError("`--cluster` writes into a file: add --out, such as --out answers.jsonl")
-    from convatlas.inference.answers import Answer, plain
-    from convatlas.inference.job import begun_engine
-    from convatlas.inference.load import load
-    from convatlas.inference.payoff import paying_engine
-    from convatlas.inference.progress import watched
+    from convatlas.predict.engine_policy import paying_engine
+    from convatlas.predict.job import begun_engine
+    from convatlas.predict.load import load
+    from convatlas.predict.outputs import Answer, plain
+    from convatlas.predict.progress import watched
 
     names = None if classes is None else read_classes(classes)
     rate = None if fps == "all" else read_rate(fps)
@@ -121,11 +121,11 @@ def write(
     cluster: str | None,
 ) -> int:
     """Runs a job, and says what became of it."""
-    from convatlas.inference.job import run_job
+    from convatlas.predict.job import run_job
 
     runner = None
     if cluster is not None:
-        from convatlas.inference.cluster import ray_runner
+        from convatlas.predict.ray import ray_runner
 
         runner = ray_runner(predictor, top=top, fps=fps)
     job = run_job(predictor, pictures, out, top=top, fps=fps, runner=runner)

@@ -10,7 +10,7 @@ recipe_command = App(name="recipe", help="List the training recipes, or show one
 @recipe_command.command(name="list")
 def list_recipes() -> None:
     """List the recipes with their lengths and sources."""
-    from convatlas.training.recipes import find_recipe, recipe_names, recipe_title
+    from convatlas.training.recipes.find import find_recipe, recipe_names, recipe_title
 
     names = recipe_names()
     width = max(map(len, names))
@@ -30,8 +30,8 @@ def show_recipe(name: str, /) -> None:
     Args:
         name: Name of a recipe, or of a network for the recipe that it trains by.
     """
-    from convatlas.models.registry import is_model
-    from convatlas.training.recipes import paper_recipe, recipe_text
+    from convatlas.catalog.cards import is_model
+    from convatlas.training.recipes.find import paper_recipe, recipe_text
 
     if is_model(name):
         name = paper_recipe(name)

@@ -33,9 +33,9 @@ def resume_command(
         keep: The newest checkpoints that are kept, beside the best; as many as before where not given.
     """
     from convatlas.cli.train import finish
-    from convatlas.training.loop import resume
-    from convatlas.training.progress import terminal_watcher
-    from convatlas.training.recipes import parse_settings
+    from convatlas.training.logging.progress import terminal_watcher
+    from convatlas.training.recipes.find import parse_settings
+    from convatlas.training.train import resume
 
     settings = parse_settings(set_)
     return finish(

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
-    from convatlas.training.compare import Difference, Row
-    from convatlas.training.run import Run
+    from convatlas.runs.run import Run
+    from convatlas.training.logging.compare_runs import Difference, Row
 
 MOST_SHOWN = 64
 
@@ -33,8 +33,8 @@ def runs_command(
         picture: File for the curves of --compare; A-and-B.png beside the first where not given.
         as_json: Print JSON, for machines.
     """
-    from convatlas.training.compare import make_rows
-    from convatlas.training.run import find_run
+    from convatlas.runs.run import find_run
+    from convatlas.training.logging.compare_runs import make_rows
 
     if compare is not None:
         return _compare(find_run(compare[0], folder), find_run(compare[1], folder), picture, as_json)
@@ -54,7 +54,7 @@ def runs_command(
 
 def _compare(first: Run, second: Run, picture: Path | None, as_json: bool) -> int:
     from convatlas.files import write_atomic
-    from convatlas.training.compare import compare, draw_runs, make_row
+    from convatlas.training.logging.compare_runs import compare, draw_runs, make_row
 
     rows, differences = [make_row(first), make_row(second)], compare(first, second)
     path = picture or first.folder.parent / f"{first.folder.name}-and-{second.folder.name}.png"
@@ -75,7 +75,7 @@ def _compare(first: Run, second: Run, picture: Path | None, as_json: bool) -> in
 
 
 def _print_rows(rows: list[Row]) -> None:
-    from convatlas.training.progress import duration
+    from convatlas.training.logging.progress import duration
 
     cells = [
         (

@@ -18,6 +18,6 @@ def show_command(
     """
     import json
 
-    from convatlas.models.describe import describe, record
+    from convatlas.catalog.describe import describe, record
 
     print(json.dumps(record(network), indent=2, ensure_ascii=False) if as_json else describe(network))

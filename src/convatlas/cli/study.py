@@ -56,9 +56,9 @@ def run_study_command(
         set_: Turn a knob, for example --set epochs=4.
         out: Folder for the trainings and the reports.
     """
-    from convatlas.studies.lab import run_study
-    from convatlas.training.recipes import parse_settings
-    from convatlas.training.stop import TRY_AGAIN, StoppedError
+    from convatlas.studies.context import run_study
+    from convatlas.training.recipes.find import parse_settings
+    from convatlas.training.signals import TRY_AGAIN, StoppedError
 
     turned = {"seeds": seeds, "data": data}
     settings = parse_settings(set_) | {key: value for key, value in turned.items() if value is not None}

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from convatlas.models.registry import create_model, find_card, is_model
+from convatlas.catalog.cards import find_card, is_model
+from convatlas.models.registry import create_model
 from convatlas.sizing.expression import build, is_expression
 
 DTYPES = {

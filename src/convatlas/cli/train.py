@@ -12,7 +12,7 @@ from cyclopts import Parameter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from convatlas.training.run import Run
+    from convatlas.runs.run import Run
 
 
 def train_command(
@@ -67,9 +67,9 @@ def train_command(
         keep: The newest checkpoints that are kept, beside the best.
         tensorboard: Write TensorBoard's events into the run folder, too.
     """
-    from convatlas.training.loop import train
-    from convatlas.training.progress import terminal_watcher
-    from convatlas.training.recipes import parse_settings
+    from convatlas.training.logging.progress import terminal_watcher
+    from convatlas.training.recipes.find import parse_settings
+    from convatlas.training.train import train
 
     if recipe is not None and config is not None:
         raise ValueError(f"`--recipe {recipe}` and `--config {config}` both name a recipe; give one")
@@ -108,7 +108,7 @@ def finish(training: Callable[[], Run]) -> int:
     Returns:
         The exit code: 75 ("try again") after a signal, which leaves a checkpoint to go on from.
     """
-    from convatlas.training.stop import TRY_AGAIN, StoppedError
+    from convatlas.training.signals import TRY_AGAIN, StoppedError
 
     is_first = os.environ.get("RANK", "0") == "0"
     try:

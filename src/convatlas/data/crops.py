@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from convatlas.data.augment import Augment, Interpolation, Policy, ResizedCrop, ScaleJitter
@@ -198,3 +199,23 @@ def _torchvision_policy(policy: Policy) -> Callable[[Tensor], Tensor]:
     if policy.kind == "rand_augment":
         return v2.RandAugment(policy.num_ops, policy.magnitude)
     return v2.TrivialAugmentWide()
+
+
+def with_channels(picture: Tensor, chans: int) -> Tensor:
+    """Brings a picture to the channels of a network: grey to colour, or colour to grey.
+
+    Args:
+        picture: (C, H, W) of uint8, C being 1 or 3.
+        chans: 1 or 3.
+
+    Raises:
+        ValueError: there is no way from the one to the other.
+    """
+    if len(picture) == chans:
+        return picture
+    if len(picture) == 1:
+        return picture.expand(chans, -1, -1)
+    if chans == 1 and len(picture) == 3:
+        grey = Image.fromarray(picture.permute(1, 2, 0).numpy()).convert("L")
+        return torch.from_numpy(np.array(grey))[None]
+    raise ValueError(f"a picture has {len(picture)} channels; the network takes {chans}")

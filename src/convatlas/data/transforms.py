@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from convatlas.catalog.cards import Card
 from convatlas.data.colour import normalisation, normalise
 from convatlas.data.crops import central_crop
 from convatlas.data.digits import digit_from_picture
 from convatlas.files import with_tuples
-from convatlas.models.cards import Card
 
 # Beyond any network of the atlas: a record that asks for more is not to be believed.
 MAX_CHANNELS = 64

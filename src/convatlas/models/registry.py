@@ -3,42 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from convatlas.errors import UnknownNameError, nearest, unknown
-from convatlas.models.cards import Card, all_aliases, all_cards
+from convatlas.catalog.cards import find_card
+from convatlas.errors import UnknownNameError, nearest
 
 if TYPE_CHECKING:
     from convatlas.models.network import Config, FeatureExtractor, Network
-
-
-def list_models(pattern: str = "*") -> list[str]:
-    """Names of networks, oldest paper first.
-
-    Args:
-        pattern: shell-style, for example "resnet*_cifar".
-    """
-    return [name for name in all_cards() if fnmatch.fnmatchcase(name, pattern)]
-
-
-def is_model(name: str) -> bool:
-    """Whether `name` is a network or an alias of one."""
-    return name in all_cards() or name in all_aliases()
-
-
-def find_card(name: str) -> Card:
-    """The card of a network, by name or alias.
-
-    Raises:
-        UnknownNameError: there is none; the message holds the three nearest names.
-    """
-    card = all_cards().get(all_aliases().get(name, name))
-    if card is None:
-        raise unknown("network", name, [*all_cards(), *all_aliases()], "`convatlas list` shows all")
-    return card
 
 
 def find_config(name: str, overrides: dict[str, Any]) -> Config:

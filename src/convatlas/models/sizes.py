@@ -2,8 +2,9 @@
 
 import torch
 
-from convatlas.models.index import Entry
-from convatlas.models.registry import create_model, find_card
+from convatlas.catalog.cards import find_card
+from convatlas.catalog.index import Entry
+from convatlas.models.registry import create_model
 from convatlas.sizing import size
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from convatlas.files import cache_folder
 from convatlas.machine import abilities, processor
 
-HEADERS = Path(__file__).parent
+SOURCES = Path(__file__).parent
+HEADERS = SOURCES / "core"
 FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC")
 COMPILE_SECONDS = 300
 

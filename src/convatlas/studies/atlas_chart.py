@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from convatlas.studies.figures import render
+from convatlas.plots.style import render
 from convatlas.studies.study import Knobs, Outcome, Study, Table
 from convatlas.studies.verdict import Effect, Fact
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from convatlas.inference.measurement import Measurement
-    from convatlas.studies.lab import Lab
+    from convatlas.benchmark.measurement import Measurement
+    from convatlas.studies.context import Lab
 
 WASTEFUL = ("alexnet", "vgg16", "vgg19")
 """Those of which the paper says that they use their parameters worst."""
@@ -97,7 +97,7 @@ class Point:
 
 def run(lab: Lab[AtlasChartKnobs]) -> Outcome:
     """Sizes every network, times them one after the other, and relates accuracy, sizes and time."""
-    from convatlas.inference.bench_picture import draw_bench
+    from convatlas.benchmark.chart import draw_bench
 
     knobs = lab.knobs
     points: list[Point] = []
@@ -129,9 +129,10 @@ def chart(patterns: Sequence[str]) -> list[Point]:
     """
     import torch
 
-    from convatlas.inference.accuracy import find_accuracy
-    from convatlas.inference.bench import find_names
-    from convatlas.models.registry import create_model, find_card
+    from convatlas.benchmark.bench import find_names
+    from convatlas.catalog.accuracy import find_accuracy
+    from convatlas.catalog.cards import find_card
+    from convatlas.models.registry import create_model
     from convatlas.sizing.run import size
 
     points: list[Point] = []
@@ -159,7 +160,7 @@ def chart(patterns: Sequence[str]) -> list[Point]:
 
 def measure(name: str, knobs: AtlasChartKnobs) -> Measurement:
     """Times one network as `convatlas bench` does, without keeping it."""
-    from convatlas.inference.bench import bench
+    from convatlas.benchmark.bench import bench
 
     return bench(name, batch_sizes=(knobs.batch_size,), seconds=knobs.seconds, remember=False)[0]
 

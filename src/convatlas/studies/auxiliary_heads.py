@@ -18,7 +18,7 @@ from convatlas.blocks.conv import ConvNormAct, relu
 from convatlas.blocks.head import ClassifierHead
 from convatlas.blocks.inception import AuxHead
 from convatlas.models.network import AuxLogits
-from convatlas.studies.figures import render
+from convatlas.plots.style import render
 from convatlas.studies.study import Outcome, Study, Table, TrainingKnobs
 from convatlas.studies.verdict import Effect
 from convatlas.training.losses import aux_loss
@@ -26,7 +26,7 @@ from convatlas.training.losses import aux_loss
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from convatlas.studies.lab import Lab
+    from convatlas.studies.context import Lab
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,16 +20,16 @@ from convatlas.blocks.inception import InceptionMix, batch_norm
 from convatlas.models.googlenet import ROWS, GoogLeNetConfig, Row, make_module
 from convatlas.models.network import check_count
 from convatlas.models.registry import create_model
+from convatlas.plots.style import render
 from convatlas.sizing.run import size
-from convatlas.studies.figures import render
-from convatlas.studies.nets import NO_CROP, time_in_turns
 from convatlas.studies.study import Outcome, Study, Table, TrainingKnobs
+from convatlas.studies.timing import NO_CROP, time_in_turns
 from convatlas.studies.verdict import Effect, Fact
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from convatlas.studies.lab import Lab
+    from convatlas.studies.context import Lab
 
 PX = 28
 LEAST_CHANS = 4

@@ -16,16 +16,16 @@ from convatlas.blocks.conv import ConvNormAct
 from convatlas.blocks.head import ClassifierHead
 from convatlas.models.network import check_count
 from convatlas.models.resnext import EXPANSION, make_resnext_block
+from convatlas.plots.style import render
 from convatlas.sizing.run import size
-from convatlas.studies.figures import render
-from convatlas.studies.nets import NO_CROP
 from convatlas.studies.study import Outcome, Study, Table, TrainingKnobs
+from convatlas.studies.timing import NO_CROP
 from convatlas.studies.verdict import Effect, Fact
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from convatlas.studies.lab import Lab
+    from convatlas.studies.context import Lab
 
 WIDTHS = {1: 64, 2: 40, 4: 24, 8: 14, 32: 4}
 """Table 2: cardinality C, and the width d of a group at which a block has about 70 thousand weights."""

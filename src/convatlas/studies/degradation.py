@@ -10,14 +10,14 @@ import functools
 import statistics
 from typing import TYPE_CHECKING
 
-from convatlas.studies.figures import render
+from convatlas.plots.style import render
 from convatlas.studies.study import Outcome, Study, Table, TrainingKnobs
 from convatlas.studies.verdict import Effect
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from convatlas.studies.lab import Lab
+    from convatlas.studies.context import Lab
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from convatlas.blocks.dense import DenseBlock, DenseLayer
-from convatlas.studies.figures import render
+from convatlas.plots.style import render
 from convatlas.studies.study import Outcome, Study, Table, TrainingKnobs
 from convatlas.studies.verdict import Effect, Fact
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
-    from convatlas.studies.lab import Lab, Trained
+    from convatlas.studies.context import Lab, Trained
 
 DENSE = "densenet40_12_cifar"
 """What is made small: without bottlenecks, so that a filter's weights tell which map it reads (Figure 5)."""

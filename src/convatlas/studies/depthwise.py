@@ -11,16 +11,16 @@ import math
 import statistics
 from typing import TYPE_CHECKING
 
-from convatlas.studies.figures import render
-from convatlas.studies.nets import time_in_turns
+from convatlas.plots.style import render
 from convatlas.studies.study import Knobs, Outcome, Study, Table
+from convatlas.studies.timing import time_in_turns
 from convatlas.studies.verdict import Effect, Fact
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import nn
 
-    from convatlas.studies.lab import Lab
+    from convatlas.studies.context import Lab
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

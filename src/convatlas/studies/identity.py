@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from convatlas.models.network import check_count
 from convatlas.models.registry import create_model
-from convatlas.studies.figures import render
+from convatlas.plots.style import render
 from convatlas.studies.study import Outcome, Study, Table, TrainingKnobs
 from convatlas.studies.verdict import Effect, Fact
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from convatlas.studies.lab import Lab
+    from convatlas.studies.context import Lab
 
 UNITS = {"post": "resnet20_cifar", "pre": "preact_resnet110_cifar"}
 """By place of the activation: a network whose depth is then changed. Both have option A's shortcuts."""

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from convatlas.studies.figures import render
-from convatlas.studies.nets import NO_CROP
+from convatlas.plots.style import render
 from convatlas.studies.study import Outcome, Study, Table, TrainingKnobs
+from convatlas.studies.timing import NO_CROP
 from convatlas.studies.verdict import Effect, Fact
-from convatlas.training.rescue import TrainingError
+from convatlas.training.nonfinite import TrainingError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from convatlas.studies.lab import Lab
+    from convatlas.studies.context import Lab
 
 FILTER = 3
 

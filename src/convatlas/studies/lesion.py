@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from convatlas.blocks.residual import BasicBlock
-from convatlas.studies.figures import render
+from convatlas.plots.style import render
 from convatlas.studies.paths import (
     chain,
     disorder,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from convatlas.studies.lab import Lab, Trained
+    from convatlas.studies.context import Lab, Trained
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convatlas.inference.metrics import Calibration, calibrate
+from convatlas.metrics.calibration import Calibration, calibrate
 from convatlas.models.network import check_count
-from convatlas.studies.figures import render
+from convatlas.plots.style import render
 from convatlas.studies.study import Outcome, Study, Table, TrainingKnobs
 from convatlas.studies.verdict import Effect, Fact
 from convatlas.training.losses import hinge_losses
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from convatlas.studies.lab import Lab, Trained
+    from convatlas.studies.context import Lab, Trained
 
 LOSSES = ("softmax", "hinge")
 

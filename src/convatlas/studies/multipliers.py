@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from convatlas.models.registry import create_model
+from convatlas.plots.style import render
 from convatlas.sizing.run import size
-from convatlas.studies.figures import render
-from convatlas.studies.lab import Lab
-from convatlas.studies.nets import NO_CROP
+from convatlas.studies.context import Lab
 from convatlas.studies.study import Outcome, Study, Table, TrainingKnobs
+from convatlas.studies.timing import NO_CROP
 from convatlas.studies.verdict import Effect, Fact
 
 if TYPE_CHECKING:

@@ -17,15 +17,15 @@ import torch
 from torch import nn
 
 from convatlas.models.registry import create_model
+from convatlas.plots.style import render
 from convatlas.sizing.run import size
-from convatlas.studies.figures import render
 from convatlas.studies.study import Outcome, Study, Table, TrainingKnobs
 from convatlas.studies.verdict import Effect, Fact
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from convatlas.studies.lab import Lab
+    from convatlas.studies.context import Lab
 
 KINDS: dict[str, type[nn.Module]] = {"mean": nn.AvgPool2d, "max": nn.MaxPool2d}
 ORDERS = ("before", "behind")

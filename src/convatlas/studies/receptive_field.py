@@ -20,16 +20,16 @@ from torch import Tensor, nn
 
 from convatlas.blocks.conv import ConvNormAct
 from convatlas.blocks.init import he_normal_, init_layers, linear_uniform_
+from convatlas.plots.style import render
 from convatlas.sizing.run import size
-from convatlas.studies.figures import render
-from convatlas.studies.nets import NO_CROP
 from convatlas.studies.study import Outcome, Study, Table, TrainingKnobs
+from convatlas.studies.timing import NO_CROP
 from convatlas.studies.verdict import Effect, Fact
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from convatlas.studies.lab import Lab
+    from convatlas.studies.context import Lab
 
 Array = NDArray[np.float64]
 

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from convatlas.blocks.norm import LocalResponseNorm
 from convatlas.models.network import check_count
-from convatlas.studies.figures import render
+from convatlas.plots.style import render
 from convatlas.studies.study import Outcome, Study, Table, TrainingKnobs
 from convatlas.studies.verdict import Effect
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from convatlas.studies.lab import Lab
+    from convatlas.studies.context import Lab
 
 KINDS = ("none", "dropout", "augmentation", "weight decay", "LRN", "all")
 """What is switched on: nothing, one of four, or all four."""

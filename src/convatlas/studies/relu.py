@@ -18,17 +18,17 @@ from torch import Tensor, nn
 
 from convatlas.blocks.conv import ConvNormAct, relu
 from convatlas.blocks.init import gaussian_, he_normal_, init_layers, linear_uniform_, xavier_uniform_
-from convatlas.studies.figures import render
+from convatlas.plots.style import render
+from convatlas.runs.run import epoch_lines
 from convatlas.studies.study import Outcome, Study, Table, TrainingKnobs
 from convatlas.studies.verdict import Effect
-from convatlas.training.rescue import TrainingError
-from convatlas.training.run import epoch_lines
+from convatlas.training.nonfinite import TrainingError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from convatlas.data.sets import Samples
-    from convatlas.studies.lab import Lab
+    from convatlas.studies.context import Lab
 
 KINDS = ("ReLU", "tanh")
 FIRST_STD = 0.01

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from convatlas.models.network import check_count
 from convatlas.models.registry import create_model
-from convatlas.studies.figures import render
+from convatlas.plots.style import render
 from convatlas.studies.study import Outcome, Study, Table, TrainingKnobs
 from convatlas.studies.verdict import Effect, Fact
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import nn
 
-    from convatlas.studies.lab import Lab
+    from convatlas.studies.context import Lab
 
 KINDS = ("plain", "A", "B", "C")
 """No shortcut; zeros for new channels; projections where shapes differ; projections everywhere."""

@@ -21,7 +21,7 @@ from convatlas.blocks.residual import BasicBlock, make_shortcut
 from convatlas.blocks.squeeze import SqueezeExcite
 from convatlas.models.network import check_count
 from convatlas.models.resnet_cifar import ResNetCifar, ResNetCifarConfig
-from convatlas.studies.figures import render
+from convatlas.plots.style import render
 from convatlas.studies.gate_cost import TABLE_2, Cost, cost_facts, cost_table, count
 from convatlas.studies.study import Outcome, Study, Table, TrainingKnobs
 from convatlas.studies.verdict import Effect
@@ -29,7 +29,7 @@ from convatlas.studies.verdict import Effect
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from convatlas.studies.lab import Lab, Trained
+    from convatlas.studies.context import Lab, Trained
 
 Array = NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from convatlas.studies.index import CLAIMS
 from convatlas.studies.verdict import Effect, Fact
 
 if TYPE_CHECKING:
-    from convatlas.studies.lab import Lab
+    from convatlas.studies.context import Lab
 
 PRESETS = ("quick", "standard", "full")
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from convatlas.inference.crops import Protocol
-from convatlas.inference.predictor import Predictor
-from convatlas.inference.scoring import Tables, make_member
+from convatlas.evaluation.crops import Protocol
+from convatlas.evaluation.scoring import Tables, make_member
 from convatlas.models.network import check_count
-from convatlas.studies.figures import render
+from convatlas.plots.style import render
+from convatlas.predict.predictor import Predictor
 from convatlas.studies.study import Outcome, Study, Table, TrainingKnobs
 from convatlas.studies.verdict import Effect
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from convatlas.data.sets import Samples
-    from convatlas.studies.lab import Lab, Trained
+    from convatlas.studies.context import Lab, Trained
 
 NOMINAL_PX = 224
 """Px of the crops for which the scales are given."""

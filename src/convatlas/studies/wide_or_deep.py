@@ -15,16 +15,16 @@ from torch import nn
 
 from convatlas.models.network import check_count
 from convatlas.models.registry import create_model
+from convatlas.plots.style import render
 from convatlas.sizing.run import size
-from convatlas.studies.figures import render
-from convatlas.studies.nets import NO_CROP, time_in_turns
 from convatlas.studies.study import Outcome, Study, Table, TrainingKnobs
+from convatlas.studies.timing import NO_CROP, time_in_turns
 from convatlas.studies.verdict import Effect, Fact
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from convatlas.studies.lab import Lab
+    from convatlas.studies.context import Lab
 
 NETWORK = "wide_resnet16_4_cifar"
 DEEPEST = 200

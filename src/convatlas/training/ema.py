@@ -8,7 +8,7 @@ from collections.abc import Generator, Mapping
 import torch
 from torch import Tensor, nn
 
-from convatlas.training.schedules import warmed_decay
+from convatlas.training.recipes.schedules import warmed_decay
 
 
 class Ema:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from convatlas.models.lenet import rbf_loss
 from convatlas.models.network import AuxLogits
-from convatlas.training.recipe import Recipe
+from convatlas.training.recipes.recipe import Recipe
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """(logits (B, K), targets (B,) of classes or (B, K) of shares) -> their mean over the batch, a scalar."""

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from convatlas.training.recipe import Recipe
+from convatlas.training.recipes.recipe import Recipe
 
 SLOTS = {
     "sgd": {"velocity": 0.0},

@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 
-from convatlas.training.ranks import Ranks, launch_name
-from convatlas.training.recipe import Recipe
-from convatlas.training.run import RECORD, RunError, find_runs, flat, machine, versions
-from convatlas.training.settings import build, to_toml
-from convatlas.training.setup import Job, Wish
+from convatlas.config import build, to_toml
+from convatlas.runs.run import RECORD, RunError, find_runs, flat, machine, versions
+from convatlas.training.distributed import Ranks, launch_name
+from convatlas.training.recipes.recipe import Recipe
+from convatlas.training.setup import Job
+from convatlas.training.spec import Wish
 
 
 def make_record(

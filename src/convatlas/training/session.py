@@ -13,28 +13,29 @@ from typing import Any
 import torch
 from torch import nn
 
-from convatlas.models.cards import all_cards
+from convatlas.catalog.cards import all_cards
+from convatlas.config import kind_of
+from convatlas.devices import torch_threads
+from convatlas.metrics.classification import Evaluation
 from convatlas.models.network import check_count
-from convatlas.threads import torch_threads
-from convatlas.training import checkpoint as files
-from convatlas.training.epochs import CHECKPOINTS, Training
-from convatlas.training.evaluation import Evaluation
-from convatlas.training.events import Callback, Facts, Silent, Watcher
-from convatlas.training.journal import Journal, test_figures
-from convatlas.training.lock import locked
-from convatlas.training.memory import kept_memory
+from convatlas.runs import checkpoint as files
+from convatlas.runs.checkpoint import CHECKPOINTS
+from convatlas.runs.lock import locked
+from convatlas.runs.run import WEIGHTS, Run, RunError, make_run_folder, write_record
+from convatlas.training.cpu.malloc import kept_memory
+from convatlas.training.distributed import Ranks
+from convatlas.training.logging.events import Callback, Facts, Silent, Watcher
+from convatlas.training.logging.metrics_logger import Journal, test_figures
+from convatlas.training.logging.progress import Several
+from convatlas.training.logging.report import LiveCurves, write_report
+from convatlas.training.logging.tensorboard import FOLDER as TENSORBOARD
+from convatlas.training.logging.tensorboard import TensorBoard
+from convatlas.training.nonfinite import TrainingError
 from convatlas.training.optim import SLOTS
-from convatlas.training.progress import Several
-from convatlas.training.ranks import Ranks
 from convatlas.training.record import asked
-from convatlas.training.report import LiveCurves, write_report
-from convatlas.training.rescue import TrainingError
-from convatlas.training.run import WEIGHTS, Run, RunError, make_run_folder, write_record
-from convatlas.training.settings import kind_of
 from convatlas.training.setup import Job
-from convatlas.training.stop import stop_flag
-from convatlas.training.trackers import FOLDER as TENSORBOARD
-from convatlas.training.trackers import TensorBoard
+from convatlas.training.signals import stop_flag
+from convatlas.training.trainer import Training
 from convatlas.weights.files import read_weights, write_safetensors
 from convatlas.weights.load import load_own
 

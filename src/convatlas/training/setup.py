@@ -5,78 +5,31 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from convatlas.catalog.cards import find_card, list_models
 from convatlas.data.crops import TestFit, TrainFit
-from convatlas.data.sets import ImageSet, OnBadImage, Source
+from convatlas.data.preprocessing import in_memory, make_transform, px_for
+from convatlas.data.sets import ImageSet, Source
 from convatlas.data.sources import load_source, source_from
 from convatlas.data.transforms import Transform
 from convatlas.errors import nearest
 from convatlas.models.network import check_count
-from convatlas.models.registry import create_model, find_card, list_models
+from convatlas.models.registry import create_model
+from convatlas.training.batch_order import Plan
+from convatlas.training.cpu.choose import Speed, choose_speed
+from convatlas.training.distributed import Ranks
 from convatlas.training.evaluation import Viewing
-from convatlas.training.fast import Speed, choose_speed
-from convatlas.training.plan import Plan
-from convatlas.training.ranks import Ranks
-from convatlas.training.recipe import Recipe
-from convatlas.training.recipes import find_recipe
-from convatlas.training.sight import in_memory, make_transform, px_for
+from convatlas.training.spec import Wish
 from convatlas.weights.published import find_published
-
-OnNan = Literal["stop", "skip", "rollback"]
 
 # Pixels that a batch of test images has at most.
 TEST_PIXELS = 2**22
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What a training is asked for, in words and numbers: it makes the result, and a run keeps it.
-
-    Attributes:
-        network: name in the registry, or the class of a network that was given from Python.
-        data: name of the data set.
-        recipe: how it is trained.
-        seed: of weights, order, augmentation and dropout.
-        model: fields of the network's config to change.
-        pretrained: False, True, or the tag of published weights to begin with.
-        input_size: px a side that images are brought to; None for what fits the data.
-        exact: compute in float32, with nothing rearranged.
-        compile: use torch's compiler.
-        on_nan: "stop", "skip" or "rollback" when the loss is no number.
-        on_bad_image: "refuse" or "skip" pictures that cannot be read.
-    """
-
-    network: str
-    data: str
-    recipe: Recipe
-    seed: int = 0
-    model: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
-    pretrained: bool | str = False
-    input_size: int | None = None
-    exact: bool = False
-    compile: bool = False
-    on_nan: OnNan = "stop"
-    on_bad_image: OnBadImage = "refuse"
-
-    def __post_init__(self) -> None:
-        """Checks what needs nothing else.
-
-        Raises:
-            ValueError: a value is out of its range.
-        """
-        check_count("seed", self.seed, least=0)
-        if self.input_size is not None:
-            check_count("input_size", self.input_size, least=1)
-        for name, allowed in (("on_nan", get_args(OnNan)), ("on_bad_image", get_args(OnBadImage))):
-            if getattr(self, name) not in allowed:
-                choices = ", ".join(map(repr, allowed))
-                raise ValueError(f"`{name}`={getattr(self, name)!r}; allowed are {choices}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,40 +77,6 @@ class Job:
     def px_at(self, step: int) -> int | None:
         """A side of the images of a step; None for as they are."""
         return self.wish.recipe.size_at(step, self.plan.num_steps) or self.px
-
-
-def make_wish(
-    network: str | nn.Module,
-    data: str | Source | Any,
-    recipe: str | Path | Recipe | None,
-    settings: Mapping[str, Any],
-    **others: Any,
-) -> Wish:
-    """What is asked for, with names in place of what came from Python.
-
-    Args:
-        network: a name, or a module.
-        data: a name, or the data.
-        recipe: as `find_recipe` takes it; None for the network's own.
-        settings: fields of the recipe to change.
-        others: fields of `Wish`.
-
-    Raises:
-        UnknownNameError: a name does not exist; names the nearest.
-        ValueError: a value is out of its range, or makes no sense for a module.
-    """
-    if isinstance(network, nn.Module):
-        title, found = type(network).__name__, find_recipe("", recipe, settings)
-        given = {name: others[name] for name in ("model", "pretrained") if others.get(name)}
-        given |= {name: getattr(found, name) for name in ("drop_rate", "drop_path_rate")}
-        for name, value in given.items():
-            if value is not None:
-                raise ValueError(f"`{name}`={value!r} goes with the name of a network; a module is built")
-    else:
-        title = find_card(network).name
-        found = find_recipe(title, recipe, settings)
-    name = data if isinstance(data, str) else str(getattr(data, "name", "dataset"))
-    return Wish(network=title, data=name, recipe=found, **others)
 
 
 def make_source(

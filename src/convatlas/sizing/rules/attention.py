@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import strides
-from ..errors import ShapeError
-from ..geometry import EVERYTHING
-from ..tensor import Traced
+from convatlas.sizing import strides
+from convatlas.sizing.errors import ShapeError
+from convatlas.sizing.geometry import EVERYTHING
+from convatlas.sizing.tensor import Traced
+
 from .base import prod, rule, traced
 from .window import linear
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from .. import strides
-from ..errors import ShapeError
-from ..tensor import RULES, Traced
+from convatlas.sizing import strides
+from convatlas.sizing.errors import ShapeError
+from convatlas.sizing.tensor import RULES, Traced
 
 _SPACES: tuple[Any, ...] = (
     torch.Tensor,

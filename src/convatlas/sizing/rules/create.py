@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from ..tensor import Traced
+from convatlas.sizing.tensor import Traced
+
 from .base import rule, traced
 from .shape import sizes_of
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from ..geometry import Mix
-from ..tensor import Traced
+from convatlas.sizing.geometry import Mix
+from convatlas.sizing.tensor import Traced
+
 from .base import add_rule, broadcast, laid, result_type, rule, traced, wrap_dim
 
 # name: operations per element

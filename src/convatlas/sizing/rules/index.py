@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
-from .. import strides
-from ..errors import DataDependentError, ShapeError
-from ..geometry import EVERYTHING, Select
-from ..tensor import Traced, user_line
+from convatlas.sizing import strides
+from convatlas.sizing.errors import DataDependentError, ShapeError
+from convatlas.sizing.geometry import EVERYTHING, Select
+from convatlas.sizing.tensor import Traced, user_line
+
 from .base import rule, traced, wrap_dim
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..tensor import RULES, Traced
-from ..tracer import foreign_leaf, leaf
+from convatlas.sizing.tensor import RULES, Traced
+from convatlas.sizing.tracer import foreign_leaf, leaf
+
 from .norm import batch_norm, layer_norm
 from .shape import flatten
 from .window import conv, conv2d, linear

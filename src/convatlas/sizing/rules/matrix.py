@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import ShapeError
-from ..geometry import EVERYTHING, Attend, Mix
-from ..tensor import Traced
+from convatlas.sizing.errors import ShapeError
+from convatlas.sizing.geometry import EVERYTHING, Attend, Mix
+from convatlas.sizing.tensor import Traced
+
 from .base import broadcast, prod, result_type, rule
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
-from ..errors import ShapeError
-from ..geometry import Mix
-from ..tensor import RULES, Traced
+from convatlas.sizing.errors import ShapeError
+from convatlas.sizing.geometry import Mix
+from convatlas.sizing.tensor import RULES, Traced
+
 from .base import laid, rule
 
 

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from .. import strides
-from ..errors import ShapeError
-from ..geometry import EVERYTHING, RESHAPE, Mix, Pad, Resize, Window
-from ..tensor import RULES, Traced
+from convatlas.sizing import strides
+from convatlas.sizing.errors import ShapeError
+from convatlas.sizing.geometry import EVERYTHING, RESHAPE, Mix, Pad, Resize, Window
+from convatlas.sizing.tensor import RULES, Traced
+
 from .base import dims_of, prod, rule, traced, tupled, wrap_dim
 from .shape import permute, reshaped, sizes_of
 from .window import windows

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
-from .. import strides
-from ..errors import ShapeError
-from ..geometry import RESHAPE, Cat, Permute, Select
-from ..tensor import Traced
+from convatlas.sizing import strides
+from convatlas.sizing.errors import ShapeError
+from convatlas.sizing.geometry import RESHAPE, Cat, Permute, Select
+from convatlas.sizing.tensor import Traced
+
 from .base import add_rule, dims_of, laid, prod, rule, traced, wrap_dim
 
 

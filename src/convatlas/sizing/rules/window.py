@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from ..errors import ShapeError
-from ..geometry import Mix, Window
-from ..tensor import Traced
+from convatlas.sizing.errors import ShapeError
+from convatlas.sizing.geometry import Mix, Window
+from convatlas.sizing.tensor import Traced
+
 from .base import add_rule, prod, rule, tupled
 
 

@@ -1,0 +1,1 @@
+"""What is known of each network without building it: cards, sizes, accuracies. Needs no torch."""

@@ -1,0 +1,1 @@
+"""Which network to take, given limits on time, size and accuracy."""

@@ -1,0 +1,220 @@
+"""Which network to take: those that fit some limits, the most accurate first."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import torch
+
+from convatlas.benchmark.bench import bench, find_names, read_engines
+from convatlas.benchmark.measurement import Measurement, find_measurement
+from convatlas.catalog.accuracy import Accuracy, find_accuracy
+from convatlas.catalog.index import Entry, find_entry, short_amount
+from convatlas.engines.request import EAGER
+from convatlas.sizing.grids import WIDTH, Grid, grid_text
+
+SECONDS = 0.3
+"""To time a candidate that was not measured before."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What is asked of a network; None where all will do.
+
+    Attributes:
+        max_latency: most seconds (p50) of a batch.
+        max_params: most parameters.
+        max_macs: most MACs for one image.
+        min_top1: lowest published top-1 accuracy on ImageNet, per cent.
+    """
+
+    max_latency: float | None = None
+    max_params: float | None = None
+    max_macs: float | None = None
+    min_top1: float | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        for name in ("max_latency", "max_params", "max_macs"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"`{name}`={value!r}; expected more than 0")
+        if self.min_top1 is not None and not 1 <= self.min_top1 <= 100:
+            raise ValueError(f"`min_top1`={self.min_top1!r}; expected per cent, from 1 to 100, such as 70")
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A network that fits.
+
+    Attributes:
+        network: name in the registry.
+        accuracy: as published.
+        params: trainable parameters.
+        macs: multiply-adds for one image.
+        input_size: C, H, W that all this is for.
+        latency: p50 in seconds for a batch on this machine; None where it was not asked for.
+    """
+
+    network: str
+    accuracy: Accuracy
+    params: int
+    macs: int
+    input_size: tuple[int, int, int]
+    latency: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """An answer.
+
+    Attributes:
+        candidates: networks that fit, the most accurate first; of equals, the one with fewer MACs.
+        dropped: the others, by the first reason for which they fell out.
+        limits: that were asked for.
+        batch: B of the latencies.
+        engine: of the latencies.
+        threads: of the latencies.
+    """
+
+    candidates: tuple[Candidate, ...]
+    dropped: dict[str, tuple[str, ...]]
+    limits: Limits
+    batch: int
+    engine: str
+    threads: int
+
+    def text(self, *, width: int = WIDTH, color: bool = False) -> str:
+        """A table, and under it how many fell out and why."""
+        rows = [
+            (
+                each.network,
+                each.accuracy.place,
+                f"{each.accuracy.top1:.1f}",
+                short_amount(each.params),
+                short_amount(each.macs),
+                str(each.input_size[1]),
+                "-" if each.latency is None else f"{each.latency * 1e3:.2f}",
+            )
+            for each in self.candidates
+        ]
+        columns = ("network", "published in", "top-1 %", "params", "MACs", "px", "p50 ms")
+        table = grid_text(Grid(columns, 2, rows, (), []), width=width, color=color) if rows else ""
+        plural = "" if self.threads == 1 else "s"
+        how = (
+            f"p50 of a batch of {self.batch}, {self.engine}, {self.threads} thread{plural}, on this machine\n"
+            if any(each.latency is not None for each in self.candidates)
+            else ""
+        )
+        fit = f"{len(self.candidates)} fit" if rows else "no network fits"
+        out = [f"{len(names)} {reason}" for reason, names in self.dropped.items()]
+        return f"{table}{how}{'; '.join([fit, *out])}\n"
+
+
+def choose(
+    names: str | Sequence[str] = "*",
+    limits: Limits | None = None,
+    *,
+    batch: int = 1,
+    engine: str = EAGER,
+    threads: int | None = None,
+    measure: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Selection:
+    """Chooses networks by published accuracy, size and speed on this machine.
+
+    What `bench` measured here with these versions is used. The rest is measured now where latency matters,
+    and only those networks that pass all other limits.
+
+    Args:
+        names: names, aliases or patterns such as "resnet*".
+        limits: that a network must fit.
+        batch: B of the latency.
+        engine: that latencies are for.
+        threads: likewise; None for `torch.get_num_threads()`.
+        measure: measure all that pass the other limits, even without `max_latency` or if measured before.
+        progress: called before a network is measured, with its name, its number and how many there are.
+
+    Raises:
+        UnknownNameError: no network has such a name, or there is no such engine.
+        ValueError: an argument is out of its range.
+    """
+    limits = limits or Limits()
+    (engine,) = read_engines((engine,))
+    if batch < 1:
+        raise ValueError(f"`batch`={batch!r}; expected a whole number of at least 1")
+    if threads is not None and threads < 1:
+        raise ValueError(f"`threads`={threads!r}; expected a whole number of at least 1")
+    cores = threads or torch.get_num_threads()
+    dropped: dict[str, tuple[str, ...]] = {}
+    passed: list[Candidate] = []
+    for name in find_names(names):
+        entry, accuracy = find_entry(name), find_accuracy(name)
+        reason = _cheap_reason(entry, accuracy, limits)
+        if accuracy is None or reason:
+            dropped[reason] = (*dropped.get(reason, ()), name)
+        else:
+            passed.append(Candidate(name, accuracy, entry.params, entry.macs, entry.input_size))
+    passed.sort(key=lambda each: (-each.accuracy.top1, each.macs))
+    fitting: list[Candidate] = []
+    for number, candidate in enumerate(passed, 1):
+        found = None if measure else _stored(candidate, batch, engine, cores)
+        if found is None and (measure or limits.max_latency is not None):
+            if progress is not None:
+                progress(candidate.network, number, len(passed))
+            (found,) = bench(
+                candidate.network, batch_sizes=(batch,), engines=(engine,), threads=cores, seconds=SECONDS
+            )
+        latency = found.latency if found else None
+        reason = _late_reason(latency, engine, limits)
+        if reason:
+            dropped[reason] = (*dropped.get(reason, ()), candidate.network)
+        else:
+            fitting.append(dataclasses.replace(candidate, latency=latency))
+    return Selection(tuple(fitting), dropped, limits, batch, engine, cores)
+
+
+def _stored(candidate: Candidate, batch: int, engine: str, threads: int) -> Measurement | None:
+    return find_measurement(candidate.network, engine, batch, candidate.input_size, "fp32", threads)
+
+
+def _cheap_reason(entry: Entry, accuracy: Accuracy | None, limits: Limits) -> str:
+    """Why a network falls out before anything is measured; "" where it does not."""
+    if accuracy is None:
+        return "without a published ImageNet top-1"
+    if limits.min_top1 is not None and accuracy.top1 < limits.min_top1:
+        return f"below {limits.min_top1:g} % top-1"
+    if limits.max_params is not None and entry.params > limits.max_params:
+        return f"above {short_amount(limits.max_params)} parameters"
+    if limits.max_macs is not None and entry.macs > limits.max_macs:
+        return f"above {short_amount(limits.max_macs)} MACs"
+    return ""
+
+
+def _late_reason(latency: float | None, engine: str, limits: Limits) -> str:
+    """Why a measured network falls out; "" where it does not."""
+    if limits.max_latency is None:
+        return ""
+    if latency is None:
+        return f"that do not run on {engine}"
+    if latency > limits.max_latency:
+        return f"slower than {limits.max_latency * 1e3:g} ms"
+    return ""
+
+
+def parse_time(name: str, text: str) -> float:
+    """Reads "10ms", "0.01s" or "500us" as seconds.
+
+    Args:
+        name: of the argument, for the error.
+        text: a number and its unit.
+
+    Raises:
+        ValueError: it is no such time.
+    """
+    for unit, size in (("ms", 1e-3), ("us", 1e-6), ("s", 1.0)):
+        number = text.strip().removesuffix(unit).strip()
+        if text.strip().endswith(unit) and number.replace(".", "", 1).isdecimal() and number.isascii():
+            return float(number) * size
+    raise ValueError(f"`{name}`={text!r}; expected a time with its unit, such as 10ms, 0.01s or 500us")

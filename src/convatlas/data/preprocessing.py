@@ -1,0 +1,90 @@
+"""How images reach a network: their size, in memory or not, and the numbers that normalise them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from convatlas.catalog.cards import Card
+from convatlas.data.crops import resize
+from convatlas.data.sets import ImageSet, Samples, Source
+from convatlas.data.transforms import Transform
+from convatlas.weights.published import Published
+
+# The size of pictures of any size for a network that is not in the atlas.
+USUAL_PX = 224
+# Bytes of images that are kept in memory.
+MOST_IN_MEMORY = 2**30
+# Images that mean and deviation are computed of, about.
+MOST_MEASURED = 10_000
+# ImageNet's, for values in [0, 1].
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def in_memory(source: Source, size: int | None) -> Source:
+    """The source with small images of one size in memory, brought to `size` px."""
+    if source.image_size is None:
+        return source
+    chans, height, width = source.image_size
+    height, width = (height, width) if size is None else (size, size)
+    parts = {"train": source.train, "test": source.test}
+    as_they_are = source.image_size == (chans, height, width)
+    if as_they_are and all(isinstance(part, ImageSet) for part in parts.values()):
+        return source
+    if sum(map(len, parts.values())) * chans * height * width > MOST_IN_MEMORY:
+        return source
+    kept: dict[str, Samples] = {}
+    for name, part in parts.items():
+        images = [resize(part.picture(i), (height, width), "bilinear") for i in range(len(part))]
+        kept[name] = ImageSet(torch.stack(images), part.labels)
+    return dataclasses.replace(source, image_size=(chans, height, width), **kept)
+
+
+def px_for(source: Source, size: int | None, card: Card | None) -> int | None:
+    """Px a side that each picture is brought to; None where all have that size already."""
+    if source.image_size is not None:
+        return None if size is None or source.image_size[1:] == (size, size) else size
+    return size or (USUAL_PX if card is None else card.input_size[1])
+
+
+def make_transform(
+    source: Source, px: int | None, card: Card | None, published: Published | None
+) -> Transform:
+    """What brings any picture to what the network sees.
+
+    Args:
+        source: the data.
+        px: as `px_for` gave it.
+        card: of the network; None for one from elsewhere.
+        published: the weights that training begins with; None for random ones.
+    """
+    chans = 3 if source.image_size is None else source.image_size[0]
+    size = source.image_size if px is None else (chans, px, px)
+    assert size is not None
+    like = published or card
+    if like is not None and len(like.mean) == chans:
+        mean, std = like.mean, like.std
+    elif published is not None:
+        # Published weights for one channel are the sum of those for three; so is the mean their mean.
+        mean, std = ((sum(values) / len(values),) for values in (published.mean, published.std))
+    else:
+        mean, std = _statistics(source.train) if source.image_size is not None else (MEAN, STD)
+    return Transform(
+        kind="digit" if source.name == "digits" else "photo",
+        input_size=size,
+        mean=mean,
+        std=std,
+        interpolation="bilinear" if like is None else like.interpolation,
+        crop_pct=1.0 if source.image_size is not None else 0.875 if like is None else like.crop_pct,
+    )
+
+
+def _statistics(part: Samples) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each channel, of images in memory."""
+    # Evenly spread, since samples often lie class by class.
+    chosen = range(0, len(part), max(1, len(part) // MOST_MEASURED))
+    images: Tensor = torch.stack([part.picture(index) for index in chosen]).float() / 255.0
+    mean, std = images.mean(dim=(0, 2, 3)), images.std(dim=(0, 2, 3)).clamp(min=1e-3)
+    return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())

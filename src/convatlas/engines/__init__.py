@@ -1,0 +1,39 @@
+"""What can run a network: torch itself, torch compiled, ONNX Runtime, OpenVINO, and an engine of our own.
+
+`ENGINES` says where each is; its module is imported when it is wanted.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from convatlas.errors import unknown
+
+if TYPE_CHECKING:
+    from convatlas.engines.backend import Maker
+
+ENGINES = {
+    "native": "convatlas.engines.backends.native:ENGINE",
+    "openvino": "convatlas.engines.backends.openvino:ENGINE",
+    "onnxruntime": "convatlas.engines.backends.onnxruntime:ENGINE",
+    "torch": "convatlas.engines.backends.torch:FOLDED_ENGINE",
+    "torch-compiled": "convatlas.engines.backends.torch:COMPILED_ENGINE",
+}
+
+
+def find_engine(name: str) -> Maker:
+    """An engine by its name.
+
+    Raises:
+        UnknownNameError: there is none; the message holds the nearest names.
+    """
+    if name not in ENGINES:
+        raise unknown("engine", name, ENGINES)
+    return load_engine(ENGINES[name])
+
+
+def load_engine(place: str) -> Maker:
+    """The engine at MODULE:OBJECT."""
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,153 @@
+"""ONNX files, and ONNX Runtime as an engine."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from convatlas.engines.backend import Job, Maker, Precision, Runner, Setting, require, stream_sizes
+from convatlas.engines.ports import image_shape
+from convatlas.engines.quiet import quiet
+
+FILES: dict[Precision, str] = {"fp32": "net.onnx", "int8": "net-int8.onnx"}
+IMAGES, SCORES = "images", "scores"
+
+
+def write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: Mapping[str, str]) -> None:
+    """Writes an exported network as ONNX: `images` (B, C, H, W) in, `scores` (B, K) out.
+
+    Args:
+        program: for one batch size, or for any.
+        path: of the file, which holds the weights too.
+        metadata: texts that go along in `metadata_props`.
+
+    Raises:
+        EngineError: onnx or onnxscript is not installed.
+    """
+    require("onnx", "onnxscript")
+    dynamic = None if isinstance(image_shape(program)[0], int) else ({0: "batch"},)
+    with quiet():
+        made = torch.onnx.export(
+            program,
+            dynamo=True,
+            optimize=True,
+            verbose=False,
+            input_names=[IMAGES],
+            output_names=[SCORES],
+            dynamic_shapes=dynamic,
+        )
+        assert made is not None
+        made.model.metadata_props.update(metadata)
+        made.save(str(path), external_data=False)
+
+
+def quantise(source: Path, target: Path, images: np.ndarray[Any, Any]) -> None:
+    """Writes an ONNX file in int8, its ranges taken from images (N, C, H, W), one at a time.
+
+    Weights have 7 bits, so that processors without VNNI do not overflow.
+
+    Raises:
+        EngineError: onnx or onnxruntime is not installed.
+    """
+    require("onnx", "onnxruntime")
+    with quiet():
+        from onnxruntime import quantization
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+        class Reader(quantization.CalibrationDataReader):
+            def __init__(self) -> None:
+                self.images = iter(images)
+
+            def get_next(self) -> Any:  # None at the end, which the base class does not declare.
+                image = next(self.images, None)
+                return None if image is None else {IMAGES: image[None]}
+
+        with tempfile.TemporaryDirectory() as folder:
+            prepared = Path(folder) / "prepared.onnx"
+            quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+            quantization.quantize_static(
+                str(prepared),
+                str(target),
+                Reader(),
+                quant_format=quantization.QuantFormat.QDQ,
+                per_channel=True,
+                reduce_range=True,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+            )
+
+
+def open_onnx(path: Path, shape: tuple[int, int, int, int], threads: int, setting: Setting) -> Runner:
+    """Reads an ONNX file for this processor.
+
+    Args:
+        path: of the file.
+        shape: B, C, H, W of what the runner takes.
+        threads: that may work on one batch.
+        setting: how it is used.
+
+    Raises:
+        EngineError: ONNX Runtime is not installed.
+    """
+    require("onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1 if setting.at_once else threads
+    options.add_free_dimension_override_by_name("batch", setting.at_once or shape[0])
+    # By themselves, threads stay awake for 50 ms after the last layer, and keep the cores from whoever works
+    # next; threads that sleep at once are 2 % slower.
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "1000")
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+
+    def run(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return np.asarray(session.run(None, {given.name: images})[0])
+
+    if not setting.at_once:
+        return lambda x: torch.from_numpy(run(x.contiguous().numpy()))
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="onnxruntime")
+
+    def run_in_streams(x: Tensor) -> Tensor:
+        images = x.contiguous().numpy()
+        starts = range(0, len(images), setting.at_once)
+        parts = pool.map(run, [images[start : start + setting.at_once] for start in starts])
+        return torch.from_numpy(np.concatenate(list(parts)))
+
+    return run_in_streams
+
+
+def _precisions(job: Job) -> tuple[Precision, ...]:
+    if job.device != "cpu":
+        return ()
+    return ("fp32", "int8") if job.precision == "int8" else ("fp32",)
+
+
+def _ways(job: Job, precision: Precision) -> tuple[Setting, ...]:
+    return tuple(Setting(precision, at_once) for at_once in (0, *stream_sizes(job)))
+
+
+def _build(job: Job, precision: Precision, source: Path, target: Path) -> None:
+    if precision == "int8":
+        images = np.load(source / "calibration.npy")
+        quantise(target / FILES["fp32"], target / FILES["int8"], images)
+        return
+    path = source / ("dynamic.pt2" if (source / "dynamic.pt2").exists() else "net.pt2")
+    with quiet():
+        program = torch.export.load(path)
+    write_onnx(program, target / FILES["fp32"], {})
+
+
+def _open(job: Job, folder: Path, setting: Setting) -> Runner:
+    return open_onnx(folder / FILES[setting.precision], job.shape, job.threads, setting)
+
+
+ENGINE = Maker("onnxruntime", ("onnx", "onnxscript", "onnxruntime"), _precisions, _ways, _build, _open)

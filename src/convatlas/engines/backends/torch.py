@@ -1,0 +1,149 @@
+"""torch as an engine: the folded network run operation by operation, and compiled ahead of time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from convatlas.devices import torch_threads
+from convatlas.engines.backend import Job, Maker, Precision, Runner, Setting
+from convatlas.engines.fold import fold
+from convatlas.engines.quiet import quiet
+
+FOLDED = "net.pt"
+COMPILED = "net-{precision}.pt2"
+
+
+def has_bf16(device: str) -> bool:
+    """Whether the chip computes in bfloat16, rather than imitating it."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def _precisions(job: Job) -> tuple[Precision, ...]:
+    """What torch can use for a job, fast to slow, should time run out; full precision may be the fastest."""
+    return ("bf16", "fp32") if job.precision == "bf16" and has_bf16(job.device) else ("fp32",)
+
+
+class Narrow(nn.Module):
+    """A network in bfloat16 between images and scores in float32."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net.to(torch.bfloat16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores x (B, C, H, W)."""
+        return self.net(x.to(torch.bfloat16)).float()
+
+
+def _read_program(folder: Path) -> torch.export.ExportedProgram:
+    with quiet():
+        return torch.export.load(folder / "net.pt2")
+
+
+def _build_folded(job: Job, precision: Precision, source: Path, target: Path) -> None:
+    if precision == "fp32":
+        torch.save(fold(_read_program(source)), target / FOLDED)
+
+
+def _folded_ways(job: Job, precision: Precision) -> tuple[Setting, ...]:
+    return tuple(
+        Setting(precision, layout=layout, graph=graph)
+        for layout in ("NHWC", "NCHW")
+        for graph in _graphs(job)
+    )
+
+
+def _open_folded(job: Job, folder: Path, setting: Setting) -> Runner:
+    # The file is our own, in a folder that only the user writes to, next to compiled code.
+    net: fx.GraphModule | Narrow = torch.load(folder / FOLDED, map_location=job.device, weights_only=False)
+    if setting.precision == "bf16":
+        net = Narrow(net)
+    order = torch.channels_last if setting.layout == "NHWC" else torch.contiguous_format
+    for name, value in [*net.named_parameters(), *net.named_buffers()]:
+        if value.dim() == 4:
+            owner, _, last = name.rpartition(".")
+            kept = getattr(net.get_submodule(owner), last)
+            kept.data = value.data.contiguous(memory_format=order)
+    return _finish(lambda x: net(x.contiguous(memory_format=order)), job, setting)
+
+
+def _compiled_ways(job: Job, precision: Precision) -> tuple[Setting, ...]:
+    return tuple(Setting(precision, graph=graph) for graph in _graphs(job))
+
+
+def _graphs(job: Job) -> tuple[bool, ...]:
+    return (False, True) if job.device == "cuda" else (False,)
+
+
+def _build_compiled(job: Job, precision: Precision, source: Path, target: Path) -> None:
+    import torch._inductor  # Takes seconds, which the other engines need not wait for.
+
+    program = _read_program(source)
+    options: dict[str, Any] = {"freezing": True}
+    if job.device == "cuda":
+        options = {"max_autotune": True, "coordinate_descent_tuning": True}
+    with torch.no_grad():  # Weights are frozen only where no gradient is wanted.
+        if precision == "bf16":
+            program = torch.export.export(Narrow(fold(program)), (torch.zeros(job.shape, device=job.device),))
+        torch._inductor.aoti_compile_and_package(
+            program,
+            package_path=str(target / COMPILED.format(precision=precision)),
+            inductor_configs=options,
+        )
+
+
+def _open_compiled(job: Job, folder: Path, setting: Setting) -> Runner:
+    import torch._inductor
+
+    path = folder / COMPILED.format(precision=setting.precision)
+    logging.getLogger("torch._inductor").setLevel(logging.ERROR)
+    net = torch._inductor.aoti_load_package(str(path), run_single_threaded=True)
+    return _finish(lambda x: net(x.contiguous()), job, setting)
+
+
+def _finish(run: Callable[[Tensor], Tensor], job: Job, setting: Setting) -> Runner:
+    """Gives a torch function the job's threads and, on a GPU, a recorded graph where that is asked for."""
+    if job.device == "cuda":
+        return _recorded(run, job) if setting.graph else torch.inference_mode()(run)
+
+    @torch.inference_mode()
+    def with_threads(x: Tensor) -> Tensor:
+        with torch_threads(job.threads):
+            return run(x)
+
+    return with_threads
+
+
+def _recorded(run: Callable[[Tensor], Tensor], job: Job) -> Runner:
+    """Records the launches of a function once; each call copies images in, replays, and copies scores out."""
+    images = torch.zeros(job.shape, device=job.device)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.inference_mode(), torch.cuda.stream(side):
+        for _ in range(3):
+            run(images)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.inference_mode(), torch.cuda.graph(graph):
+        scores = run(images)
+
+    def replay(x: Tensor) -> Tensor:
+        images.copy_(x)
+        graph.replay()
+        return scores.clone()
+
+    return replay
+
+
+FOLDED_ENGINE = Maker("torch", (), _precisions, _folded_ways, _build_folded, _open_folded)
+COMPILED_ENGINE = Maker(
+    "torch-compiled", (), _precisions, _compiled_ways, _build_compiled, _open_compiled, is_slow=True
+)

@@ -1,0 +1,204 @@
+"""Networks that were exported into a file, run as they lie there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convatlas._version import __version__
+from convatlas.data.transforms import Transform, read_transform
+from convatlas.devices import torch_threads
+from convatlas.engines.backend import EngineError, Runner, Setting, require
+from convatlas.models.network import check_count
+
+SUFFIXES = (".onnx", ".pt2", ".xml")
+
+
+class ExportedNetwork(nn.Module):
+    """A network in a file that `convatlas export` wrote, or in any ONNX or OpenVINO file of one input.
+
+    Attributes:
+        name: of the network, where the file says it.
+        path: of the file.
+        input_size: C, H, W.
+        batch_size: B that the file is for; None for any.
+        transform: brings a picture to the tensor that the network was trained on; None where the file does
+            not say.
+        class_names: a name for each score, likewise.
+        num_classes: K.
+
+    Shape: x (B, C, H, W) -> (B, K). B may be any number: portions of `batch_size` are run one by one.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        metadata: dict[str, str],
+        shape: tuple[int | None, int, int, int],
+        num_classes: int,
+        open_for: Callable[[int], Runner],
+    ) -> None:
+        super().__init__()
+        self.path = path
+        self.name = metadata.get("network", "")
+        self.batch_size, self.input_size = shape[0], (shape[1], shape[2], shape[3])
+        self.num_classes = num_classes
+        self.transform, self.class_names = _read_metadata(path, metadata, num_classes)
+        self._open_for = open_for
+        self._runners: dict[int, Runner] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores images.
+
+        Raises:
+            ValueError: they have another C, H or W than the file is for.
+        """
+        if x.dim() != 4 or tuple(x.shape[1:]) != self.input_size:
+            wanted = ", ".join(map(str, ("B", *self.input_size)))
+            raise ValueError(f"{self.path}: is for images of shape ({wanted}); received {tuple(x.shape)}")
+        x = x.detach().float()
+        batch = self.batch_size or max(1, len(x))
+        parts: list[Tensor] = []
+        for part in x.split(batch):
+            filled = torch.cat([part, part.new_zeros(batch - len(part), *part.shape[1:])])
+            parts.append(self._runner(batch)(filled)[: len(part)])
+        return torch.cat(parts)
+
+    def _runner(self, batch: int) -> Runner:
+        if batch not in self._runners:
+            # A batch of any size is rarely asked for in many sizes; each one holds a copy of the weights.
+            self._runners = {batch: self._open_for(batch)}
+        return self._runners[batch]
+
+
+def open_exported(path: str | Path, *, threads: int | None = None) -> ExportedNetwork:
+    """Opens an exported network on the engine that its file is for.
+
+    Args:
+        path: .onnx, .pt2 or .xml (with the .bin beside it).
+        threads: that may work on a batch; None for `torch.get_num_threads()`.
+
+    Raises:
+        EngineError: there is no such file, it is damaged, or its engine is not installed.
+        ValueError: another suffix, or `threads` out of its range.
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise EngineError(f"{path}: no such file")
+    if threads is not None:
+        check_count("threads", threads, least=1)
+    opener = {".onnx": _open_onnx, ".pt2": _open_pt2, ".xml": _open_xml}[path.suffix]
+    try:
+        return opener(path, threads or torch.get_num_threads())
+    except ValueError:
+        raise
+    except Exception as error:  # Each runtime has errors of its own.
+        first = " ".join(str(error).split())[:200]
+        raise EngineError(f"{path}: damaged, or no network of this kind ({first})") from None
+
+
+def metadata_of(net: nn.Module, input_size: tuple[int, int, int]) -> dict[str, str]:
+    """What goes along with an exported network, as texts by name."""
+    transform, names = getattr(net, "transform", None), getattr(net, "class_names", ())
+    facts = {
+        "convatlas": __version__,
+        "network": getattr(net, "name", "") or type(net).__name__,
+        "input_size": json.dumps(input_size),
+    }
+    if isinstance(transform, Transform):
+        facts["transform"] = transform.record()
+    if names:
+        facts["class_names"] = json.dumps(list(names), ensure_ascii=False)
+    return facts
+
+
+def _read_metadata(
+    path: Path, metadata: dict[str, str], num_classes: int
+) -> tuple[Transform | None, tuple[str, ...]]:
+    try:
+        transform = read_transform(metadata["transform"]) if "transform" in metadata else None
+        names = tuple(map(str, json.loads(metadata.get("class_names", "[]"))))
+    except (ValueError, TypeError) as error:
+        raise EngineError(f"{path}: its metadata is damaged ({error})") from None
+    if names and len(names) != num_classes:
+        raise EngineError(f"{path}: its metadata names {len(names)} classes; there are {num_classes} scores")
+    return transform, names
+
+
+def _open_onnx(path: Path, threads: int) -> ExportedNetwork:
+    require("onnxruntime")
+    import onnxruntime
+
+    from convatlas.engines.backends.onnxruntime import open_onnx
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    # Only to read what the file says of itself, so nothing is optimised.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    shape = _shape(path, [session.get_inputs()[0].shape, session.get_outputs()[0].shape])
+    metadata = dict(session.get_modelmeta().custom_metadata_map)
+
+    def open_for(batch: int) -> Runner:
+        return open_onnx(path, (batch, *shape[0][1:]), threads, Setting())
+
+    return ExportedNetwork(path, metadata, *shape, open_for)
+
+
+def _open_xml(path: Path, threads: int) -> ExportedNetwork:
+    from convatlas.engines.backends.openvino import METADATA, open_model, openvino_core
+
+    model = openvino_core().read_model(path)
+    sizes = [
+        [d.get_length() if d.is_static else None for d in port.get_partial_shape()]
+        for port in (model.inputs[0], model.outputs[0])
+    ]
+    shape = _shape(path, sizes)
+    metadata: dict[str, str] = {}
+    if model.has_rt_info([METADATA]):
+        metadata = {key: str(entry.value) for key, entry in model.rt_info[METADATA].items()}
+
+    def open_for(batch: int) -> Runner:
+        return open_model(path, (batch, *shape[0][1:]), threads, Setting())
+
+    return ExportedNetwork(path, metadata, *shape, open_for)
+
+
+def _open_pt2(path: Path, threads: int) -> ExportedNetwork:
+    from convatlas.engines.ports import ports
+    from convatlas.engines.pt2 import read_pt2
+
+    program, metadata = read_pt2(path)
+    sizes = [[size if isinstance(size, int) else None for size in port] for port in ports(program)]
+    shape = _shape(path, sizes)
+    net = program.module()
+
+    @torch.inference_mode()
+    def run(x: Tensor) -> Tensor:
+        with torch_threads(threads):
+            return net(x)
+
+    return ExportedNetwork(path, metadata, *shape, lambda batch: run)
+
+
+def _shape(path: Path, sizes: list[Any]) -> tuple[tuple[int | None, int, int, int], int]:
+    """Shape of the images, with None for any batch, and K.
+
+    Raises:
+        EngineError: there is no such network.
+    """
+    images, scores = ([size if isinstance(size, int) else None for size in port] for port in sizes)
+    if len(images) != 4 or None in images[1:] or len(scores) != 2 or scores[1] is None:
+        raise EngineError(
+            f"{path}: takes {images} and gives {scores}; expected images (B, C, H, W) and scores (B, K)"
+        )
+    batch, chans, height, width = images
+    assert chans is not None and height is not None and width is not None
+    return (batch, chans, height, width), scores[1]

@@ -1,0 +1,264 @@
+"""The fastest engine of this machine for a network, found by trying and measuring."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import shutil
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from convatlas.devices import torch_threads
+from convatlas.engines import cache as choices
+from convatlas.engines import find_engine
+from convatlas.engines.agreement import compare, rounding_error
+from convatlas.engines.backend import Job, Precision, Runner, Setting
+from convatlas.engines.engine import Engine, Report, Trial
+from convatlas.engines.request import (
+    AGREEMENT,
+    EAGER,
+    Inputs,
+    Question,
+    calibration_images,
+    make_inputs,
+    read_question,
+)
+from convatlas.engines.search import try_engines
+from convatlas.engines.worker import timed_scores
+from convatlas.engines.worker_pool import LATE
+from convatlas.machine import processor
+
+# So that a choice is made in a minute, unless the machine is very busy; int8 takes longer, as it sees images.
+TIME_LIMITS: dict[Precision, float] = {"fp32": 60.0, "bf16": 60.0, "int8": 600.0}
+
+
+def optimize(
+    model: nn.Module,
+    input_size: int | tuple[int, int, int] | None = None,
+    batch_size: int = 1,
+    precision: Precision = "fp32",
+    *,
+    tolerance: float | None = None,
+    agreement: float = AGREEMENT,
+    engines: Sequence[str] | None = None,
+    calibration: Tensor | Iterable[Tensor] | None = None,
+    threads: int | None = None,
+    remember: bool = True,
+    time_limit: float | None = None,
+) -> Engine:
+    """Finds the fastest way to run a network here: tries what is installed, checks it, measures it.
+
+    Each engine is built in a process of its own, its scores are compared with the network's, and those that
+    agree are timed in turns. What fails, hangs, crashes or disagrees is dropped with a note; where nothing is
+    left, the network itself is used. The choice is remembered in the user's cache folder.
+
+    Args:
+        model: any network with one input; it stays as it is. On a GPU where its parameters are.
+        input_size: px, or C, H, W; None for the size that a network of the atlas was published for.
+        batch_size: B that is measured; the engine takes any, in portions of B.
+        precision: the lowest that is allowed; a higher one is kept where it is faster. "bf16" needs a chip
+            that has it, "int8" needs `calibration`.
+        tolerance: largest difference between scores that is allowed, relative to the largest score; None for
+            1e-4 with fp32 (or four times the error that the network's own rounding makes, where that is
+            more), 0.05 with bf16 and 0.5 with int8.
+        agreement: smallest share of the checked images whose most likely class must stay the same, for bf16
+            and int8, where `calibration` is given.
+        engines: those to try, of "eager", "native", "openvino", "onnxruntime", "torch", "torch-compiled";
+            None for all.
+        calibration: images as the network sees them, (N, C, H, W) or several of (C, H, W) or (B, C, H, W).
+            All are for the check; with int8, of eight or more, every fourth, the others for its ranges.
+        threads: that may work on a batch; None for `torch.get_num_threads()`.
+        remember: whether to use and keep the memory of choices.
+        time_limit: seconds for building; who is not ready then is dropped. "torch-compiled", which takes the
+            longest, has two thirds of it at most. None for 60 with fp32 and bf16, 600 with int8.
+
+    Raises:
+        ValueError: an argument is out of its range, or the network refuses the size.
+        UnknownNameError: there is no such engine or precision.
+    """
+    begin = time.monotonic()
+    question = read_question(model, input_size, batch_size, precision, tolerance, agreement, engines, threads)
+    inputs = make_inputs(question.job, calibration_images(calibration, question.job))
+    net = copy.deepcopy(model).eval() if any(module.training for module in model.modules()) else model
+    eager = _eager(net, question.job)
+    expected, once = _timed_scores(eager, inputs, question.job)
+    limit = TIME_LIMITS[precision] if time_limit is None else time_limit
+    # Nobody is closer to the network's own scores than these are to the true ones.
+    rounding = functools.cache(
+        lambda: 0.0 if tolerance is not None else rounding_error(net, inputs.check, expected)
+    )
+    task = _Task(net, question, inputs, expected, once, eager, limit, begin, rounding)
+    if not remember:
+        return _decide(task, None)
+    key = _key(net, question, inputs.digest())
+    return _recall(task, key) or _decide(task, key)
+
+
+def is_remembered(model: nn.Module, input_size: int | tuple[int, int, int], batch_size: int = 1) -> bool:
+    """Whether `optimize`, in float32 and with nothing else asked for, answers at once.
+
+    Args:
+        model: as `optimize` takes it, in evaluation mode.
+        input_size: likewise.
+        batch_size: likewise.
+    """
+    question = read_question(model, input_size, batch_size, "fp32", None, AGREEMENT, None, None)
+    choice = choices.find_choice(_key(model, question, ""))
+    if choice is None:
+        return False
+    return choice.trials[0].engine == EAGER or choice.weights == choices.weights_digest(model)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """A question, with the network, its own scores and what a call for them took, and when it was asked."""
+
+    net: nn.Module
+    question: Question
+    inputs: Inputs
+    expected: Tensor
+    once: float | None
+    eager: Runner
+    time_limit: float
+    begin: float
+    rounding: Callable[[], float]
+
+    def refusal(self, runner: Runner, setting: Setting) -> str:
+        """Why a runner cannot be used; "" where it can."""
+        try:
+            scores, _ = _timed_scores(runner, self.inputs, self.question.job)
+        except Exception as error:  # Whatever a library raises, the network itself still works.
+            return f"it worked in its own process, and failed here ({type(error).__name__}: {error})"
+        found = compare(scores, self.expected)
+        return self.question.refusal(found, setting.precision, self.inputs.are_real, self.rounding)
+
+    def engine(self, runner: Runner, trials: Sequence[Trial], *, remembered: bool) -> Engine:
+        """The answer."""
+        job = self.question.job
+        report = Report(
+            network=getattr(self.net, "name", "") or type(self.net).__name__,
+            shape=job.shape,
+            precision=job.precision,
+            tolerance=self.question.tolerance,
+            agreement=self.question.agreement,
+            threads=job.threads,
+            device=job.device,
+            machine=processor() if job.device == "cpu" else torch.cuda.get_device_name(),
+            trials=tuple(trials),
+            took=time.monotonic() - self.begin,
+            remembered=remembered,
+        )
+        names = tuple(getattr(self.net, "class_names", ()))
+        return Engine(runner, report, transform=getattr(self.net, "transform", None), class_names=names)
+
+
+def _key(net: nn.Module, question: Question, calibration: str) -> str:
+    asked = dataclasses.asdict(question) | {"calibration": calibration}
+    return choices.choice_key(net, asked, question.job.device)
+
+
+def _recall(task: _Task, key: str) -> Engine | None:
+    """The engine that an earlier call chose, if one did, and it still agrees."""
+    choice = choices.find_choice(key)
+    if choice is None:
+        return None
+    trial = choice.trials[0]
+    if trial.engine == EAGER:
+        return task.engine(task.eager, choice.trials, remembered=True)
+    if choice.files is None or choice.weights != choices.weights_digest(task.net):
+        # The same network with other weights: the choice holds, but what was built does not.
+        only = dataclasses.replace(task.question, engines=(trial.engine,))
+        engine = _decide(dataclasses.replace(task, question=only), key)
+        return engine if engine.name == trial.engine else None
+    setting = trial.setting or Setting()
+    try:
+        runner = _open(trial.engine, task.question.job, choice.files, setting)
+    except Exception:  # Damaged files are built anew.
+        return None
+    if task.refusal(runner, setting):
+        return None
+    return task.engine(runner, choice.trials, remembered=True)
+
+
+def _decide(task: _Task, key: str | None) -> Engine:
+    """Tries what the question allows, and takes the fastest that also works in this process."""
+    with tempfile.TemporaryDirectory(prefix="convatlas-", ignore_cleanup_errors=True) as folder:
+        trials = _tried(task, Path(folder))
+        dropped = [trial for trial in trials if trial.note]
+        usable = [trial for trial in trials if not trial.note]
+        while usable and usable[0].engine != EAGER:
+            trial, setting = usable[0], usable[0].setting or Setting()
+            # Some engines read their files as they need them, so these live as long as the engine.
+            files = Path(tempfile.mkdtemp(prefix="convatlas-"))
+            shutil.copytree(Path(folder) / trial.engine, files, dirs_exist_ok=True)
+            runner = None
+            try:
+                runner = _open(trial.engine, task.question.job, files, setting)
+                refusal = task.refusal(runner, setting)
+            except Exception as error:  # As in `refusal`.
+                refusal = f"it worked in its own process, and failed here ({type(error).__name__}: {error})"
+            if runner is not None and not refusal:
+                engine = task.engine(runner, [*usable, *dropped], remembered=False)
+                weakref.finalize(engine, shutil.rmtree, files, ignore_errors=True)
+                _keep(task, key, engine, files)
+                return engine
+            shutil.rmtree(files, ignore_errors=True)
+            dropped.append(dataclasses.replace(usable.pop(0), note=refusal))
+    # Where eager was not asked for, it is what is left.
+    usable = usable or [Trial(EAGER, Setting(), None, 0.0, 1.0)]
+    engine = task.engine(task.eager, [*usable, *dropped], remembered=False)
+    _keep(task, key, engine, None)
+    return engine
+
+
+def _tried(task: _Task, folder: Path) -> list[Trial]:
+    try:
+        return try_engines(
+            task.question,
+            task.inputs,
+            task.expected,
+            task.once,
+            task.net,
+            task.eager,
+            folder,
+            task.time_limit,
+            task.rounding,
+        )
+    except OSError as error:  # For example a full disk.
+        return [Trial("all engines", note=f"nothing could be tried ({error})")]
+
+
+def _keep(task: _Task, key: str | None, engine: Engine, files: Path | None) -> None:
+    chosen, *others = engine.report.trials
+    if chosen.engine == EAGER and any(LATE in trial.note for trial in others):
+        return  # On a quieter day another one may be ready.
+    if key is not None:
+        digest = choices.weights_digest(task.net)
+        choices.keep_choice(key, choices.Choice(engine.report.trials, digest, files))
+
+
+def _open(engine: str, job: Job, files: Path, setting: Setting) -> Runner:
+    return find_engine(engine).open(job, files, setting)
+
+
+def _timed_scores(runner: Runner, inputs: Inputs, job: Job) -> tuple[Tensor, float | None]:
+    """Scores of images that engines are compared on, and seconds of a call."""
+    return timed_scores(runner, inputs.check.to(job.device).split(job.shape[0]))
+
+
+def _eager(net: nn.Module, job: Job) -> Runner:
+    """The network as it is, with the job's threads."""
+
+    @torch.inference_mode()
+    def run(x: Tensor) -> Tensor:
+        with torch_threads(job.threads):
+            return net(x).float()
+
+    return run

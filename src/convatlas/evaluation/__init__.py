@@ -1,0 +1,1 @@
+"""Measuring networks on labelled images: protocols, crops, ensembles, reports."""

@@ -1,0 +1,287 @@
+"""Measuring networks on labelled pictures by the papers' protocols, one by one or as an ensemble."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from convatlas.data.preprocessing import in_memory
+from convatlas.data.sets import Samples, Skipped, Source, counted
+from convatlas.data.sources import load_source
+from convatlas.evaluation.crops import Average, Protocol, ProtocolName
+from convatlas.evaluation.ensemble import load_weights_of
+from convatlas.evaluation.labels import Match, Part, choose_part, match_classes
+from convatlas.evaluation.scoring import Member, Tables, make_member, score_pictures
+from convatlas.metrics.calibration import Calibration, ClassMetrics, by_class, calibrate
+from convatlas.metrics.classification import Evaluation, count_answers
+from convatlas.metrics.error_analysis import interval
+from convatlas.models.network import check_count
+from convatlas.predict.load import load
+from convatlas.predict.outputs import Refusal
+from convatlas.predict.predictor import EngineName, Precision, Predictor
+from convatlas.predict.progress import watched
+from convatlas.runs.run import RECORD, open_run
+
+Subject = Predictor | str | Path
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Report:
+    """What networks answer on labelled pictures, by a protocol.
+
+    Attributes:
+        networks: as they were named; several are an ensemble.
+        data: name of the data set.
+        part: of the data set.
+        protocol: how pictures were shown.
+        scales: px of the pictures' short side at each scale, for each network.
+        views: views of each picture that one network saw.
+        class_names: a name for each score.
+        samples: the pictures; their labels are numbers in `class_names`.
+        evaluation: counts, and for each picture its answer and its loss, the negated logarithm of the
+            probability of the right class.
+        seen: which of the pictures were measured, (N,) of bool.
+        confidences: probability of each picture's best answer, (N,).
+        calibration: whether these probabilities mean what they say.
+        skipped: the pictures that cannot be used.
+        notes: what a reader of the figures should know.
+    """
+
+    networks: tuple[str, ...]
+    data: str
+    part: Part
+    protocol: Protocol
+    scales: tuple[tuple[int, ...], ...]
+    views: int
+    class_names: tuple[str, ...]
+    samples: Samples
+    evaluation: Evaluation
+    seen: Tensor
+    confidences: Tensor
+    calibration: Calibration
+    skipped: tuple[Skipped, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def top1(self) -> float:
+        """Share of right best answers, in [0, 1]."""
+        return self.evaluation.accuracy
+
+    @property
+    def top5(self) -> float | None:
+        """Share of pictures whose five best answers hold the right one; None for fewer than six classes."""
+        return self.evaluation.top5_accuracy
+
+    @property
+    def top1_interval(self) -> tuple[float, float]:
+        """The 95 % interval of `top1`, by Wilson."""
+        return interval(self.evaluation.correct, self.evaluation.count)
+
+    @property
+    def top5_interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of `top5`, by Wilson."""
+        top5 = self.evaluation.top5
+        return None if top5 is None else interval(top5, self.evaluation.count)
+
+    @property
+    def classes(self) -> list[ClassMetrics]:
+        """How each class is recognised."""
+        return by_class(self.evaluation.confusion.numpy(), self.class_names)
+
+    def record(self) -> dict[str, Any]:
+        """The figures for JSON; classes without a picture and an answer are left out."""
+        found = self.evaluation
+        protocol = {"views": self.views, "scales": [list(scales) for scales in self.scales]}
+        return {
+            "networks": list(self.networks),
+            "data": self.data,
+            "part": self.part,
+            "protocol": dataclasses.asdict(self.protocol) | protocol,
+            "pictures": found.count,
+            "top1": self.top1,
+            "top1_correct": found.correct,
+            "top1_interval": self.top1_interval,
+            "top5": self.top5,
+            "top5_correct": found.top5,
+            "top5_interval": self.top5_interval,
+            "log_loss": found.loss,
+            "calibration": dataclasses.asdict(self.calibration),
+            "classes": [entry.record() for entry in self.classes if entry.images or entry.answered],
+            "skipped": [dataclasses.asdict(entry) for entry in self.skipped],
+            "notes": list(self.notes),
+        }
+
+
+def evaluate(
+    networks: Subject | Sequence[Subject],
+    data: str | Source | None = None,
+    *,
+    protocol: ProtocolName = "single",
+    scales: Sequence[int] | None = None,
+    flip: bool = False,
+    average: Average = "probabilities",
+    weights: str = "final",
+    part: Part = "test",
+    match: Match = "names",
+    data_dir: str | Path | None = None,
+    engine: EngineName = "eager",
+    precision: Precision = "fp32",
+    batch_size: int = 32,
+    workers: int | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = False,
+) -> Report:
+    """Measures a network, or an ensemble, on labelled pictures.
+
+    Neither `batch_size` nor `workers` changes what is counted. A picture that cannot be used is left out and
+    listed.
+
+    Args:
+        networks: as `convatlas.load` takes it, or a predictor; several are an ensemble, whose members answer
+            together, each with a transform of its own.
+        data: a data set by name, or a `Source`; None for the one that the first run was trained on.
+        protocol: "single", "10crop", "144crop", "dense" or "multiscale"; see `Protocol`.
+        scales: px of the short side, for each scale; None for the protocol's own.
+        flip: show mirror images, too.
+        average: what is averaged over views and members, "probabilities" or "logits".
+        weights: of a run: "final", "ema", "raw", "snapshots", "snapshots:N" or "step:N"; see
+            `load_weights_of`.
+        part: of the data: "test", "train" or "all".
+        match: how classes of data and network are brought together: by "names", or by "numbers".
+        data_dir: where small data sets lie, or are downloaded to.
+        engine: as `Predictor` takes it; predictors that are given keep their own.
+        precision: likewise.
+        batch_size: views that go through a network together.
+        workers: threads that read pictures; None for one a core.
+        device: as `Predictor` takes it.
+        progress: show a bar, where standard error is a terminal.
+
+    Raises:
+        ValueError: the data do not fit the network, or an option is out of its range.
+    """
+    shown = Protocol(protocol, None if scales is None else tuple(scales), flip, average)
+    check_count("batch_size", batch_size, least=1)
+    given = [networks] if isinstance(networks, Predictor | str | Path) else list(networks)
+    if not given:
+        raise ValueError("`networks` is empty; expected at least one")
+    notes: list[str] = []
+    options: dict[str, Any] = {"engine": engine, "precision": precision, "workers": workers, "device": device}
+    predictors = [_opened(entry, weights, options, notes) for entry in given]
+    names = _shared_names(given, predictors)
+    source = _find_data(data, given[0], part, data_dir, notes)
+    classes = match_classes(source.class_names, names, match)
+    members = [make_member(each, shown, source.image_size is not None) for each in predictors]
+    samples = choose_part(_as_trained(source, members), part, classes)
+    tables = Tables(samples.labels, average)
+    answers = score_pictures(
+        members, samples, tables, names, batch_size=batch_size, workers=predictors[0].workers
+    )
+    said = watched(answers, len(samples)) if progress else answers
+    bad = [Skipped(entry.picture, entry.reason) for entry in said if isinstance(entry, Refusal)]
+    if not tables.seen.any():
+        raise ValueError(
+            f"{source.name}: none of {counted(len(samples), 'picture')} can be used: {bad[0].reason}"
+        )
+    transforms = [member.views.transform for member in members]
+    return Report(
+        networks=tuple(map(_name_of, given)),
+        data=source.name,
+        part=part,
+        protocol=shown,
+        scales=tuple(shown.scales_for(transform) for transform in transforms),
+        views=max(map(shown.count_views, transforms)),
+        class_names=names,
+        samples=samples,
+        evaluation=_counted(tables, len(names)),
+        seen=tables.seen,
+        confidences=tables.confidences,
+        calibration=_calibrated(tables),
+        skipped=(*source.skipped, *bad),
+        notes=tuple(notes),
+    )
+
+
+def _opened(entry: Subject, weights: str, options: dict[str, Any], notes: list[str]) -> Predictor:
+    if isinstance(entry, Predictor):
+        if weights != "final":
+            raise ValueError(f"`weights`={weights!r} goes with the folder of a run, not with a predictor")
+        return entry
+    if weights == "final":
+        return load(entry, **options)
+    return Predictor(load_weights_of(entry, weights, note=notes.append), **options)
+
+
+def _shared_names(given: Sequence[Subject], predictors: Sequence[Predictor]) -> tuple[str, ...]:
+    names = predictors[0].class_names
+    for entry, predictor in zip(given, predictors, strict=True):
+        if predictor.class_names != names:
+            raise ValueError(
+                f"{_name_of(entry)} has other classes ({len(predictor.class_names)}) than "
+                f"{_name_of(given[0])} ({len(names)}); an ensemble needs the same, in the same order"
+            )
+    return names
+
+
+def _find_data(
+    data: str | Source | None, first: Subject, part: Part, data_dir: str | Path | None, notes: list[str]
+) -> Source:
+    """The data that are asked for, or that a run was trained on."""
+    if isinstance(data, Source):
+        return data
+    is_run = not isinstance(first, Predictor) and (Path(first) / RECORD).is_file()
+    record = open_run(Path(str(first))).record if is_run else None
+    if data is None and record is None:
+        raise ValueError("`data`: say on which pictures, such as folder:PATH; only a run knows its own")
+    if data is None and record is not None and not record.get("data", {}).get("named", True):
+        raise ValueError(f"{first}: was trained on data from Python; give them as `data`")
+    trained_on = None if record is None else record["config"]["data"]
+    place = data_dir or (record or {}).get("options", {}).get("data_dir")
+    name = data or str(trained_on)
+    source = load_source(
+        name,
+        data_dir=None if place is None else Path(place),
+        # A split that is undone again: with halves, two pictures of a class are enough.
+        test_share=0.5 if part == "all" and name != trained_on else 0.2,
+        on_bad_image="skip",
+    )
+    if record is not None and source.name == trained_on:
+        if record["data"]["fingerprint"] != source.fingerprint:
+            notes.append(
+                f"{source.name} has changed since the run was trained on it (its fingerprint differs): its "
+                "part to test may hold pictures that the run learnt from"
+            )
+        elif part != "test":
+            notes.append(f"the part {part!r} holds the pictures that the run learnt from")
+    return source
+
+
+def _as_trained(source: Source, members: Sequence[Member]) -> Source:
+    """Images of one size brought to that of the network exactly as training does it."""
+    views = members[0].views
+    size, protocol = views.transform.input_size, views.protocol
+    is_plain = protocol.name == "single" and protocol.scales is None and views.transform.crop_pct == 1.0
+    if source.image_size is None or not is_plain or len(members) > 1 or size[1] != size[2]:
+        return source
+    return source if source.image_size[1:] == size[1:] else in_memory(source, size[1])
+
+
+def _counted(tables: Tables, num_classes: int) -> Evaluation:
+    return count_answers(
+        tables.labels, tables.losses, tables.predicted, tables.among5, tables.seen, num_classes
+    )
+
+
+def _calibrated(tables: Tables) -> Calibration:
+    is_right = tables.predicted == tables.labels
+    return calibrate(tables.confidences[tables.seen].numpy(), is_right[tables.seen].numpy())
+
+
+def _name_of(entry: Subject) -> str:
+    if isinstance(entry, Predictor):
+        return str(getattr(entry.network, "name", "")) or type(entry.network).__name__
+    return str(entry)

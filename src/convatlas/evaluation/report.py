@@ -1,0 +1,224 @@
+"""An evaluation as files: a page to read with pictures, and tables for machines."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from convatlas.data.sets import counted
+from convatlas.files import write_atomic, write_json
+from convatlas.metrics.calibration import Calibration
+from convatlas.metrics.error_analysis import find_hardest
+from convatlas.metrics.report_sections import (
+    CONFUSION,
+    HARDEST,
+    MOST_HARDEST,
+    PAGE,
+    hardest_section,
+    mistakes_section,
+)
+from convatlas.plots.training import BLUE, DPI, GREY, ORANGE, Tile, draw_confusion, draw_tiles
+from convatlas.predict.outputs import plain
+
+if TYPE_CHECKING:
+    from convatlas.evaluation.evaluate import Report
+
+FIGURES, CLASSES, PICTURES = "evaluation.json", "classes.csv", "pictures.csv"
+MATRIX, RELIABILITY = "confusion.csv", "reliability.png"
+
+
+def write_evaluation(report: Report, folder: Path) -> None:
+    """Writes a report into a folder, which is made; files of those names in it are replaced.
+
+    `report.md` with `confusion.png`, `reliability.png` and `hardest.png`; `evaluation.json` with all figures;
+    `classes.csv`, `confusion.csv` (counts, a row for each true class) and `pictures.csv` (each picture with
+    its class, the answer, the answer's probability and the loss).
+
+    Raises:
+        ValueError: `folder` is a file.
+        OSError: it may not be written, or the disk is full.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is a file; a report is a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    names, found = report.class_names, report.evaluation
+    confusion = found.confusion.numpy()
+    write_json(folder / FIGURES, report.record())
+    rows = [entry.record() for entry in report.classes]
+    write_atomic(folder / CLASSES, _csv(rows[0], (row.values() for row in rows)))
+    write_atomic(
+        folder / MATRIX, _csv(["", *names], ([n, *r] for n, r in zip(names, confusion, strict=True)))
+    )
+    write_atomic(folder / PICTURES, _pictures(report))
+    write_atomic(folder / CONFUSION, draw_confusion(confusion, names))
+    write_atomic(folder / RELIABILITY, draw_reliability(report.calibration))
+    hardest = find_hardest(found, report.samples, names, MOST_HARDEST)
+    if hardest:
+        tiles = [
+            Tile(report.samples.picture(image.index).numpy(), image.title, f"{number}: loss {image.loss:.2f}")
+            for number, image in enumerate(hardest, 1)
+        ]
+        write_atomic(folder / HARDEST, draw_tiles(tiles))
+    sections = (
+        _heading(report),
+        mistakes_section(confusion, names),
+        _reliability(report.calibration),
+        hardest_section(hardest),
+        *_left_out(report),
+    )
+    write_atomic(folder / PAGE, "\n\n".join(sections) + "\n")
+
+
+def summary(report: Report) -> str:
+    """The figures in a few lines."""
+    found, calibration = report.evaluation, report.calibration
+    lines = [
+        f"{_subject(report)} on {report.data} ({report.part}), {how_shown(report)}",
+        f"top-1 {_share(report.top1, report.top1_interval)}, {found.correct:,} of "
+        f"{counted(found.count, 'picture')}",
+    ]
+    if report.top5 is not None and report.top5_interval is not None:
+        lines.append(f"top-5 {_share(report.top5, report.top5_interval)}")
+    lines.append(
+        f"log loss {found.loss:.4f}, calibration error {calibration.error:.2%} "
+        f"(worst bin {calibration.worst:.2%})"
+    )
+    return "\n".join([*lines, *(f"note: {note}" for note in report.notes)])
+
+
+def how_shown(report: Report) -> str:
+    """The protocol in words: "10crop, short side 256 px, 10 views, mean of probabilities"."""
+    protocol = report.protocol
+    parts = [protocol.name]
+    if protocol.name != "single" or protocol.scales is not None:
+        sizes = dict.fromkeys(", ".join(map(str, scales)) for scales in report.scales)
+        parts.append(f"short side {' or '.join(sizes)} px")
+    if report.views > 1:
+        parts.append(counted(report.views, "view") + (" with mirror images" if protocol.flip else ""))
+    if report.views > 1 or len(report.networks) > 1:
+        parts.append(f"mean of {protocol.average}")
+    return ", ".join(parts)
+
+
+def draw_reliability(calibration: Calibration) -> bytes:
+    """Draws accuracy against confidence, and how many answers have which, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6, 5.0), dpi=DPI)
+    grid = {"left": 0.145, "right": 0.965, "bottom": 0.1, "top": 0.935, "hspace": 0.12}
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1), gridspec_kw=grid)
+    width = 1.0 / len(calibration.bins)
+    total = sum(each.count for each in calibration.bins)
+    for each in calibration.bins:
+        if each.confidence is None or each.accuracy is None:
+            continue
+        middle, gap = (each.low + each.high) / 2.0, each.confidence - each.accuracy
+        upper.bar(middle, each.accuracy, width * 0.94, color=BLUE, alpha=0.85, zorder=2)
+        upper.bar(
+            middle,
+            gap,
+            width * 0.94,
+            bottom=each.accuracy,
+            color=(*_rgb(ORANGE), 0.35),
+            edgecolor=ORANGE,
+            linewidth=0.8,
+            zorder=3,
+        )
+        lower.bar(middle, each.count / total, width * 0.94, color=GREY, alpha=0.7, zorder=2)
+    upper.plot((0.0, 1.0), (0.0, 1.0), color=GREY, linestyle="--", linewidth=1.0, zorder=4)
+    upper.bar(0.0, 0.0, color=BLUE, alpha=0.85, label="accuracy")
+    upper.bar(0.0, 0.0, color=(*_rgb(ORANGE), 0.35), edgecolor=ORANGE, label="gap to the confidence")
+    upper.legend(frameon=False, loc="upper left", fontsize=9)
+    upper.set(ylabel="share that is right", xlim=(0.0, 1.0), ylim=(0.0, 1.0))
+    upper.set_title(f"calibration error {calibration.error:.2%}", fontsize=11, loc="left", fontweight="bold")
+    lower.set(xlabel="probability of the answer", ylabel="answers")
+    lower.yaxis.set_major_formatter("{x:.0%}")
+    for axes in (upper, lower):
+        axes.grid(alpha=0.3, zorder=0)
+        axes.spines[["top", "right"]].set_visible(False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _rgb(colour: str) -> tuple[float, float, float]:
+    red, green, blue = (int(colour[i : i + 2], 16) / 255.0 for i in (1, 3, 5))
+    return red, green, blue
+
+
+def _heading(report: Report) -> str:
+    found = report.evaluation
+    top5 = ""
+    if report.top5 is not None and report.top5_interval is not None:
+        top5 = f"\n**Top-5 accuracy {_share(report.top5, report.top5_interval)}.**"
+    notes = "".join(f"\n\nNote: {note}." for note in report.notes)
+    return f"""# {plain(_subject(report))} on {plain(report.data)}
+
+**Top-1 accuracy {_share(report.top1, report.top1_interval)}**: {found.correct:,} of
+{counted(found.count, "picture")}.{top5}
+
+Protocol: {how_shown(report)}; part of the data: {report.part}.
+The mean log loss is {found.loss:.4f}.{notes}"""
+
+
+def _reliability(calibration: Calibration) -> str:
+    return f"""## Calibration
+
+![Accuracy against confidence]({RELIABILITY})
+
+On the whole, answers are right {"less" if _is_bold(calibration) else "more"} often than their probabilities
+say. The two differ by {calibration.error:.2%} on average (expected calibration error, {len(calibration.bins)}
+bins) and by {calibration.worst:.2%} in the worst bin; where they agree, a bar ends at the dashed line."""
+
+
+def _is_bold(calibration: Calibration) -> bool:
+    gaps = [
+        (each.confidence - each.accuracy) * each.count
+        for each in calibration.bins
+        if each.confidence is not None and each.accuracy is not None
+    ]
+    return sum(gaps) > 0.0
+
+
+def _left_out(report: Report) -> list[str]:
+    if not report.skipped:
+        return []
+    lines = [f"- {plain(entry.path)}: {plain(entry.reason)}" for entry in report.skipped]
+    return ["## Left out\n\nThese pictures cannot be used and are not counted:\n\n" + "\n".join(lines)]
+
+
+def _share(value: float, bounds: tuple[float, float]) -> str:
+    return f"{value:.2%} (95 % interval {bounds[0]:.2%} to {bounds[1]:.2%})"
+
+
+def _subject(report: Report) -> str:
+    names = report.networks
+    return names[0] if len(names) == 1 else f"the ensemble of {', '.join(names[:-1])} and {names[-1]}"
+
+
+def _pictures(report: Report) -> str:
+    found, names = report.evaluation, report.class_names
+    rows = (
+        [
+            plain(report.samples.name(row)),
+            names[int(report.samples.labels[row])],
+            names[int(found.predicted[row])],
+            round(float(report.confidences[row]), 6),
+            round(float(found.losses[row]), 6),
+        ]
+        for row in np.flatnonzero(report.seen.numpy()).tolist()
+    )
+    return _csv(("picture", "class", "answer", "probability", "loss"), rows)
+
+
+def _csv(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,1 @@
+"""Predictions on images: inputs, outputs, jobs."""

@@ -1,0 +1,55 @@
+"""Whether the search for the fastest engine pays: it takes a minute, unless its outcome is remembered."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+
+import torch
+
+from convatlas.data.transforms import Transform
+from convatlas.engines.exported import ExportedNetwork
+from convatlas.engines.optimize import is_remembered
+from convatlas.engines.worker import first_look
+from convatlas.predict.inputs import count_items
+from convatlas.predict.predictor import EngineName, Predictor
+from convatlas.predict.video import STREAMS
+
+# Seconds of the network alone. An engine is 1.5 to 5 times as fast, so that both are won back with certainty.
+LONG, LONG_FOR_REMEMBERED = 180.0, 15.0
+FEW = 64
+"""Pictures for which nothing is measured: they are answered before."""
+
+
+def paying_engine(
+    predictor: Predictor, pictures: Sequence[str | os.PathLike[str]], fps: float | None
+) -> EngineName:
+    """The engine that has so many pictures answered first, the search for it included.
+
+    A live stream has the fastest: a network that falls behind is of no use there.
+
+    Args:
+        predictor: that answers; its network is run a few times, on an empty picture.
+        pictures: files, folders, patterns, films and streams; what comes by standard input is not counted.
+        fps: frames a second that are taken from a film; None for all.
+
+    Raises:
+        ValueError: there is a film, and PyAV is not installed.
+    """
+    transform = predictor.transform
+    if isinstance(predictor.network, ExportedNetwork) or not isinstance(transform, Transform):
+        return "eager"
+    if any(os.fspath(picture).startswith(STREAMS) for picture in pictures):
+        return "auto"
+    if count_items(pictures, fps, most=FEW) < FEW:
+        return "eager"
+    picture = torch.zeros(1, *transform.input_size, device=predictor.device)
+    seconds = first_look(torch.inference_mode()(predictor.network), picture)
+    enough = math.ceil(LONG / seconds)
+    count = count_items(pictures, fps, most=enough)
+    if count == enough:
+        return "auto"
+    is_long = count * seconds >= LONG_FOR_REMEMBERED
+    known = is_long and is_remembered(predictor.network, transform.input_size, predictor.batch_size)
+    return "auto" if known else "eager"

@@ -1,0 +1,226 @@
+"""Large jobs: answers go to a file in parts, each written whole, so that a killed job goes on."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from convatlas.files import write_atomic
+from convatlas.predict.inputs import Item, find_items, list_files
+from convatlas.predict.outputs import Answer, Format, Refusal, encode, format_of, join, require_parquet
+from convatlas.predict.predictor import EngineName, Predictor
+from convatlas.predict.progress import watched
+from convatlas.runs.lock import locked
+
+JOB = "job.json"
+FILES = "files.json"
+PART_FILES = 1024
+"""Files whose answers are one part: what is lost at most when a job is killed. Whole batches, so that a
+resumed job makes the same ones and gives the same answers to the bit."""
+
+Said = Answer | Refusal
+Parts = dict[int, list[str]]
+Runner = Callable[[Parts], Iterator[tuple[int, Said]]]
+"""Answers the files of parts, by number: the number with each answer, and each part in one piece."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What became of a job.
+
+    Attributes:
+        out: the file with the answers.
+        answers: how many this process gave.
+        refusals: pictures without an answer in this process; each is in the file, with its reason.
+        resumed: files that an earlier process had answered already.
+    """
+
+    out: Path
+    answers: int
+    refusals: int
+    resumed: int
+
+
+def run_job(
+    predictor: Predictor,
+    pictures: Sequence[str | os.PathLike[str]],
+    out: str | Path,
+    *,
+    top: int = 3,
+    fps: float | None = 1.0,
+    runner: Runner | None = None,
+) -> Job:
+    """Writes the answers on many files into one file, which appears when all are there.
+
+    Until then they are kept in the folder `OUT.parts`. When the job is killed, the same call goes on after
+    the last whole part; the list of files is the one that was made when the job began.
+
+    Args:
+        predictor: answers.
+        pictures: files, folders, patterns and films; "-" for names of files on standard input.
+        out: ends in .jsonl, .csv or .parquet.
+        top: how many classes to name.
+        fps: frames a second that are taken from a film; None for all.
+        runner: answers in place of this process, as `ray_runner` makes one.
+
+    Raises:
+        ValueError: `out` is there already, belongs to another job or is worked on, a value is out of range,
+            or a package is missing.
+    """
+    out = Path(out)
+    form = format_of(out)
+    if form == "parquet":
+        require_parquet()
+    predictor.check(top, fps)
+    if not pictures:
+        raise ValueError("name at least one picture")
+    parts = _parts_of(out)
+    if out.exists() and not parts.exists():
+        raise ValueError(f"{out}: is there already; name another file, or remove it to have it made anew")
+    if not out.parent.is_dir():
+        raise ValueError(f"{out}: there is no folder {out.parent}")
+    parts.mkdir(exist_ok=True)
+    with locked(parts):
+        files = _begin(parts, _identity(predictor, pictures, form, top, fps), pictures)
+        paths = [parts / f"{start:012d}.{form}" for start in range(0, len(files), PART_FILES)]
+        missing = {
+            number: files[number * PART_FILES : (number + 1) * PART_FILES]
+            for number, path in enumerate(paths)
+            if not path.is_file()
+        }
+        resumed = len(files) - sum(map(len, missing.values()))
+        said = (runner or _local_runner(predictor, top, fps))(missing)
+        counts = _write_parts(paths, said, form, top, len(files), resumed)
+        _finish(out, paths, form)
+        shutil.rmtree(parts)
+    return Job(out, counts[Answer], counts[Refusal], resumed)
+
+
+def begun_engine(out: str | Path) -> EngineName | None:
+    """The engine of the job that was begun under this name, which has to go on with it; None if none was."""
+    try:
+        engine = json.loads((_parts_of(Path(out)) / JOB).read_text(encoding="utf-8"))["engine"]
+    except (ValueError, OSError, KeyError, TypeError):
+        return None
+    return engine if engine in get_args(EngineName) else None
+
+
+def _parts_of(out: Path) -> Path:
+    return out.with_name(f"{out.name}.parts")
+
+
+def _local_runner(predictor: Predictor, top: int, fps: float | None) -> Runner:
+    def run(parts: Parts) -> Iterator[tuple[int, Said]]:
+        # The predictor reads ahead, across the borders of parts; this says to which part an answer belongs.
+        numbers: collections.deque[int] = collections.deque()
+
+        def items() -> Iterator[Item]:
+            for number, files in parts.items():
+                for item in find_items(files, fps):
+                    numbers.append(number)
+                    yield item
+
+        for said in predictor.stream_items(items(), top):
+            yield numbers.popleft(), said
+
+    return run
+
+
+def _write_parts(
+    paths: Sequence[Path],
+    answered: Iterable[tuple[int, Said]],
+    form: Format,
+    top: int,
+    total: int,
+    resumed: int,
+) -> dict[type[Said], int]:
+    """Writes each part when its last answer has come; counts answers and refusals."""
+    counts: dict[type[Said], int] = {Answer: 0, Refusal: 0}
+    numbers: collections.deque[int] = collections.deque()
+
+    def noted() -> Iterator[Said]:
+        for number, said in answered:
+            numbers.append(number)
+            yield said
+
+    part: list[Said] = []
+    current = -1
+    for said in watched(noted(), total, resumed):
+        number = numbers.popleft()
+        if number != current and part:
+            write_atomic(paths[current], encode(part, form, top))
+            part = []
+        current = number
+        part.append(said)
+        counts[type(said)] += 1
+    if part:
+        write_atomic(paths[current], encode(part, form, top))
+    return counts
+
+
+def _begin(parts: Path, identity: dict[str, Any], pictures: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """The files of the job: listed now, or as they were listed when it began.
+
+    Raises:
+        ValueError: what is there belongs to another job.
+    """
+    if (parts / JOB).is_file():
+        try:
+            earlier = json.loads((parts / JOB).read_text(encoding="utf-8"))
+            differing = [key for key in identity if earlier.get(key) != identity[key]]
+            if not differing:
+                return json.loads((parts / FILES).read_text(encoding="utf-8"))
+        except (ValueError, OSError, AttributeError) as error:
+            raise ValueError(f"{parts}: is damaged ({error}); remove it to begin anew") from None
+        shown = ", ".join(f"{key} {earlier.get(key)!r}, not {identity[key]!r}" for key in differing)
+        raise ValueError(f"{parts}: belongs to another job ({shown}); remove it to begin anew")
+    files = list_files(pictures)
+    write_atomic(parts / FILES, json.dumps(files))
+    write_atomic(parts / JOB, json.dumps(identity))  # Last: with it, the job has begun.
+    return files
+
+
+def _identity(
+    predictor: Predictor,
+    pictures: Sequence[str | os.PathLike[str]],
+    form: Format,
+    top: int,
+    fps: float | None,
+) -> dict[str, Any]:
+    """What must be the same for a job to go on."""
+    return {
+        "weights": predictor.fingerprint(),
+        "engine": predictor.engine,
+        "precision": predictor.precision,
+        "exact": predictor.exact,
+        "pictures": [os.fspath(picture) for picture in pictures],
+        "folder": str(Path.cwd()),
+        "format": form,
+        "top": top,
+        "fps": fps,
+        "part_files": PART_FILES,
+    }
+
+
+def _finish(out: Path, paths: Sequence[Path], form: Format) -> None:
+    """Joins the parts under a temporary name, and renames."""
+    handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            join(paths, form, file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod((paths[0].stat().st_mode) & 0o777)
+        Path(temporary).replace(out)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise

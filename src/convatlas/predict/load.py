@@ -1,0 +1,124 @@
+"""From a run folder, a name or a file to the network that answers, with everything that it needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convatlas.catalog.cards import all_aliases, all_cards, find_card, is_model
+from convatlas.data.transforms import Transform, read_transform
+from convatlas.engines.exported import SUFFIXES, open_exported
+from convatlas.errors import nearest
+from convatlas.models.network import Network
+from convatlas.models.registry import create_model
+from convatlas.runs.run import RECORD, RunError, open_run
+from convatlas.weights.errors import WeightsError
+from convatlas.weights.files import read_safetensors_metadata, read_weights
+from convatlas.weights.load import load_own
+from convatlas.weights.published import find_published, imagenet_classes
+
+if TYPE_CHECKING:
+    from convatlas.predict.predictor import Predictor
+
+
+def load(source: str | Path, *, class_names: Sequence[str] | None = None, **options: Any) -> Predictor:
+    """Loads a network together with its transform and class names, ready to say what is on pictures.
+
+    Args:
+        source: a run folder that training left behind; a network that has published weights, such as
+            "efficientnet_lite0", or "resnet18.a1_in1k" for those of one tag; the `weights.safetensors` of a
+            run; or a file that `convatlas export` wrote.
+        class_names: names for the scores, where those that come along shall not be used.
+        options: what `Predictor` takes, such as `engine`, `device` and `batch_size`.
+
+    Raises:
+        RunError: there is no such run, or the file is damaged, not one of these, or does not fit.
+        WeightsError: the published weights cannot be had, or a file would run code.
+        ValueError: `class_names` does not fit, or an option is out of its range.
+    """
+    from convatlas.predict.predictor import Predictor
+
+    network = open_exported(source) if is_exported(source) else load_network(source)
+    return Predictor(network, class_names=class_names, **options)
+
+
+def is_exported(source: str | Path) -> bool:
+    """Whether a source is a file that `convatlas export` wrote, which is run by the engine of its kind."""
+    return Path(source).suffix in SUFFIXES and not Path(source).is_dir()
+
+
+def load_network(source: str | Path) -> Network[Any]:
+    """Loads a network with its weights, in evaluation mode.
+
+    Args:
+        source: as `load` takes it, exported files excepted: they hold no network of the atlas any more.
+
+    Returns:
+        The network. Its `transform` brings a picture (a PIL image) to the tensor (C, H, W) that it was
+        trained on; its `class_names` name the scores.
+
+    Raises:
+        RunError: as `load`.
+        WeightsError: as `load`.
+    """
+    path, text = Path(source), str(source)
+    name, _, tag = text.partition(".")
+    if is_model(name) and not (path / RECORD).is_file() and not path.is_file():
+        return _published(name, tag or True)
+    if path.is_file():
+        return _from_file(path)
+    try:
+        return _from_file(open_run(path).weights)
+    except RunError as error:
+        if path.exists() or len(path.parts) > 1:
+            raise
+        close = nearest(text, [*all_cards(), *all_aliases()])
+        raise RunError(f"{error}; nor a network, of which the nearest are {close}") from None
+
+
+def _published(name: str, tag: bool | str) -> Network[Any]:
+    """A network with its published weights and the transform that they were published with."""
+    name = find_card(name).name
+    entry = find_published(name, tag)
+    net = create_model(name, pretrained=tag)
+    net.transform = Transform(
+        "photo", entry.input_size, entry.mean, entry.std, entry.interpolation, entry.crop_pct
+    )
+    names = imagenet_classes()
+    net.class_names = names if len(names) == net.num_classes else ()
+    return net.eval()
+
+
+def _from_file(path: Path) -> Network[Any]:
+    """A network from the safetensors file of a run, whose header says all there is to know."""
+    if path.suffix in (".pt", ".pth", ".ckpt", ".bin"):
+        read_weights(path)  # Refuses a file that would run code, which is worse than what follows.
+        raise WeightsError(
+            f"{path}: does not say which network its weights belong to; build that with "
+            "`convatlas.create_model` and fill it with `convatlas.weights.load_foreign`"
+        )
+    facts = read_safetensors_metadata(path)
+    try:
+        name = find_card(facts["network"]).name
+        transform = read_transform(facts["transform"])
+        names = _read_names(facts["class_names"])
+        num_classes = int(facts["num_classes"])
+        if len(names) != num_classes:
+            raise ValueError(f"names {len(names)} classes for {num_classes} scores")
+        net = create_model(name, num_classes=num_classes, in_chans=transform.input_size[0])
+        load_own(net, read_weights(path))
+    except KeyError as error:
+        raise RunError(f"{path}: its header does not say {error}") from None
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{path}: {error}") from None
+    net.transform, net.class_names = transform, names
+    return net.eval()
+
+
+def _read_names(text: str) -> tuple[str, ...]:
+    names = json.loads(text)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"`class_names`={text[:40]!r}; expected a list of names")
+    return tuple(names)

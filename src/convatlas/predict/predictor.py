@@ -1,0 +1,310 @@
+"""Pictures in, answers out: a network with its transform and class names, read ahead and run in batches."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from convatlas.data.pictures import PictureError
+from convatlas.data.transforms import Transform
+from convatlas.devices import find_device
+from convatlas.engines.backend import Precision
+from convatlas.engines.exported import ExportedNetwork, open_exported
+from convatlas.models.network import check_count
+from convatlas.predict.inputs import Item, find_items, read_pixels
+from convatlas.predict.outputs import Answer, Refusal
+from convatlas.predict.prefetch import Batch, read_batches, usable_cores
+from convatlas.predict.progress import watched
+
+if TYPE_CHECKING:
+    from convatlas.engines.engine import Engine, Report
+
+EngineName = Literal["eager", "auto"]
+CALIBRATION_IMAGES = 256
+REDUCING_GAP = 2
+"""Px of a decoded JPEG for each that it is resized to, at the least; Pillow's thumbnails keep as many."""
+
+
+class Predictor(nn.Module):
+    """Says what is on pictures.
+
+    Args:
+        network: gives logits (B, K) for images (B, C, H, W); it is set to evaluation mode.
+        transform: from a PIL image to (C, H, W), a `Transform` or any function; None for the network's own.
+        class_names: one for each score; None for the network's own, or numbers where it has none.
+        engine: "eager" runs the network as it is; "auto" finds the fastest engine on this machine, which
+            takes up to a minute the first time and is remembered.
+        precision: the lowest that the engine found by "auto" may compute in.
+        calibration: pictures, as `predict` takes them, on which "int8" is calibrated and checked; up to 256
+            are used.
+        batch_size: pictures that go through the network together.
+        workers: threads that read pictures; None for one a core.
+        device: where the network runs; None for the first GPU, or the processor where there is none.
+        exact: decode each JPEG at its full size. Without, one with at least four times the px that the
+            transform resizes it to is decoded at a half, a quarter or an eighth, five times as fast; that
+            moves probabilities by up to a few hundredths.
+
+    Attributes:
+        network: as given.
+        transform: as given.
+        class_names: a name for each score.
+
+    Shape: x (B, C, H, W), as the transform gives it -> (B, K).
+
+    Raises:
+        ValueError: there is no transform, the class names do not fit, or an option is out of its range.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        transform: Callable[[Any], Tensor] | None = None,
+        class_names: Sequence[str] | None = None,
+        engine: EngineName = "eager",
+        precision: Precision = "fp32",
+        calibration: Any = None,
+        batch_size: int = 32,
+        workers: int | None = None,
+        device: str | torch.device | None = None,
+        exact: bool = False,
+    ) -> None:
+        super().__init__()
+        transform = getattr(network, "transform", None) if transform is None else transform
+        if transform is None:
+            raise ValueError("the network has no `transform`; load it with `convatlas.load`, or give one")
+        if engine not in ("eager", "auto"):
+            raise ValueError(f"`engine`={engine!r}; expected 'eager' or 'auto'")
+        if engine == "eager" and precision != "fp32":
+            raise ValueError(f"`precision`={precision!r} has a meaning with `engine`='auto' only")
+        if precision == "int8" and calibration is None:
+            raise ValueError("`precision`='int8' needs `calibration`: pictures like those to come")
+        check_count("batch_size", batch_size, least=1)
+        check_count("workers", 1 if workers is None else workers, least=1)
+        if isinstance(network, ExportedNetwork):
+            if engine != "eager":
+                raise ValueError(f"`engine`={engine!r}: a network in a file is run by the engine of its kind")
+            device = "cpu"
+        self.device = find_device(None if device is None else str(device))
+        # Channels-last is how pictures are read, and the faster order nearly everywhere.
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        self.eval()
+        self.transform = transform
+        self.engine: EngineName = engine
+        self.precision: Precision = precision
+        self.calibration = calibration
+        self.batch_size = batch_size
+        self.workers = usable_cores() if workers is None else workers
+        self.exact = exact
+        self._engines: dict[tuple[int, ...], Engine] = {}
+        self.class_names = self._names(class_names)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores a batch as the transform gives it, without gradients."""
+        return self._scores(x, 1 if len(x) == 1 else self.batch_size)
+
+    def predict(
+        self, images: Any, *, top: int = 3, fps: float | None = 1.0, progress: bool = False
+    ) -> list[Answer | Refusal]:
+        """Says what is on pictures.
+
+        Args:
+            images: a file, a folder (with all below it), a pattern such as "photos/*.jpg", a film, "-" for
+                standard input, a PIL image, an array (H, W, 3) or tensor (3, H, W) of uint8 or of floats in
+                [0, 1], a batch of these, or an iterable of any of them.
+            top: how many classes to name.
+            fps: frames a second that are taken from a film; None for all.
+            progress: show a bar, where standard error is a terminal.
+
+        Returns:
+            An `Answer` for each picture, in order, or a `Refusal` that says why there is none.
+
+        Raises:
+            ValueError: `top` or `fps` is out of its range, or a package for films is missing.
+            TypeError: `images` is none of these.
+        """
+        said = self.stream(images, top=top, fps=fps)
+        return list(watched(said) if progress else said)
+
+    def stream(self, images: Any, *, top: int = 3, fps: float | None = 1.0) -> Iterator[Answer | Refusal]:
+        """The same as `predict`, one by one, for more pictures than memory holds answers."""
+        self.check(top, fps)
+        return self._one_or_many(find_items(images, fps), top)
+
+    def stream_items(self, items: Iterable[Item], top: int) -> Iterator[Answer | Refusal]:
+        """Answers pictures that were found already, in order, one for each, by the engine for many."""
+        return self._stream(items, top, self.batch_size)
+
+    def _one_or_many(self, items: Iterator[Item], top: int) -> Iterator[Answer | Refusal]:
+        """One picture has an engine of its own; a last one, after others, is not worth the search for it."""
+        head = list(itertools.islice(items, 2))
+        batch_size = 1 if len(head) == 1 else self.batch_size
+        yield from self._stream(itertools.chain(head, items), top, batch_size)
+
+    def _stream(self, items: Iterable[Item], top: int, batch_size: int) -> Iterator[Answer | Refusal]:
+        for batch in self._read(items):
+            yield from self._answers(batch, top, batch_size)
+
+    def _read(self, items: Iterable[Item]) -> Iterator[Batch[Tensor]]:
+        on_gpu = self.device.type != "cpu"  # It normalises faster, and takes bytes faster.
+        prepare = functools.partial(prepared, transform=self.transform, exact=self.exact, as_bytes=on_gpu)
+        return read_batches(items, prepare, self.batch_size, self.workers)
+
+    def _stacked(self, images: Sequence[Tensor]) -> Tensor:
+        """A batch, normalised, on the device."""
+        # By numpy: torch would take several threads for it, from those that read.
+        rows = np.stack([image.permute(1, 2, 0).numpy() for image in images])
+        return self.normalise(torch.from_numpy(rows).to(self.device).permute(0, 3, 1, 2))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Brings pictures (B, C, H, W) to what the network takes, where they are still bytes."""
+        if images.dtype == torch.uint8 and isinstance(self.transform, Transform):
+            return self.transform.normalise(images)
+        return images
+
+    def check(self, top: int, fps: float | None) -> None:
+        """Refuses what `predict` cannot do.
+
+        Raises:
+            ValueError: as said there.
+        """
+        if not 1 <= top <= len(self.class_names):
+            raise ValueError(f"`top`={top}; expected 1 to {len(self.class_names)}, the number of classes")
+        if fps is not None and not 0.0 < fps < float("inf"):
+            raise ValueError(f"`fps`={fps!r}; expected frames a second above 0, or None for all")
+
+    def on(self, device: str) -> Predictor:
+        """A copy on another device; a network in a file is opened anew."""
+        network = self.network
+        return Predictor(
+            open_exported(network.path) if isinstance(network, ExportedNetwork) else copy.deepcopy(network),
+            transform=self.transform,
+            class_names=self.class_names,
+            engine=self.engine,
+            precision=self.precision,
+            calibration=self.calibration,
+            batch_size=self.batch_size,
+            device=device,
+            exact=self.exact,
+        )
+
+    def fingerprint(self) -> str:
+        """Tells predictors that answer differently apart: SHA-256 of weights, transform and class names."""
+        known = isinstance(self.transform, Transform)
+        digest = hashlib.sha256(repr((self.transform if known else "", self.class_names)).encode())
+        if isinstance(self.network, ExportedNetwork):
+            for path in (self.network.path, self.network.path.with_suffix(".bin")):
+                digest.update(path.read_bytes() if path.is_file() else b"")
+        for name, tensor in self.network.state_dict().items():
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def _scores(self, x: Tensor, batch_size: int) -> Tensor:
+        with torch.inference_mode():
+            return self._engine(x, batch_size)(x.to(self.device))
+
+    def _answers(self, batch: Batch[Tensor], top: int, batch_size: int) -> Iterator[Answer | Refusal]:
+        found = self._scored(batch.pixels, top, batch_size)
+        for place, item in enumerate(batch.items):
+            if place in found:
+                yield Answer(item.name, found[place], item.frame, item.seconds)
+            else:
+                reason = batch.reasons.get(place, f"{item.name}: the network's scores are no numbers (NaN)")
+                yield Refusal(item.name, reason, item.frame, item.seconds)
+
+    def _scored(
+        self, pixels: dict[int, Tensor], top: int, batch_size: int
+    ) -> dict[int, tuple[tuple[str, float], ...]]:
+        """The most likely classes of each picture whose scores are numbers."""
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for place, image in pixels.items():
+            by_shape.setdefault(tuple(image.shape), []).append(place)
+        found: dict[int, tuple[tuple[str, float], ...]] = {}
+        for places in by_shape.values():
+            images = self._stacked([pixels[place] for place in places])
+            shares, classes = self._scores(images, batch_size).float().softmax(dim=1).topk(top)
+            for place, row, names in zip(places, shares.tolist(), classes.tolist(), strict=True):
+                if row[0] == row[0]:  # NaN is not itself.
+                    found[place] = tuple((self.class_names[k], p) for k, p in zip(names, row, strict=True))
+        return found
+
+    @property
+    def reports(self) -> tuple[Report, ...]:
+        """How each engine in use was chosen; none before the first picture."""
+        return tuple(engine.report for engine in self._engines.values())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Engines stay behind: they belong to a process."""
+        return self.__dict__ | {"_engines": {}}
+
+    def _engine(self, x: Tensor, batch_size: int) -> Callable[[Tensor], Tensor]:
+        """What runs such a batch: the network, or the engine for so many images."""
+        if self.engine == "eager":
+            return self.network
+        _, *size = x.shape
+        shape = (batch_size, *size)
+        if shape not in self._engines:
+            from convatlas.engines.optimize import optimize
+
+            self._engines[shape] = optimize(
+                self.network,
+                (size[0], size[1], size[2]),
+                shape[0],
+                self.precision,
+                calibration=self._calibration_images(),
+            )
+        return self._engines[shape]
+
+    def _calibration_images(self) -> Tensor | None:
+        """The pictures for calibration, as the network sees them."""
+        if self.calibration is None:
+            return None
+        items = itertools.islice(find_items(self.calibration), CALIBRATION_IMAGES)
+        batches = list(self._read(items))
+        images = [image for batch in batches for image in batch.pixels.values()]
+        if not images:
+            reasons = [reason for batch in batches for reason in batch.reasons.values()]
+            raise ValueError(f"`calibration` holds no picture ({'; '.join(reasons[:3])})")
+        return self._stacked(images)
+
+    def _names(self, given: Sequence[str] | None) -> tuple[str, ...]:
+        names = tuple(getattr(self.network, "class_names", ()) if given is None else given)
+        count = getattr(self.network, "num_classes", len(names))
+        if not names and given is None:
+            return tuple(map(str, range(count)))
+        if len(names) != count:
+            raise ValueError(f"`class_names` names {len(names)} classes; the network has {count} scores")
+        return names
+
+
+def prepared(
+    item: Item, transform: Callable[[Any], Tensor], exact: bool = True, as_bytes: bool = False
+) -> Tensor:
+    """Reads a picture and brings it to the size of the network.
+
+    Returns:
+        (C, H, W), what the transform gives; without its normalisation, of uint8, where `as_bytes`.
+
+    Raises:
+        PictureError: it cannot be used.
+    """
+    least_side = None
+    if isinstance(transform, Transform) and transform.kind == "photo" and not exact:
+        least_side = REDUCING_GAP * transform.resized_side
+    pixels = read_pixels(item, least_side)
+    try:
+        if isinstance(transform, Transform):
+            return transform.pixels(pixels) if as_bytes else transform.prepare(pixels)
+        return transform(Image.fromarray(pixels.permute(1, 2, 0).numpy()))
+    except (ValueError, RuntimeError) as error:
+        raise PictureError(f"{item.name}: {error}") from None

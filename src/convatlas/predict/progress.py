@@ -1,0 +1,37 @@
+"""A live bar on standard error for work on many pictures."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+
+from convatlas.predict.outputs import Answer, Refusal
+
+Said = Answer | Refusal
+
+
+def watched(said: Iterable[Said], total: int | None = None, already: int = 0) -> Iterator[Said]:
+    """Passes answers on, and shows how many there are, where standard error is a terminal.
+
+    Args:
+        said: what is passed on.
+        total: of the pictures; None where nobody knows.
+        already: those of `total` that were answered before.
+    """
+    if not sys.stderr.isatty():
+        yield from said
+        return
+    # Late: who sees no bar pays nothing for it.
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    text = TextColumn("{task.completed:,.0f} pictures  {task.fields[rate]:,.0f} a second{task.fields[bad]}")
+    with Progress(BarColumn(), text, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=total, completed=already, rate=0.0, bad="")
+        start, bad = time.monotonic(), 0
+        for count, entry in enumerate(said, 1):
+            bad += isinstance(entry, Refusal)
+            rate = count / max(time.monotonic() - start, 1e-9)
+            bar.update(task, advance=1, rate=rate, bad=f"  {bad:,} refused" if bad else "")
+            yield entry

@@ -1,0 +1,155 @@
+"""The same predictor on many machines: Ray Data hands out files, and gathers answers."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import warnings
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+from convatlas.predict.job import Parts, Runner, Said
+from convatlas.predict.outputs import Answer, Refusal
+from convatlas.predict.predictor import Predictor
+
+CHUNK_FILES = 64
+"""Files that a machine gets at a time."""
+
+
+def ray_runner(predictor: Predictor, *, top: int = 3, fps: float | None = 1.0) -> Runner:
+    """Answers the files of a job on a Ray cluster: the one that RAY_ADDRESS names, else one on this machine.
+
+    The network travels to the machines; the files must have the same names there, as on a shared disk, and
+    convatlas must be installed.
+
+    Args:
+        predictor: answers.
+        top: how many classes to name.
+        fps: frames a second that are taken from a film; None for all.
+
+    Raises:
+        ValueError: Ray is not installed.
+    """
+    ray = _require_ray()
+
+    def run(parts: Parts) -> Iterator[tuple[int, Said]]:
+        rows = [
+            {"part": number, "start": start, "files": json.dumps(files[start : start + CHUNK_FILES])}
+            for number, files in parts.items()
+            for start in range(0, len(files), CHUNK_FILES)
+        ]
+        if not rows:
+            return
+        with _quiet_ray(ray):
+            if not ray.is_initialized():
+                ray.init(log_to_driver=False, logging_level=logging.ERROR)
+            yield from _in_parts(_mapped(ray, rows, predictor, top, fps), parts)
+
+    return run
+
+
+class Worker:
+    """Answers chunks of files, on one of the machines.
+
+    Args:
+        predictor: the place of a `Predictor` in Ray's store.
+        folder: against which names of files are meant.
+        top: how many classes to name.
+        fps: frames a second that are taken from a film; None for all.
+    """
+
+    def __init__(self, predictor: Any, folder: str, top: int, fps: float | None) -> None:
+        import ray
+        import torch
+
+        sent: Predictor = ray.get(predictor)
+        # What Ray keeps is shared and may not be written to; a network of its own may.
+        self.predictor = sent.on("cuda" if torch.cuda.is_available() else "cpu")
+        os.chdir(folder)
+        self.top, self.fps = top, fps
+
+    def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
+        """Adds the column `said` to rows with `files`."""
+        said = [
+            json.dumps(
+                list(map(_packed, self.predictor.stream(json.loads(files), top=self.top, fps=self.fps)))
+            )
+            for files in rows["files"]
+        ]
+        return {"part": rows["part"], "start": rows["start"], "said": said}
+
+
+def _mapped(ray: Any, rows: list[dict[str, Any]], predictor: Predictor, top: int, fps: float | None) -> Any:
+    """The rows with what was said, in the order in which they are done."""
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    # A worker for each GPU where there are some, else one for each machine, with all of its cores.
+    gpus = int(sum(node.get("GPU", 0) for node in resources))
+    cores = [int(node["CPU"]) for node in resources if node.get("CPU", 0) >= 1]
+    share = {"num_gpus": 1} if gpus else {"num_cpus": min(cores, default=1)}
+    workers = gpus or max(1, sum(count // min(cores) for count in cores))
+    mapped = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        Worker,
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers),
+        fn_constructor_args=(ray.put(predictor.on("cpu")), str(Path.cwd()), top, fps),
+        **share,
+    )
+    return mapped.iter_rows()
+
+
+def _in_parts(rows: Any, parts: Parts) -> Iterator[tuple[int, Said]]:
+    """The answers of each part in order, when all of them have come."""
+    gathered: dict[int, dict[int, str]] = {}
+    for row in rows:
+        number = int(row["part"])
+        chunks = gathered.setdefault(number, {})
+        chunks[int(row["start"])] = row["said"]
+        if len(chunks) * CHUNK_FILES >= len(parts[number]):
+            for start in sorted(chunks):
+                for entry in json.loads(chunks[start]):
+                    yield number, _unpacked(entry)
+            del gathered[number]
+
+
+def _packed(said: Said) -> dict[str, Any]:
+    return dataclasses.asdict(said)
+
+
+def _unpacked(entry: dict[str, Any]) -> Said:
+    if "reason" in entry:
+        return Refusal(**entry)
+    entry["top"] = tuple((name, share) for name, share in entry["top"])
+    return Answer(**entry)
+
+
+@contextlib.contextmanager
+def _quiet_ray(ray: Any) -> Generator[None]:
+    """Ray Data draws bars and logs plans; here, the job has a bar of its own."""
+    context = ray.data.DataContext.get_current()
+    before = context.enable_progress_bars
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    context.enable_progress_bars = False
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        context.enable_progress_bars = before
+        logger.setLevel(level)
+
+
+def _require_ray() -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import ray
+            import ray.data  # pyright: ignore[reportUnusedImport]  # Makes `ray.data` there.
+    except ImportError:
+        raise ValueError('clusters are run by Ray: pip install "convatlas[ray]"') from None
+    return ray

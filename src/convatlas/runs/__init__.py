@@ -1,0 +1,1 @@
+"""What a training leaves behind: run folders, their locks, checkpoints."""

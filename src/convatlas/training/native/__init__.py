@@ -1,1 +1,0 @@
-"""Our own C++ for training on a CPU."""

@@ -1,0 +1,157 @@
+"""What a recipe is: everything about a training that is not the network, the data or the seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Literal
+
+from convatlas.config import check_types
+from convatlas.data.augment import Augment
+from convatlas.training.recipes.schedules import Constant, OneCycle, Schedule, warmed_decay
+
+Optimizer = Literal["sgd", "rmsprop", "adamw"]
+Loss = Literal["softmax", "hinge", "rbf"]
+
+_RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    (
+        ("epochs", "batch_size", "accumulate", "patience"),
+        lambda value: value >= 1,
+        "a whole number of at least 1",
+    ),
+    (("lr", "eps", "clip_norm"), lambda value: 0.0 < value < math.inf, "a number above 0"),
+    (("weight_decay", "aux_weight"), lambda value: 0.0 <= value < math.inf, "a number of at least 0"),
+    (
+        ("warmup", "momentum", "rms_decay", "label_smoothing", "ema_decay", "drop_rate", "drop_path_rate"),
+        lambda value: 0.0 <= value < 1.0,
+        "a rate of at least 0 and below 1",
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a network is trained.
+
+    The learning rate, the averaging and the size are functions of the step, and places in the training are
+    shares of it, so that nothing has a state and `epochs` can be changed alone.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images of one step, over all processes; the last batch of an epoch may be smaller.
+        accumulate: parts in which a batch is computed one after the other, to save memory.
+        optimizer: "sgd", "rmsprop" (as TensorFlow defines it) or "adamw".
+        lr: learning rate where the schedule's level is 1.
+        schedule: what becomes of it; see `convatlas.training.recipes.schedules`.
+        warmup: share of all steps over which the rate rises linearly from 0 to `lr`.
+        momentum: share of the velocity that is kept, of "sgd" and "rmsprop".
+        nesterov: whether "sgd" looks ahead.
+        rms_decay: share of the mean square gradient that is kept, of "rmsprop".
+        betas: shares of the mean gradient and of the mean square that are kept, of "adamw".
+        eps: added to the mean square of "rmsprop", to its root of "adamw".
+        weight_decay: times a parameter: added to its gradient, or with "adamw" times `lr` taken from it.
+        decay_norm_and_bias: whether vectors (biases, and scales and shifts of norms) decay too.
+        decay_depthwise: whether filters with one input channel decay too.
+        clip_norm: largest length of the gradient of all parameters together; None for any.
+        loss: "softmax" (cross-entropy), "hinge" (the multi-class SVM's), or "rbf" (the 1998 criterion for
+            distances).
+        label_smoothing: share of a target that is spread over all classes, of "softmax".
+        aux_weight: weight of the loss of each auxiliary classifier; 0 leaves them untrained.
+        class_weights: "balanced" weighs a class by the inverse of its frequency; None weighs all alike.
+        ema_decay: share of the weights' moving average that is kept at each step; the average is what is
+            evaluated and saved. None for no average.
+        drop_rate: dropout before the classifier; None for the network's own.
+        drop_path_rate: stochastic depth of the last block; None for the network's own.
+        sizes: progressive resizing: pairs of a share of the training and the px to train at from there on;
+            empty for one size.
+        patience: epochs without a better test accuracy after which training stops; None for never.
+        augment: what happens to the training images.
+    """
+
+    epochs: int
+    batch_size: int
+    accumulate: int = 1
+    optimizer: Optimizer = "sgd"
+    lr: float
+    warmup: float = 0.0
+    momentum: float = 0.0
+    nesterov: bool = False
+    rms_decay: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    decay_norm_and_bias: bool = True
+    decay_depthwise: bool = True
+    clip_norm: float | None = None
+    loss: Loss = "softmax"
+    label_smoothing: float = 0.0
+    aux_weight: float = 0.0
+    class_weights: Literal["balanced"] | None = None
+    ema_decay: float | None = None
+    drop_rate: float | None = None
+    drop_path_rate: float | None = None
+    sizes: tuple[tuple[float, int], ...] = ()
+    patience: int | None = None
+    schedule: Schedule = dataclasses.field(default_factory=Constant)
+    augment: Augment = dataclasses.field(default_factory=Augment)
+
+    def __post_init__(self) -> None:
+        """Checks the types and ranges, and that the parts fit together.
+
+        Raises:
+            ValueError: a value does not fit.
+        """
+        check_types(self)
+        for names, fits, expected in _RANGES:
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and not fits(value):
+                    raise ValueError(f"`{name}`={value!r}; expected {expected}")
+        if not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise ValueError(f"`betas`={list(self.betas)}; expected two rates of at least 0 and below 1")
+        if self.accumulate > self.batch_size:
+            raise ValueError(f"`accumulate`={self.accumulate}; at most `batch_size`={self.batch_size}")
+        self._check_sizes()
+        self._check_parts()
+
+    def _check_sizes(self) -> None:
+        shares = [share for share, _ in self.sizes]
+        rising = shares == sorted(set(shares)) and shares[:1] in ([], [0.0]) and all(s < 1.0 for s in shares)
+        if not rising or not all(px >= 1 for _, px in self.sizes):
+            raise ValueError(
+                f"`sizes`={[list(pair) for pair in self.sizes]}; expected pairs of a share of the training "
+                "and px, the shares rising from 0, for example [[0.0, 128], [0.5, 160]]"
+            )
+
+    def _check_parts(self) -> None:
+        """Refuses options that have no meaning together."""
+        if isinstance(self.schedule, OneCycle) and self.warmup > 0.0:
+            raise ValueError(f"`warmup`={self.warmup!r}; a one_cycle schedule warms up by itself")
+        if self.class_weights is not None and self.loss == "rbf":
+            raise ValueError(f"`class_weights`={self.class_weights!r}; the loss 'rbf' takes none")
+        soft = {"label_smoothing": self.label_smoothing, "augment.mixup": self.augment.mixup}
+        for name, value in (soft | {"augment.cutmix": self.augment.cutmix}).items():
+            if value > 0.0 and self.loss != "softmax":
+                raise ValueError(f"`{name}`={value!r}; the loss {self.loss!r} needs it to be 0")
+
+    def lr_at(self, step: int, num_steps: int) -> float:
+        """The learning rate of a step.
+
+        Args:
+            step: counted from 0.
+            num_steps: of the whole training.
+        """
+        share = (step + 1) / num_steps
+        if share < self.warmup:
+            return self.lr * share / self.warmup
+        return self.lr * self.schedule.level(step, num_steps, self.warmup)
+
+    def size_at(self, step: int, num_steps: int) -> int | None:
+        """Height and width in px to train a step at; None for the usual size. Arguments as `lr_at`."""
+        reached = [px for share, px in self.sizes if step >= round(share * num_steps)]
+        return reached[-1] if reached else None
+
+    def ema_at(self, step: int) -> float:
+        """Share of the moving average that is kept at a step, counted from 0; 0 without an average."""
+        return 0.0 if self.ema_decay is None else warmed_decay(self.ema_decay, step)

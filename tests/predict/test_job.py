@@ -1,0 +1,233 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from convatlas import Predictor
+from convatlas.predict import job
+from convatlas.predict.job import Parts, Said, run_job
+from convatlas.predict.outputs import Answer, Refusal
+from made_pictures import pixels, save_pictures, small_network, weights_file
+
+
+@pytest.fixture
+def predictor() -> Predictor:
+    return Predictor(small_network(), batch_size=3, workers=2)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Ten pictures, one of them damaged."""
+    paths = save_pictures(tmp_path / "photos", 10)
+    paths[4].write_text("nothing")
+    return tmp_path / "photos"
+
+
+def records(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_job(predictor: Predictor, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "answers.jsonl"
+    done = run_job(predictor, [photos], out, top=2)
+    assert (done.out, done.answers, done.refusals, done.resumed) == (out, 9, 1, 0)
+    assert records(out) == [said.record() for said in predictor.predict(photos, top=2)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.jsonl", "photos"]
+    assert out.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_other_formats(predictor: Predictor, photos: Path, tmp_path: Path, form: str) -> None:
+    pandas = pytest.importorskip("pandas")
+    run_job(predictor, [photos], tmp_path / f"answers.{form}")
+    table = getattr(pandas, f"read_{form}")(tmp_path / f"answers.{form}", dtype_backend="numpy_nullable")
+    wanted = predictor.predict(photos)
+    assert list(table["picture"]) == [said.picture for said in wanted]
+    for row, said in zip(table.to_dict("records"), wanted, strict=True):
+        if isinstance(said, Answer):
+            assert row["class_1"] == said.label
+            assert row["probability_3"] == pytest.approx(said.top[2][1], abs=1e-6)
+        else:
+            assert row["error"] == said.reason
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [0, 1, 3, 4, 8, 10])
+def test_a_job_that_was_killed_goes_on(
+    predictor: Predictor, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    monkeypatch.setattr(job, "PART_FILES", 3)
+    out = tmp_path / "answers.jsonl"
+
+    def dies(parts: Parts) -> Iterator[tuple[int, Said]]:
+        answers = job._local_runner(predictor, 3, 1.0)(parts)
+        for _ in range(after):
+            yield next(answers)
+        raise Killed
+
+    with pytest.raises(Killed):
+        run_job(predictor, [photos], out, runner=dies)
+    assert not out.exists()
+    wanted = [said.record() for said in predictor.predict(photos)]
+    save_pictures(tmp_path / "photos" / "new", 1)  # It came too late: the list was made when the job began.
+    done = run_job(predictor, [photos], out)
+    whole_parts = max(0, after - 1) // 3
+    assert done.resumed == 3 * whole_parts
+    assert done.answers + done.refusals == 10 - done.resumed
+    assert records(out) == wanted
+
+
+def test_a_job_that_was_killed_after_its_last_part(
+    predictor: Predictor, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "answers.jsonl"
+
+    def dies(path: Path) -> None:
+        raise Killed
+
+    monkeypatch.setattr("shutil.rmtree", dies)
+    with pytest.raises(Killed):
+        run_job(predictor, [photos], out)
+    monkeypatch.undo()
+    done = run_job(predictor, [photos], out)
+    assert (done.answers, done.resumed) == (0, 10)
+    assert len(records(out)) == 10
+    assert not (tmp_path / "answers.jsonl.parts").exists()
+
+
+SCRIPT = """
+import sys, time
+from convatlas import load
+from convatlas.predict import job
+job.PART_FILES = 2
+predictor = load(sys.argv[1], batch_size=1)
+if len(sys.argv) > 4:
+    answers = predictor.stream_items
+    predictor.stream_items = lambda *given: (time.sleep(0.3) or said for said in answers(*given))
+print(job.run_job(predictor, [sys.argv[2]], sys.argv[3]).resumed)
+"""
+
+
+def test_a_process_that_was_killed_goes_on(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "answers.jsonl"
+    command = [
+        sys.executable,
+        "-c",
+        SCRIPT,
+        str(weights_file(tmp_path / "w.safetensors")),
+        str(photos),
+        str(out),
+    ]
+    process = subprocess.Popen([*command, "slowly"])
+    parts = tmp_path / "answers.jsonl.parts"
+    deadline = time.monotonic() + 120
+    while len(list(parts.glob("0*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not out.exists()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert 4 <= int(done.stdout) < 10
+    said = Predictor(small_network(), batch_size=1).predict(photos)
+    assert records(out) == [entry.record() for entry in said]
+
+
+def test_a_job_of_another_kind(predictor: Predictor, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "answers.jsonl"
+
+    def dies(parts: Parts) -> Iterator[tuple[int, Said]]:
+        raise Killed
+
+    with pytest.raises(Killed):
+        run_job(predictor, [photos], out, runner=dies)
+    with pytest.raises(ValueError, match=r"belongs to another job \(top 3, not 2\); remove it to begin anew"):
+        run_job(predictor, [photos], out, top=2)
+    with pytest.raises(ValueError, match=r"belongs to another job \(weights '"):
+        run_job(Predictor(small_network(1)), [photos], out)
+    with pytest.raises(ValueError, match=r"belongs to another job \(weights '"):
+        run_job(Predictor(small_network(), class_names="abcdefghij"), [photos], out)
+    with pytest.raises(ValueError, match=r"belongs to another job \(exact False, not True\)"):
+        run_job(Predictor(small_network(), exact=True), [photos], out)
+    with pytest.raises(ValueError, match=r"belongs to another job \(pictures \["):
+        run_job(predictor, [photos / "000.png"], out)
+    (tmp_path / "answers.jsonl.parts" / "job.json").write_text("{")
+    with pytest.raises(ValueError, match=r"answers\.jsonl\.parts: is damaged"):
+        run_job(predictor, [photos], out)
+
+
+def test_two_jobs_at_once(predictor: Predictor, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "answers.jsonl"
+
+    def another(parts: Parts) -> Iterator[tuple[int, Said]]:
+        run_job(predictor, [photos], out)
+        yield from ()
+
+    with pytest.raises(ValueError, match=f"process {os.getpid()} on .* is working on this"):
+        run_job(predictor, [photos], out, runner=another)
+
+
+@pytest.mark.parametrize(
+    ("name", "pictures", "options", "message"),
+    [
+        pytest.param("there.csv", ["a.png"], {}, r"there\.csv: is there already; name another", id="there"),
+        pytest.param("no/a.csv", ["a.png"], {}, "a.csv: there is no folder .*no", id="folder"),
+        pytest.param("a.txt", ["a.png"], {}, "expected a name that ends in one of", id="format"),
+        pytest.param("a.csv", [], {}, "name at least one picture", id="none"),
+        pytest.param("a.csv", ["a.png"], {"top": 11}, "`top`=11; expected 1 to 10", id="top"),
+        pytest.param("a.csv", ["a.png"], {"fps": -1.0}, "`fps`=-1.0; expected", id="fps"),
+    ],
+)
+def test_jobs_that_cannot_begin(
+    predictor: Predictor,
+    tmp_path: Path,
+    name: str,
+    pictures: list[str],
+    options: dict[str, float],
+    message: str,
+) -> None:
+    (tmp_path / "there.csv").write_text("precious")
+    with pytest.raises(ValueError, match=message):
+        run_job(predictor, pictures, tmp_path / name, **options)  # type: ignore[arg-type]
+    assert (tmp_path / "there.csv").read_text() == "precious"
+    assert [path.name for path in tmp_path.iterdir()] == ["there.csv"]
+
+
+def test_parquet_without_its_package(
+    predictor: Predictor, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ValueError, match=r'pip install "convatlas\[parquet\]"'):
+        run_job(predictor, [photos], tmp_path / "a.parquet")
+
+
+def test_a_folder_with_no_picture(predictor: Predictor, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = run_job(predictor, [tmp_path / "empty"], tmp_path / "a.jsonl")
+    assert (done.answers, done.refusals) == (0, 1)
+    assert "no pictures in it" in str(records(tmp_path / "a.jsonl")[0]["error"])
+
+
+def test_one_answer_for_each_of_many(predictor: Predictor, tmp_path: Path) -> None:
+    save_pictures(tmp_path / "many", 40)
+    done = run_job(predictor, [tmp_path / "many", tmp_path / "many"], tmp_path / "a.jsonl", top=1)
+    assert done.answers == 80
+    found = records(tmp_path / "a.jsonl")
+    assert found[:40] == found[40:]
+    (alone,) = predictor.predict(pixels(7), top=1)
+    assert not isinstance(alone, Refusal)
+    assert found[7]["top"] == alone.record()["top"]
