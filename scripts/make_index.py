@@ -1,4 +1,4 @@
-"""Writes `models/index.json`: the computed sizes of every network, for `convatlas list` and `show`.
+"""Writes `catalog/index.json`: the computed sizes of every network, for `convatlas list` and `show`.
 
 ./run python scripts/make_index.py
 """

@@ -23,7 +23,7 @@ from convatlas.engines.backend import EngineError, Setting
 
 LOG = "trial.log"
 LATE = "was not ready in time"
-PACKAGE_ROOT = Path(__file__).parents[3]
+PACKAGE_ROOT = Path(__file__).parents[2]
 
 
 class Attempt:
