@@ -37,7 +37,7 @@ import torchvision  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 import convatlas  # noqa: E402
-from convatlas.engines.timing import calmly  # noqa: E402
+from convatlas.engines.timing import measure_undisturbed  # noqa: E402
 from convatlas.machine import processor  # noqa: E402
 from convatlas.weights import load_foreign  # noqa: E402
 
@@ -145,7 +145,7 @@ def measure(runs: dict[str, Run], seconds: float, least: int) -> dict[str, list[
         for name, run in order.sample(list(runs.items()), len(runs)):
             time.sleep(PAUSE)
             calls = max(1, min(5, int(0.05 / time_once(run))))
-            times[name] += [calmly(functools.partial(time_once, run)) for _ in range(calls)]
+            times[name] += [measure_undisturbed(functools.partial(time_once, run)) for _ in range(calls)]
     return times
 
 
@@ -241,10 +241,10 @@ def fastest(row: dict[str, object]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
+    parser.add_argument("--nets", nargs="+", cache=NETS, default=list(NETS))
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 16])
-    parser.add_argument("--precision", nargs="+", choices=("fp32", "bf16", "int8"), default=["fp32"])
-    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--precision", nargs="+", cache=("fp32", "bf16", "int8"), default=["fp32"])
+    parser.add_argument("--peers", nargs="+", cache=PEERS, default=list(PEERS))
     parser.add_argument("--seconds", type=float, default=20.0, help="of measuring, for each part")
     parser.add_argument("--least", type=int, default=5, help="calls of each, at the least")
     parser.add_argument(

@@ -27,7 +27,7 @@ import convatlas
 from convatlas.data.transforms import card_transform
 from convatlas.machine import processor
 from convatlas.predict.inputs import find_items
-from convatlas.predict.outputs import Answer
+from convatlas.predict.outputs import Prediction
 from convatlas.predict.predictor import Predictor
 from convatlas.weights.errors import WeightsError
 
@@ -100,7 +100,7 @@ def measure_folder(predictor: Predictor, folder: Path, count: int, rounds: int) 
             predictor(x)
 
     def answer() -> None:
-        assert all(isinstance(said, Answer) for said in predictor.stream(folder))
+        assert all(isinstance(results, Prediction) for results in predictor.stream(folder))
 
     kinds = {"reading": read, "network": run, "predict": answer}
     counts = {"reading": count, "network": batches * predictor.batch_size, "predict": count}

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 import convatlas
 from convatlas.data.pictures import read_picture
-from convatlas.predict.outputs import Answer
+from convatlas.predict.outputs import Prediction
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,9 +40,9 @@ def main() -> None:
         run = convatlas.train("lenet5", data="digits", out=folder)
         lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
         paths = hand_drawn(folder)
-        answers = run.load().predict(paths)
-        for axes, path, answer in zip(pictures, paths, answers, strict=True):
-            assert isinstance(answer, Answer)
+        predictions = run.load().predict(paths)
+        for axes, path, answer in zip(pictures, paths, predictions, strict=True):
+            assert isinstance(answer, Prediction)
             axes.imshow(np.asarray(read_picture(path)), cmap="gray", vmin=0, vmax=255)
             axes.set_title("\n".join(f"{label}: {share:.1%}" for label, share in answer.top), fontsize=10)
             axes.set(xticks=[], yticks=[])

@@ -8,22 +8,22 @@ from pathlib import Path
 
 import torch
 
-from convatlas.engines.backend import Job, Maker, Precision, Runner, Setting
+from convatlas.engines.backend import Backend, BackendConfig, BatchFn, Job, Precision
 
 
 def _precisions(job: Job) -> tuple[Precision, ...]:
     return ("fp32",)
 
 
-def _ways(job: Job, precision: Precision) -> tuple[Setting, ...]:
-    return (Setting(),)
+def _configs(job: Job, precision: Precision) -> tuple[BackendConfig, ...]:
+    return (BackendConfig(),)
 
 
 def _build(job: Job, precision: Precision, source: Path, target: Path) -> None:
     (target / "net.pt2").write_bytes((source / "net.pt2").read_bytes())
 
 
-def _open(job: Job, folder: Path, setting: Setting) -> Runner:
+def _open(job: Job, folder: Path, config: BackendConfig) -> BatchFn:
     return torch.inference_mode()(torch.export.load(folder / "net.pt2").module())
 
 
@@ -39,12 +39,12 @@ def _crash(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
-def _two_ways(job: Job, precision: Precision) -> tuple[Setting, ...]:
-    return Setting(), Setting(at_once=1)
+def _two_ways(job: Job, precision: Precision) -> tuple[BackendConfig, ...]:
+    return BackendConfig(), BackendConfig(at_once=1)
 
 
-def _open_sluggish(job: Job, folder: Path, setting: Setting) -> Runner:
-    right = _open(job, folder, setting)
+def _open_sluggish(job: Job, folder: Path, config: BackendConfig) -> BatchFn:
+    right = _open(job, folder, config)
 
     def run(x: torch.Tensor) -> torch.Tensor:
         time.sleep(0.6)
@@ -64,32 +64,32 @@ def _build_last(job: Job, precision: Precision, source: Path, target: Path) -> N
     _build(job, precision, source, target)
 
 
-def _open_wrong(job: Job, folder: Path, setting: Setting) -> Runner:
-    right = _open(job, folder, setting)
+def _open_wrong(job: Job, folder: Path, config: BackendConfig) -> BatchFn:
+    right = _open(job, folder, config)
     return lambda x: right(x) * 1.001
 
 
-def _open_strange(job: Job, folder: Path, setting: Setting) -> Runner:
+def _open_strange(job: Job, folder: Path, config: BackendConfig) -> BatchFn:
     return lambda x: torch.zeros(len(x), 3)
 
 
-def _open_elsewhere(job: Job, folder: Path, setting: Setting) -> Runner:
+def _open_elsewhere(job: Job, folder: Path, config: BackendConfig) -> BatchFn:
     if not sys.argv[0].endswith("trial.py"):
         raise RuntimeError("not in this process")
-    return _open(job, folder, setting)
+    return _open(job, folder, config)
 
 
-RIGHT = Maker("right", (), _precisions, _ways, _build, _open)
-FAILS = Maker("fails", (), _precisions, _ways, _fail, _open)
-HANGS = Maker("hangs", (), _precisions, _ways, _hang, _open)
-CRASHES = Maker("crashes", (), _precisions, _ways, _crash, _open)
-WRONG = Maker("wrong", (), _precisions, _ways, _build, _open_wrong)
-STRANGE = Maker("strange", (), _precisions, _ways, _build, _open_strange)
-ELSEWHERE = Maker("elsewhere", (), _precisions, _ways, _build, _open_elsewhere)
-LEISURELY = Maker("leisurely", (), _precisions, _ways, _build_leisurely, _open)
-SLUGGISH = Maker("sluggish", (), _precisions, _two_ways, _build, _open_sluggish)
-LAST = Maker("last", (), _precisions, _ways, _build_last, _open, is_slow=True)
-MISSING = Maker("missing", ("a_package_that_is_not_there",), _precisions, _ways, _build, _open)
+RIGHT = Backend("right", (), _precisions, _configs, _build, _open)
+FAILS = Backend("fails", (), _precisions, _configs, _fail, _open)
+HANGS = Backend("hangs", (), _precisions, _configs, _hang, _open)
+CRASHES = Backend("crashes", (), _precisions, _configs, _crash, _open)
+WRONG = Backend("wrong", (), _precisions, _configs, _build, _open_wrong)
+STRANGE = Backend("strange", (), _precisions, _configs, _build, _open_strange)
+ELSEWHERE = Backend("elsewhere", (), _precisions, _configs, _build, _open_elsewhere)
+LEISURELY = Backend("leisurely", (), _precisions, _configs, _build_leisurely, _open)
+SLUGGISH = Backend("sluggish", (), _precisions, _two_ways, _build, _open_sluggish)
+LAST = Backend("last", (), _precisions, _configs, _build_last, _open, is_slow=True)
+MISSING = Backend("missing", ("a_package_that_is_not_there",), _precisions, _configs, _build, _open)
 
 PLACES = {
     name: f"fake_engines:{name.upper()}"

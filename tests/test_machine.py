@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from convatlas import machine
-from convatlas.machine import processor, share_cores, stolen_seconds
+from convatlas.machine import processor, share_cores, steal_time
 
 
 def test_the_processor_has_a_name() -> None:
@@ -45,4 +45,4 @@ def test_what_the_host_took_away(
     monkeypatch.setattr(machine, "COUNTERS", tmp_path / "stat")
     if text is not None:
         (tmp_path / "stat").write_text(text)
-    assert stolen_seconds() == ticks / os.sysconf("SC_CLK_TCK")
+    assert steal_time() == ticks / os.sysconf("SC_CLK_TCK")

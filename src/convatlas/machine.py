@@ -37,7 +37,7 @@ def abilities() -> str:
     return hashlib.sha256(flags.encode()).hexdigest()[:16]
 
 
-def stolen_seconds() -> float:
+def steal_time() -> float:
     """Seconds of all processors together that the host of this virtual machine gave to others; 0 for none.
 
     Counted since the machine started, in hundredths, and only while there was work to do.

@@ -41,8 +41,8 @@ def rows(memory: Path) -> list[Measurement]:
 
     def stand_in(*arguments: Any, engines: tuple[str, ...], **options: Any) -> Engine:
         engine = optimize(*arguments, engines=("eager",), **options | {"remember": False})
-        trials = (dataclasses.replace(engine.report.chosen, engine=engines[0], error=1e-6),)
-        return Engine(engine, dataclasses.replace(engine.report, trials=trials))
+        results = (dataclasses.replace(engine.report.chosen, engine=engines[0], error=1e-6),)
+        return Engine(engine, dataclasses.replace(engine.report, results=results))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(room, "optimize", stand_in)
@@ -143,13 +143,13 @@ def test_a_map_written_in_place_counts_once() -> None:
 
 
 def test_an_engine_that_fails_has_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
-    from convatlas.engines import search as trials
+    from convatlas.engines import search as results
     from convatlas.engines.backend import EngineError
 
     def missing(*packages: str) -> None:
         raise EngineError("openvino not installed: pip install 'convatlas[engines]'")
 
-    monkeypatch.setattr(trials, "require", missing)
+    monkeypatch.setattr(results, "require", missing)
     rows = bench("lenet5", engines=("eager", "torch"), threads=1, seconds=0.0, remember=False)
     assert rows[0].latency is not None
     assert (rows[1].latency, rows[1].error, rows[1].images_per_second) == (None, None, None)

@@ -37,8 +37,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_eval(place: Path, run: Run) -> None:
     code, shown, errors = run("eval w.safetensors --data folder:data --part all -o report")
-    answers = [int(expected(pixels(i)).argmax()) for i in range(6)]
-    right = answers.count(2) + answers.count(5)
+    predictions = [int(expected(pixels(i)).argmax()) for i in range(6)]
+    right = predictions.count(2) + predictions.count(5)
     assert (code, errors) == (0, "")
     lines = shown.splitlines()
     assert lines[0] == "w.safetensors on folder:data (all), single"
@@ -109,8 +109,8 @@ def test_explain(place: Path, run: Run) -> None:
     save_pictures(place / "p", 1)
     code, shown, errors = run("explain w.safetensors p/000.png -o cam.png")
     shares = expected(pixels(0))
-    said = f"{NAMES[shares.argmax()]} {shares.max():.1%}: cam.png (stem, 32x32 places)\n"
-    assert (code, shown, errors) == (0, said, "")
+    results = f"{NAMES[shares.argmax()]} {shares.max():.1%}: cam.png (stem, 32x32 places)\n"
+    assert (code, shown, errors) == (0, results, "")
     with Image.open(place / "cam.png") as image:
         assert image.format == "PNG"
 

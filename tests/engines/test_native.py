@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import convatlas
-from convatlas.engines.backend import EngineError, Job, Runner, Setting
+from convatlas.engines.backend import BackendConfig, BatchFn, EngineError, Job
 from convatlas.engines.backends.native import ENGINE
 from convatlas.engines.native import steps
 from convatlas.files import cache_folder
@@ -66,9 +66,9 @@ def build(
 
 def build_and_open(
     net: nn.Module, shape: tuple[int, int, int, int], folder: Path, threads: int = 1, at_once: int = 0
-) -> Runner:
+) -> BatchFn:
     job = build(net, shape, folder, threads)
-    return ENGINE.open(job, folder / "target", Setting(at_once=at_once))
+    return ENGINE.open(job, folder / "target", BackendConfig(at_once=at_once))
 
 
 def force(folder: Path, method: int, block: int, joined: int = 0) -> None:
@@ -82,7 +82,7 @@ def force(folder: Path, method: int, block: int, joined: int = 0) -> None:
 
 @torch.no_grad()
 def assert_like_torch(
-    net: nn.Module, run: Runner, shape: tuple[int, int, int, int], within: float = 3e-5
+    net: nn.Module, run: BatchFn, shape: tuple[int, int, int, int], within: float = 3e-5
 ) -> None:
     """Where timing chooses the method, it may be the matrix unit's, which loses most digits."""
     torch.manual_seed(1)
@@ -214,7 +214,7 @@ def test_depthwise_convolution_together_with_its_neighbours(
     assert [step["chained"] for step in program["steps"]][: len(chained)] == chained
     for method, joined in itertools.product((0, MATRIX), (0, 1, 2, 3)):
         force(tmp_path, method, 0, joined)
-        assert_like_torch(net, ENGINE.open(job, tmp_path / "target", Setting()), shape)
+        assert_like_torch(net, ENGINE.open(job, tmp_path / "target", BackendConfig()), shape)
 
 
 WINOGRAD: dict[str, tuple[nn.Module, tuple[int, int, int, int]]] = {
@@ -241,7 +241,7 @@ def test_winograd_in_blocks_of_tiles(
     job = build(net, shape, tmp_path, threads=2)
     for block in (0, 1, 6, 24, 96):
         force(tmp_path, side, block)
-        assert_like_torch(net, ENGINE.open(job, tmp_path / "target", Setting()), shape, within=1e-5)
+        assert_like_torch(net, ENGINE.open(job, tmp_path / "target", BackendConfig()), shape, within=1e-5)
 
 
 FILTERS: dict[str, tuple[nn.Module, int, int]] = {
@@ -260,14 +260,14 @@ def test_other_filters_in_tiles(body: nn.Module, chans: int, side: int, tmp_path
     net = with_scores(body, shape)
     job = build(net, shape, tmp_path, threads=2)
     force(tmp_path, 0, 0)
-    direct = ENGINE.open(job, tmp_path / "target", Setting())
+    direct = ENGINE.open(job, tmp_path / "target", BackendConfig())
     torch.manual_seed(2)
     x = torch.randn(shape)
     for block in (0, 5, 48):
         force(tmp_path, side, block)
-        runner = ENGINE.open(job, tmp_path / "target", Setting())
-        assert_like_torch(net, runner, shape, within=1e-5)
-        assert not torch.equal(runner(x), direct(x))  # So that it is not the same method.
+        batch_fn = ENGINE.open(job, tmp_path / "target", BackendConfig())
+        assert_like_torch(net, batch_fn, shape, within=1e-5)
+        assert not torch.equal(batch_fn(x), direct(x))  # So that it is not the same method.
 
 
 BY_THE_MATRIX_UNIT: dict[str, tuple[nn.Module, tuple[int, int, int, int]]] = {
@@ -295,14 +295,14 @@ def test_matrix_unit(body: nn.Module, shape: tuple[int, int, int, int], threads:
     net = with_scores(body, shape)
     job = build(net, shape, tmp_path, threads)
     force(tmp_path, 0, 0)
-    direct = ENGINE.open(job, tmp_path / "target", Setting())
+    direct = ENGINE.open(job, tmp_path / "target", BackendConfig())
     torch.manual_seed(2)
     x = torch.randn(shape)
     for block in (0, 1, 32, 70):
         force(tmp_path, MATRIX, block)
-        runner = ENGINE.open(job, tmp_path / "target", Setting())
-        assert_like_torch(net, runner, shape)
-        assert not torch.equal(runner(x), direct(x))  # So that it is not the same method.
+        batch_fn = ENGINE.open(job, tmp_path / "target", BackendConfig())
+        assert_like_torch(net, batch_fn, shape)
+        assert not torch.equal(batch_fn(x), direct(x))  # So that it is not the same method.
 
 
 @torch.no_grad()
@@ -314,7 +314,7 @@ def test_matrix_unit_is_left_alone_where_it_would_lose_too_many_digits(tmp_path:
         folder = tmp_path / str(tolerance)
         folder.mkdir()
         job = build(net, shape, folder, tolerance=tolerance)
-        ENGINE.open(job, folder / "target", Setting())
+        ENGINE.open(job, folder / "target", BackendConfig())
         methods = json.loads((folder / "target" / "methods.json").read_text())
         assert json.loads((folder / "target" / "digits.json").read_text()) is may_use
         if not may_use:
@@ -329,7 +329,7 @@ def test_matrix_unit_keeps_the_digits_of_three_products(tmp_path: Path) -> None:
     force(tmp_path, MATRIX, 0)
     x = torch.randn(shape)
     exact = copy.deepcopy(net).double()(x.double())
-    error = relative(ENGINE.open(job, tmp_path / "target", Setting())(x).double(), exact)
+    error = relative(ENGINE.open(job, tmp_path / "target", BackendConfig())(x).double(), exact)
     # Of one product, as bfloat16 alone has it, it would be about 3e-3.
     assert error <= 2e-5
     assert relative(net.bfloat16()(x.bfloat16()).double(), exact) >= 1e-3
@@ -341,7 +341,7 @@ def test_torch_can_use_the_matrix_unit_before_and_after(tmp_path: Path) -> None:
     net = with_scores(conv(64, 64, 3), shape)
     job = build(net, shape, tmp_path)
     force(tmp_path, MATRIX, 0)
-    run = ENGINE.open(job, tmp_path / "target", Setting())
+    run = ENGINE.open(job, tmp_path / "target", BackendConfig())
     half = conv(64, 64, 3).bfloat16().to(memory_format=torch.channels_last)
     x = torch.randn(shape)
     expected, scores = half(x.bfloat16()), run(x)
@@ -361,7 +361,7 @@ def test_matrix_unit_leaves_other_images_alone_where_one_has_nan(tmp_path: Path)
         force(folder, MATRIX, 0)
         x = torch.randn(shape)
         x[1] = math.nan
-        scores, expected = ENGINE.open(job, folder / "target", Setting())(x), net(x)
+        scores, expected = ENGINE.open(job, folder / "target", BackendConfig())(x), net(x)
         assert scores[1].isnan().all()
         assert relative(scores[::2], expected[::2]) <= 3e-5
 
@@ -371,7 +371,7 @@ def test_a_method_that_a_filter_has_not_got_is_the_direct_one(tmp_path: Path) ->
     net = with_scores(conv(16, 8, 7), shape)
     job = build(net, shape, tmp_path)
     force(tmp_path, 4, 6)
-    assert_like_torch(net, ENGINE.open(job, tmp_path / "target", Setting()), shape)
+    assert_like_torch(net, ENGINE.open(job, tmp_path / "target", BackendConfig()), shape)
 
 
 def hard_read_again(x: Tensor, first: nn.Module) -> Tensor:
@@ -614,7 +614,7 @@ def test_scores_do_not_depend_on_layout_or_neighbours(
 def test_two_sessions_and_two_callers_at_a_time(resnet: nn.Module, tmp_path: Path) -> None:
     shape = (1, 3, 16, 16)
     job = build(resnet, shape, tmp_path, threads=2)
-    sessions = [ENGINE.open(job, tmp_path / "target", Setting()) for _ in range(2)]
+    sessions = [ENGINE.open(job, tmp_path / "target", BackendConfig()) for _ in range(2)]
     images = torch.randn(4, *shape)
     expected = [resnet(x) for x in images]
     errors = [math.inf] * 4
@@ -698,8 +698,8 @@ def test_has_full_precision_on_the_cpu_only() -> None:
 
 
 def test_streams_are_tried_where_the_batch_is_large_enough() -> None:
-    assert [way.at_once for way in ENGINE.ways(Job((8, 3, 8, 8), "fp32", 2), "fp32")] == [0, 4, 2, 1]
-    assert [way.at_once for way in ENGINE.ways(Job((1, 3, 8, 8), "fp32", 2), "fp32")] == [0]
+    assert [config.at_once for config in ENGINE.configs(Job((8, 3, 8, 8), "fp32", 2), "fp32")] == [0, 4, 2, 1]
+    assert [config.at_once for config in ENGINE.configs(Job((1, 3, 8, 8), "fp32", 2), "fp32")] == [0]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from convatlas import Predictor
-from convatlas.predict.outputs import Answer, Refusal
+from convatlas.predict.outputs import Prediction, Skipped
 from made_pictures import pixels, small_network
 
 # Of 64x64 px in blocks, so that JPEG keeps what the network sees.
@@ -74,31 +74,31 @@ BAD: dict[str, tuple[Any, str]] = {
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer | Refusal]:
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Prediction | Skipped]:
     folder = tmp_path_factory.mktemp("odd")
     for name, (make, _) in (GOOD | BAD).items():
         make(folder / name)
     return {Path(entry.picture).name: entry for entry in Predictor(small_network()).predict(folder, top=10)}
 
 
-def test_every_file_is_accounted_for(said: dict[str, Answer | Refusal]) -> None:
-    assert list(said) == sorted([*GOOD, *BAD])
+def test_every_file_is_accounted_for(results: dict[str, Prediction | Skipped]) -> None:
+    assert list(results) == sorted([*GOOD, *BAD])
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_answered_as_it_is_meant_to_be_seen(said: dict[str, Answer | Refusal], name: str) -> None:
-    entry = said[name]
-    assert isinstance(entry, Answer), entry
+def test_answered_as_it_is_meant_to_be_seen(results: dict[str, Prediction | Skipped], name: str) -> None:
+    entry = results[name]
+    assert isinstance(entry, Prediction), entry
     (wanted,) = Predictor(small_network()).predict(GOOD[name][1], top=10)
-    assert isinstance(wanted, Answer)
+    assert isinstance(wanted, Prediction)
     assert entry.label == wanted.label
     assert dict(entry.top) == pytest.approx(dict(wanted.top), abs=0.05)
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_refused_with_a_reason(said: dict[str, Answer | Refusal], name: str) -> None:
-    entry = said[name]
-    assert isinstance(entry, Refusal), entry
+def test_refused_with_a_reason(results: dict[str, Prediction | Skipped], name: str) -> None:
+    entry = results[name]
+    assert isinstance(entry, Skipped), entry
     assert entry.reason.startswith(f"{entry.picture}: ")
     assert BAD[name][1] in entry.reason
     assert "\n" not in entry.reason

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 import convatlas
 import fake_engines
-from convatlas.engines import cache as choices
+from convatlas.engines import cache as cache
 from convatlas.engines.backend import EngineError, Job
 from convatlas.engines.engine import Engine
 from convatlas.engines.optimize import is_remembered
-from convatlas.engines.worker_pool import Group
+from convatlas.engines.worker_pool import WorkerPool
 from convatlas.errors import UnknownNameError
 
 PATIENCE = 300.0
@@ -62,26 +62,26 @@ def engine(memory: Path, model: nn.Module) -> Engine:
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("convatlas.engines.ENGINES", fake_engines.PLACES)
-    for module in ("question", "attempt"):
+    for module in ("request", "worker_pool"):
         monkeypatch.setattr(f"convatlas.engines.{module}.ENGINES", fake_engines.PLACES)
     monkeypatch.setenv("PYTHONPATH", str(Path(fake_engines.__file__).parent))
 
 
 def notes(engine: Engine) -> dict[str, str]:
-    return {trial.engine: trial.note for trial in engine.report.trials}
+    return {result.engine: result.note for result in engine.report.results}
 
 
 class TestChoice:
     def test_every_engine_was_tried_and_the_fastest_is_chosen(self, engine: Engine) -> None:
-        trials = engine.report.trials
-        assert {trial.engine for trial in trials} == set(QUICK)
-        usable = [trial for trial in trials if not trial.note]
+        results = engine.report.results
+        assert {result.engine for result in results} == set(QUICK)
+        usable = [result for result in results if not result.note]
         assert engine.name == usable[0].engine
-        assert usable[0].seconds == min(trial.seconds for trial in usable)
-        assert all(trial.note for trial in trials[len(usable) :])
+        assert usable[0].seconds == min(result.seconds for result in usable)
+        assert all(result.note for result in results[len(usable) :])
 
     def test_trials_of_two_threads_include_a_stream_for_each(self, engine: Engine) -> None:
-        assert any("a stream per thread" in trial.label for trial in engine.report.trials)
+        assert any("a stream per thread" in result.label for result in engine.report.results)
 
     @pytest.mark.parametrize("batch", [0, 1, 4, 6])
     def test_any_batch_is_scored_as_the_network_scores_it(
@@ -134,7 +134,7 @@ class TestMemory:
         again = self.ask(model)
         assert time.process_time() - begin < 2.0  # Trying takes ten and more.
         assert again.report.remembered and "remembered" in str(again.report)
-        assert again.report.trials == engine.report.trials
+        assert again.report.results == engine.report.results
         x = torch.randn(4, 1, 32, 32)
         assert relative(again(x), engine(x)) <= 1e-4
 
@@ -142,7 +142,7 @@ class TestMemory:
         other = net(seed=1)
         found = self.ask(other)
         assert found.name == engine.name
-        assert found.report.trials != engine.report.trials
+        assert found.report.results != engine.report.results
         x = torch.randn(4, 1, 32, 32)
         assert relative(found(x), other.eval()(x).detach()) <= 1e-4
 
@@ -157,14 +157,14 @@ class TestMemory:
         assert not found.report.remembered
         assert relative(found(torch.ones(4, 1, 32, 32)), engine(torch.ones(4, 1, 32, 32))) <= 1e-4
 
-    @pytest.mark.parametrize("text", ["", "{}", '{"trials": []}', '{"trials": [{"engine": 1}]}', "[]"])
+    @pytest.mark.parametrize("text", ["", "{}", '{"results": []}', '{"results": [{"engine": 1}]}', "[]"])
     def test_a_damaged_record_is_no_choice(
         self, text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        (choices.home() / "key").mkdir(parents=True)
-        (choices.home() / "key" / "choice.json").write_text(text)
-        assert choices.find_choice("key") is None
+        (cache.home() / "key").mkdir(parents=True)
+        (cache.home() / "key" / "choice.json").write_text(text)
+        assert cache.find_choice("key") is None
 
     def test_it_is_not_used_where_that_is_not_wanted(self, memory: Path, model: nn.Module) -> None:
         before = set(memory.rglob("choice.json"))
@@ -194,17 +194,17 @@ class TestMemory:
         self, memory: Path, model: nn.Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        monkeypatch.setattr(choices, "MAX_BYTES", 100_000)
+        monkeypatch.setattr(cache, "MAX_BYTES", 100_000)
         files = tmp_path / "files"
         files.mkdir()
         (files / "net").write_bytes(b"x" * 40_000)
-        trials = self.ask(model, engines=("eager",), remember=False).report.trials
+        results = self.ask(model, engines=("eager",), remember=False).report.results
         for key in ("first", "second", "third"):
-            choices.keep_choice(key, choices.Choice(trials, "", files))
+            cache.keep_choice(key, cache.Choice(results, "", files))
             time.sleep(0.02)
-        assert choices.find_choice("first") is None
-        assert choices.find_choice("second") is not None
-        assert choices.find_choice("third") is not None
+        assert cache.find_choice("first") is None
+        assert cache.find_choice("second") is not None
+        assert cache.find_choice("third") is not None
 
     def test_a_folder_that_cannot_be_written_to_is_no_obstacle(
         self, model: nn.Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -245,8 +245,8 @@ class TestTrouble:
         Job((1, 1, 32, 32), "fp32", 1).write(tmp_path)
         for name in ("example", "check", "expected"):
             np.save(tmp_path / f"{name}.npy", np.zeros((1, 1, 32, 32), np.float32))
-        with Group(["hangs"], tmp_path) as group:
-            (attempt,) = group.attempts
+        with WorkerPool(["hangs"], tmp_path) as pool:
+            (attempt,) = pool.attempts
             assert attempt.ask("precisions", time.monotonic() + PATIENCE) == {"precisions": ["fp32"]}
             with pytest.raises(EngineError, match="was not ready in time"):
                 attempt.ask("build", time.monotonic() + 0.2, precision="fp32")
@@ -279,7 +279,7 @@ class TestTrouble:
     ) -> None:
         found = convatlas.optimize(net(), engines=names, remember=False, time_limit=PATIENCE)
         assert found.name == names[0]
-        assert [trial.engine for trial in found.report.trials].count("sluggish") == looks
+        assert [result.engine for result in found.report.results].count("sluggish") == looks
 
     def test_a_network_that_cannot_be_exported_works_as_it_is(self) -> None:
         class Choosy(nn.Module):
@@ -325,7 +325,7 @@ class TestInt8:
             remember=False,
             time_limit=PATIENCE,
         )
-        tried = {trial.setting.precision: trial for trial in found.report.trials}
+        tried = {result.config.precision: result for result in found.report.results}
         assert set(tried) == {"fp32", "int8"}
         assert tried["int8"].same_top >= 0.9
         assert 1e-4 < tried["int8"].error < 0.5

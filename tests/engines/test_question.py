@@ -6,7 +6,7 @@ from torch import Tensor
 
 from convatlas.engines.agreement import Agreement
 from convatlas.engines.backend import Job, Precision
-from convatlas.engines.request import Question, make_inputs
+from convatlas.engines.request import EngineRequest, make_inputs
 
 
 @pytest.fixture
@@ -71,6 +71,6 @@ def test_whole_batches_are_checked(images: Tensor) -> None:
 def test_scores_are_held_to_the_rounding_of_the_network_itself(
     error: float, rounding: float, refusal: str
 ) -> None:
-    question = Question(Job((1, 1, 4, 4), "fp32", 1), 1e-4, 0.9, ())
+    request = EngineRequest(Job((1, 1, 4, 4), "fp32", 1), 1e-4, 0.9, ())
     found = Agreement(error, 1.0, 1)
-    assert question.refusal(found, "fp32", False, lambda: rounding) == refusal
+    assert request.refusal(found, "fp32", False, lambda: rounding) == refusal

@@ -3,7 +3,7 @@
 import pytest
 
 from convatlas.engines import timing as racing
-from convatlas.engines.timing import calmly, race, typical
+from convatlas.engines.timing import interleaved_timing, measure_undisturbed, median
 
 
 def test_who_is_hopeless_is_measured_less_and_the_rest_in_turns() -> None:
@@ -17,29 +17,29 @@ def test_who_is_hopeless_is_measured_less_and_the_rest_in_turns() -> None:
         return run
 
     entrants = {"fast": entrant("fast", 1.0), "near": entrant("near", 1.2), "slow": entrant("slow", 2.0)}
-    times = race(entrants, dict.fromkeys(entrants, 1.0), limit=60.0, most=6)
+    times = interleaved_timing(entrants, dict.fromkeys(entrants, 1.0), limit=60.0, most=6)
     assert {name: len(found) for name, found in times.items()} == {"fast": 6, "near": 6, "slow": 2}
     assert turns[:8] == ["fast", "near", "slow", "fast", "near", "slow", "fast", "near"]
 
 
 def test_short_calls_are_timed_several_at_a_time() -> None:
     asked: list[int] = []
-    race({"one": lambda calls: asked.append(calls) or [0.01] * calls}, {"one": 0.01}, limit=1.0)
+    interleaved_timing({"one": lambda calls: asked.append(calls) or [0.01] * calls}, {"one": 0.01}, limit=1.0)
     assert asked == [3, 3, 3]  # 0.03 s of calls; alone, it is done after three rounds.
 
 
 def test_who_stops_answering_is_left_out() -> None:
     answers = {"ends": iter([[1.0], []]), "stays": iter([[1.0]] * 9)}
     entrants = {name: lambda _, name=name: next(answers[name]) for name in answers}
-    times = race(entrants, dict.fromkeys(answers, 1.0), limit=0.0)
+    times = interleaved_timing(entrants, dict.fromkeys(answers, 1.0), limit=0.0)
     assert times["ends"] == []
     assert len(times["stays"]) == 3
 
 
 def test_typical_is_not_moved_by_disturbances() -> None:
-    assert typical([1.0, 1.0, 1.0, 9.0, 50.0]) == 1.0
-    assert typical([2.0]) == 2.0
-    assert typical([]) == float("inf")
+    assert median([1.0, 1.0, 1.0, 9.0, 50.0]) == 1.0
+    assert median([2.0]) == 2.0
+    assert median([]) == float("inf")
 
 
 @pytest.mark.parametrize(
@@ -60,5 +60,5 @@ def test_what_the_host_disturbs_is_measured_again(
         return next(names)
 
     monkeypatch.setattr(racing, "stolen_seconds", lambda: clock[0])
-    assert calmly(measure) == expected
+    assert measure_undisturbed(measure) == expected
     assert not list(losses)

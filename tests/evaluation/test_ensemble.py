@@ -59,9 +59,9 @@ def test_the_mean_of_snapshots(run: Path) -> None:
     for name, _ in net.named_parameters():
         mean = sum(each[name] for each in states) / 3
         torch.testing.assert_close(found[name], mean, rtol=1e-6, atol=1e-7)
-    (said,) = notes
+    (results,) = notes
     layers = sum(isinstance(layer, nn.BatchNorm2d) for layer in net.modules())
-    assert said == (
+    assert results == (
         "weights are the mean of those after steps 2, 3, 4; statistics of "
         f"{layers} normalisations estimated again on training images"
     )

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from convatlas.predict.outputs import Answer, Format, Refusal, encode, format_of, join, plain
+from convatlas.predict.outputs import Format, Prediction, Skipped, encode, format_of, join, plain
 
 SAID = [
-    Answer("a.png", (("7", 0.75), ("1", 0.25))),
-    Refusal("b, c.png", "b, c.png: no such file"),
-    Answer("film.mp4", (("1", 0.5), ("7", 0.4)), 25, 1.0004),
+    Prediction("a.png", (("7", 0.75), ("1", 0.25))),
+    Skipped("b, c.png", "b, c.png: no such file"),
+    Prediction("film.mp4", (("1", 0.5), ("7", 0.4)), 25, 1.0004),
 ]
 ROWS = [
     {"picture": "a.png", "class_1": "7", "probability_1": 0.75, "class_2": "1", "probability_2": 0.25},
@@ -78,8 +78,8 @@ def test_parts_are_joined(tmp_path: Path, form: Format) -> None:
 
 
 def test_a_spreadsheet_gets_no_formulas() -> None:
-    said = [Answer("=1+1.png", (("@SUM(A1)", 1.0),)), Answer("-x.png", (("cat", 1.0),))]
-    rows = list(csv.DictReader(io.StringIO(encode(said, "csv", 1).decode())))
+    results = [Prediction("=1+1.png", (("@SUM(A1)", 1.0),)), Prediction("-x.png", (("cat", 1.0),))]
+    rows = list(csv.DictReader(io.StringIO(encode(results, "csv", 1).decode())))
     assert [(row["picture"], row["class_1"]) for row in rows] == [
         ("./=1+1.png", "'@SUM(A1)"),
         ("./-x.png", "cat"),
@@ -91,7 +91,7 @@ def test_names_that_are_no_text(form: Format) -> None:
     if form == "parquet":
         pytest.importorskip("pyarrow")
     name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
-    content = encode([Refusal(name, f"{name}: no")], form, 1)
+    content = encode([Skipped(name, f"{name}: no")], form, 1)
     assert (b"caf\\udce9.png" if form == "jsonl" else b"caf\\xe9.png") in content
     assert plain(name) == "caf\\udce9.png"
 

@@ -53,8 +53,10 @@ def test_a_job_on_two_nodes(
     assert exit_code.value.code == 2
     assert capsys.readouterr().out == "answers.jsonl: 29 answers, 1 refused\n"
     found = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
-    for record, said in zip(found, Predictor(small_network(), batch_size=4).predict("photos"), strict=True):
-        wanted = said.record()
+    for record, results in zip(
+        found, Predictor(small_network(), batch_size=4).predict("photos"), strict=True
+    ):
+        wanted = results.record()
         assert record["picture"] == wanted["picture"]
         assert record.get("error") == wanted.get("error")
         for one, other in zip(record.get("top", []), wanted.get("top", []), strict=True):
@@ -75,9 +77,9 @@ def test_parts_come_in_one_piece() -> None:
         {
             "part": part,
             "start": start,
-            "said": json.dumps([{"picture": name, "reason": "no"} for name in said]),
+            "results": json.dumps([{"picture": name, "reason": "no"} for name in results]),
         }
-        for part, start, said in rows
+        for part, start, results in rows
     ]
-    found = [(number, said.picture) for number, said in cluster._in_parts(iter(packed), parts)]
+    found = [(number, results.picture) for number, results in cluster._in_parts(iter(packed), parts)]
     assert found == [(5, "z"), (2, "v"), (2, "w"), (2, "x"), (2, "y")]

@@ -7,7 +7,7 @@ import torch
 
 import convatlas
 from convatlas.predict.features import Feature, describe, extract, write_features
-from convatlas.predict.outputs import Refusal
+from convatlas.predict.outputs import Skipped
 from convatlas.predict.predictor import Predictor
 from made_pictures import TRANSFORM, pixels, save_pictures, small_network
 
@@ -55,7 +55,7 @@ def test_bad_pictures_keep_their_place(tmp_path: Path) -> None:
     first, second, third = extract(predictor(), paths)
     assert isinstance(first, Feature)
     assert isinstance(third, Feature)
-    assert isinstance(second, Refusal)
+    assert isinstance(second, Skipped)
     assert "001.png: is no picture" in second.reason
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from convatlas import Predictor
 from convatlas.predict import job
-from convatlas.predict.job import Parts, Said, run_job
-from convatlas.predict.outputs import Answer, Refusal
+from convatlas.predict.job import Parts, Results, run_job
+from convatlas.predict.outputs import Prediction, Skipped
 from made_pictures import pixels, save_pictures, small_network, weights_file
 
 
@@ -36,8 +36,8 @@ def records(path: Path) -> list[dict[str, object]]:
 def test_a_job(predictor: Predictor, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "answers.jsonl"
     done = run_job(predictor, [photos], out, top=2)
-    assert (done.out, done.answers, done.refusals, done.resumed) == (out, 9, 1, 0)
-    assert records(out) == [said.record() for said in predictor.predict(photos, top=2)]
+    assert (done.out, done.predictions, done.refusals, done.resumed) == (out, 9, 1, 0)
+    assert records(out) == [results.record() for results in predictor.predict(photos, top=2)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.jsonl", "photos"]
     assert out.stat().st_mode & 0o777 == 0o666 & ~_umask()
 
@@ -54,13 +54,13 @@ def test_other_formats(predictor: Predictor, photos: Path, tmp_path: Path, form:
     run_job(predictor, [photos], tmp_path / f"answers.{form}")
     table = getattr(pandas, f"read_{form}")(tmp_path / f"answers.{form}", dtype_backend="numpy_nullable")
     wanted = predictor.predict(photos)
-    assert list(table["picture"]) == [said.picture for said in wanted]
-    for row, said in zip(table.to_dict("records"), wanted, strict=True):
-        if isinstance(said, Answer):
-            assert row["class_1"] == said.label
-            assert row["probability_3"] == pytest.approx(said.top[2][1], abs=1e-6)
+    assert list(table["picture"]) == [results.picture for results in wanted]
+    for row, results in zip(table.to_dict("records"), wanted, strict=True):
+        if isinstance(results, Prediction):
+            assert row["class_1"] == results.label
+            assert row["probability_3"] == pytest.approx(results.top[2][1], abs=1e-6)
         else:
-            assert row["error"] == said.reason
+            assert row["error"] == results.reason
 
 
 class Killed(Exception):
@@ -74,21 +74,21 @@ def test_a_job_that_was_killed_goes_on(
     monkeypatch.setattr(job, "PART_FILES", 3)
     out = tmp_path / "answers.jsonl"
 
-    def dies(parts: Parts) -> Iterator[tuple[int, Said]]:
-        answers = job._local_runner(predictor, 3, 1.0)(parts)
+    def dies(parts: Parts) -> Iterator[tuple[int, Results]]:
+        predictions = job._local_runner(predictor, 3, 1.0)(parts)
         for _ in range(after):
-            yield next(answers)
+            yield next(predictions)
         raise Killed
 
     with pytest.raises(Killed):
         run_job(predictor, [photos], out, runner=dies)
     assert not out.exists()
-    wanted = [said.record() for said in predictor.predict(photos)]
+    wanted = [results.record() for results in predictor.predict(photos)]
     save_pictures(tmp_path / "photos" / "new", 1)  # It came too late: the list was made when the job began.
     done = run_job(predictor, [photos], out)
     whole_parts = max(0, after - 1) // 3
     assert done.resumed == 3 * whole_parts
-    assert done.answers + done.refusals == 10 - done.resumed
+    assert done.predictions + done.refusals == 10 - done.resumed
     assert records(out) == wanted
 
 
@@ -105,7 +105,7 @@ def test_a_job_that_was_killed_after_its_last_part(
         run_job(predictor, [photos], out)
     monkeypatch.undo()
     done = run_job(predictor, [photos], out)
-    assert (done.answers, done.resumed) == (0, 10)
+    assert (done.predictions, done.resumed) == (0, 10)
     assert len(records(out)) == 10
     assert not (tmp_path / "answers.jsonl.parts").exists()
 
@@ -143,14 +143,14 @@ def test_a_process_that_was_killed_goes_on(photos: Path, tmp_path: Path) -> None
     assert not out.exists()
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert 4 <= int(done.stdout) < 10
-    said = Predictor(small_network(), batch_size=1).predict(photos)
-    assert records(out) == [entry.record() for entry in said]
+    results = Predictor(small_network(), batch_size=1).predict(photos)
+    assert records(out) == [entry.record() for entry in results]
 
 
 def test_a_job_of_another_kind(predictor: Predictor, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "answers.jsonl"
 
-    def dies(parts: Parts) -> Iterator[tuple[int, Said]]:
+    def dies(parts: Parts) -> Iterator[tuple[int, Results]]:
         raise Killed
 
     with pytest.raises(Killed):
@@ -173,7 +173,7 @@ def test_a_job_of_another_kind(predictor: Predictor, photos: Path, tmp_path: Pat
 def test_two_jobs_at_once(predictor: Predictor, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "answers.jsonl"
 
-    def another(parts: Parts) -> Iterator[tuple[int, Said]]:
+    def another(parts: Parts) -> Iterator[tuple[int, Results]]:
         run_job(predictor, [photos], out)
         yield from ()
 
@@ -218,16 +218,16 @@ def test_parquet_without_its_package(
 def test_a_folder_with_no_picture(predictor: Predictor, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = run_job(predictor, [tmp_path / "empty"], tmp_path / "a.jsonl")
-    assert (done.answers, done.refusals) == (0, 1)
+    assert (done.predictions, done.refusals) == (0, 1)
     assert "no pictures in it" in str(records(tmp_path / "a.jsonl")[0]["error"])
 
 
 def test_one_answer_for_each_of_many(predictor: Predictor, tmp_path: Path) -> None:
     save_pictures(tmp_path / "many", 40)
     done = run_job(predictor, [tmp_path / "many", tmp_path / "many"], tmp_path / "a.jsonl", top=1)
-    assert done.answers == 80
+    assert done.predictions == 80
     found = records(tmp_path / "a.jsonl")
     assert found[:40] == found[40:]
     (alone,) = predictor.predict(pixels(7), top=1)
-    assert not isinstance(alone, Refusal)
+    assert not isinstance(alone, Skipped)
     assert found[7]["top"] == alone.record()["top"]

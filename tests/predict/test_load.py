@@ -10,7 +10,7 @@ import convatlas
 from convatlas import Predictor
 from convatlas.data.transforms import Transform
 from convatlas.predict.load import load_network
-from convatlas.predict.outputs import Answer
+from convatlas.predict.outputs import Prediction
 from convatlas.weights.published import imagenet_classes
 from made_pictures import NAMES, TRANSFORM, pixels, small_network, weights_file
 
@@ -138,9 +138,9 @@ def test_headers_that_are_not_believed(tmp_path: Path, header: dict[str, str], m
     path = weights_file(tmp_path / "weights.safetensors", **header)
     with pytest.raises(ValueError) as caught:
         convatlas.load(path)
-    said = str(caught.value)
-    assert said.startswith(f"{path}: ")
-    assert message in said
+    results = str(caught.value)
+    assert results.startswith(f"{path}: ")
+    assert message in results
 
 
 @pytest.mark.parametrize("key", ["network", "num_classes", "transform", "class_names"])
@@ -198,13 +198,13 @@ def test_an_exported_file(tmp_path: Path, suffix: str, package: str) -> None:
     predictor = convatlas.load(path)
     assert (predictor.transform, predictor.class_names) == (TRANSFORM, NAMES)
     images = [pixels(0), pixels(1), pixels(2)]
-    said = predictor.predict(images)
-    for one, other in zip(said, Predictor(small_network()).predict(images), strict=True):
-        assert isinstance(one, Answer)
-        assert isinstance(other, Answer)
+    results = predictor.predict(images)
+    for one, other in zip(results, Predictor(small_network()).predict(images), strict=True):
+        assert isinstance(one, Prediction)
+        assert isinstance(other, Prediction)
         assert one.label == other.label
         assert one.probability == pytest.approx(other.probability, abs=1e-4)
-    assert predictor.on("cpu").predict(images) == said
+    assert predictor.on("cpu").predict(images) == results
     export(small_network(1), tmp_path / f"other.{suffix}", batch_size=2)
     assert convatlas.load(tmp_path / f"other.{suffix}").fingerprint() != predictor.fingerprint()
     with pytest.raises(ValueError, match="a network in a file is run by the engine of its kind"):

@@ -12,7 +12,7 @@ from convatlas.engines import worker as trial
 from convatlas.engines.export import export
 from convatlas.engines.exported import open_exported
 from convatlas.predict import engine_policy as payoff
-from convatlas.predict.engine_policy import paying_engine
+from convatlas.predict.engine_policy import choose_engine
 from made_pictures import TRANSFORM, small_network
 
 
@@ -73,7 +73,7 @@ def test_it_pays_when_the_network_would_take_longer(
 ) -> None:
     monkeypatch.chdir(folder)
     remembered(monkeypatch, is_remembered)
-    assert paying_engine(slow, pictures, fps=1.0) == engine
+    assert choose_engine(slow, pictures, fps=1.0) == engine
 
 
 @pytest.mark.parametrize(("slow"), [1.0], indirect=True)
@@ -98,15 +98,15 @@ def test_frames_of_a_film_count(
         film.mux(stream.encode(None))
     (tmp_path / "broken.mp4").write_text("nothing")
     films = [str(tmp_path / "broken.mp4"), str(tmp_path / "film.mp4")]
-    assert paying_engine(slow, films, fps) == engine
+    assert choose_engine(slow, films, fps) == engine
 
 
 def test_the_network_itself_is_timed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     remembered(monkeypatch, False)
     monkeypatch.setattr(payoff, "LONG", 1e-9)
-    assert paying_engine(Predictor(small_network()), [folder], fps=1.0) == "auto"
+    assert choose_engine(Predictor(small_network()), [folder], fps=1.0) == "auto"
     monkeypatch.setattr(payoff, "LONG", 1e9)
-    assert paying_engine(Predictor(small_network()), [folder], fps=1.0) == "eager"
+    assert choose_engine(Predictor(small_network()), [folder], fps=1.0) == "eager"
 
 
 def test_a_network_in_a_file_and_a_foreign_transform_stay(tmp_path: Path) -> None:
@@ -115,4 +115,4 @@ def test_a_network_in_a_file_and_a_foreign_transform_stay(tmp_path: Path) -> Non
     in_a_file = Predictor(open_exported(tmp_path / "net.onnx"))
     foreign = Predictor(Slow(1.0), transform=lambda image: torch.zeros(3, 8, 8), class_names=["one"])
     for predictor in (in_a_file, foreign):
-        assert paying_engine(predictor, ["rtsp://camera/1"], fps=1.0) == "eager"
+        assert choose_engine(predictor, ["rtsp://camera/1"], fps=1.0) == "eager"

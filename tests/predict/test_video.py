@@ -8,7 +8,7 @@ import pytest
 from convatlas import Predictor
 from convatlas.data.pictures import PictureError
 from convatlas.predict.inputs import find_items, list_files
-from convatlas.predict.outputs import Answer, Refusal
+from convatlas.predict.outputs import Prediction, Skipped
 from convatlas.predict.video import read_frames
 from made_pictures import save_pictures, small_network
 
@@ -61,17 +61,17 @@ def test_frames_that_are_taken(film: Path, fps: float | None, numbers: list[int]
 
 def test_answers_on_a_film(film: Path) -> None:
     predictor = Predictor(small_network(), batch_size=2)
-    said = predictor.predict(film, fps=2)
-    assert [(entry.frame, entry.seconds) for entry in said] == [
+    results = predictor.predict(film, fps=2)
+    assert [(entry.frame, entry.seconds) for entry in results] == [
         (5 * k, pytest.approx(0.5 * k, abs=1e-3)) for k in range(7)
     ]
-    assert {entry.picture for entry in said} == {str(film)}
+    assert {entry.picture for entry in results} == {str(film)}
     pixels = next(frame for frame in read_frames(str(film), "", None) if frame.number == 10).pixels()
     (alone,) = predictor.predict(pixels)
-    assert isinstance(alone, Answer)
-    assert isinstance(said[2], Answer)
-    assert said[2].label == alone.label
-    assert said[2].probability == pytest.approx(alone.probability, abs=1e-5)
+    assert isinstance(alone, Prediction)
+    assert isinstance(results[2], Prediction)
+    assert results[2].label == alone.label
+    assert results[2].probability == pytest.approx(alone.probability, abs=1e-5)
 
 
 @pytest.mark.parametrize("form", ["mpegts", "matroska", "mpeg"])
@@ -134,9 +134,9 @@ def test_a_film_that_breaks_off(film: Path, tmp_path: Path) -> None:
     whole = make_film(tmp_path / "whole.ts", form="mpegts", frames=100).read_bytes()
     path = tmp_path / "cut.ts"
     path.write_bytes(whole[: len(whole) // 2])
-    said = Predictor(small_network()).predict(path, fps=None)
-    assert 10 < len(said) < 100
-    assert all(isinstance(entry, Answer) for entry in said[:10])
+    results = Predictor(small_network()).predict(path, fps=None)
+    assert 10 < len(results) < 100
+    assert all(isinstance(entry, Prediction) for entry in results[:10])
 
 
 @pytest.mark.parametrize(
@@ -153,9 +153,9 @@ def test_what_is_no_film(tmp_path: Path, content: bytes | None, reason: str) -> 
         path.write_bytes(content)
     (picture,) = save_pictures(tmp_path, 1)
     first, second = Predictor(small_network()).predict([path, picture])
-    assert isinstance(first, Refusal)
+    assert isinstance(first, Skipped)
     assert first.reason.startswith(f"{path}: {reason}")
-    assert isinstance(second, Answer)
+    assert isinstance(second, Prediction)
 
 
 def test_a_film_without_pictures(tmp_path: Path) -> None:

@@ -19,11 +19,11 @@ from convatlas.benchmark.measurement import Measurement, keep_measurement
 from convatlas.catalog.accuracy import find_accuracy
 from convatlas.catalog.cards import all_aliases, find_card, list_models
 from convatlas.engines import ENGINES
-from convatlas.engines.backend import Precision, Runner
+from convatlas.engines.backend import BatchFn, Precision
 from convatlas.engines.engine import Engine
 from convatlas.engines.optimize import optimize
 from convatlas.engines.request import EAGER, input_shape
-from convatlas.engines.timing import FEWEST, race
+from convatlas.engines.timing import FEWEST, interleaved_timing
 from convatlas.engines.worker import seconds as timed
 from convatlas.errors import unknown
 from convatlas.models.registry import create_model
@@ -182,7 +182,7 @@ def _measure(
 
 
 def _note(name: str, engine: Engine) -> str:
-    notes = [trial.note for trial in engine.report.trials if trial.engine == name and trial.note]
+    notes = [result.note for result in engine.report.results if result.engine == name and result.note]
     return notes[0] if notes else "it could not be built"
 
 
@@ -198,7 +198,7 @@ def _timed(engines: dict[str, Engine], images: Tensor, limit: float) -> dict[str
     begin, rounds = time.monotonic(), 0
     while rounds < FEWEST or time.monotonic() - begin < limit:
         # One round at a time: a longer race drops the slow ones, whose times are wanted here.
-        for name, found in race(entrants, estimates, limit=0.0, most=1).items():
+        for name, found in interleaved_timing(entrants, estimates, limit=0.0, most=1).items():
             times[name] += found
         rounds += 1
         if min(map(len, times.values())) >= MOST_CALLS:
@@ -206,11 +206,11 @@ def _timed(engines: dict[str, Engine], images: Tensor, limit: float) -> dict[str
     return times
 
 
-def _calls(runner: Runner, images: Tensor, calls: int) -> list[float]:
+def _calls(batch_fn: BatchFn, images: Tensor, calls: int) -> list[float]:
     """Times calls, after one that is not timed where they are short."""
     if calls > 1:
-        runner(images)
-    return [timed(runner, images) for _ in range(calls)]
+        batch_fn(images)
+    return [timed(batch_fn, images) for _ in range(calls)]
 
 
 def _percentiles(times: list[float]) -> tuple[float, float]:

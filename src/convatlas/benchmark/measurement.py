@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from convatlas._version import __version__
-from convatlas.engines import cache as choices
+from convatlas.engines import cache as cache
 from convatlas.engines.backend import versions
 from convatlas.files import with_tuples, write_json
 from convatlas.machine import processor
@@ -95,9 +95,9 @@ def find_measurement(
 
 def home() -> Path:
     """The folder that measurements of this machine and these versions are kept in."""
-    parts = [processor(), __version__, versions(*choices.PACKAGES)]
+    parts = [processor(), __version__, versions(*cache.PACKAGES)]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-    return choices.home().parent / "bench" / key
+    return cache.home().parent / "bench" / key
 
 
 def _path(

@@ -65,10 +65,10 @@ def predict_command(
         raise ValueError("name at least one picture after the network")
     if cluster is not None and out is None:
         raise ValueError("`--cluster` writes into a file: add --out, such as --out answers.jsonl")
-    from convatlas.predict.engine_policy import paying_engine
+    from convatlas.predict.engine_policy import choose_engine
     from convatlas.predict.job import begun_engine
     from convatlas.predict.load import load
-    from convatlas.predict.outputs import Answer, plain
+    from convatlas.predict.outputs import Prediction, plain
     from convatlas.predict.progress import watched
 
     names = None if classes is None else read_classes(classes)
@@ -88,7 +88,7 @@ def predict_command(
         exact=exact,
     )
     if engine is None and cluster is None:
-        predictor.engine = paying_engine(predictor, pictures, rate)
+        predictor.engine = choose_engine(predictor, pictures, rate)
         if predictor.engine == "auto":
             print(
                 "convatlas: by the fastest engine here (--engine eager for the network itself)",
@@ -97,12 +97,12 @@ def predict_command(
     if out is not None:
         return write(predictor, pictures, out, top, rate, cluster)
     failed = False
-    said = predictor.stream(pictures, top=top, fps=rate)
-    for answer in said if sys.stdout.isatty() else watched(said):
-        failed |= not isinstance(answer, Answer)
+    results = predictor.stream(pictures, top=top, fps=rate)
+    for answer in results if sys.stdout.isatty() else watched(results):
+        failed |= not isinstance(answer, Prediction)
         if as_json:
             print(json.dumps(answer.record()))
-        elif isinstance(answer, Answer):
+        elif isinstance(answer, Prediction):
             shown = "  ".join(f"{plain(name)} {share:.1%}" for name, share in answer.top)
             at = "" if answer.seconds is None else f" at {answer.seconds:.2f} s"
             print(f"{plain(answer.picture)}{at}: {shown}")
@@ -130,7 +130,7 @@ def write(
         runner = ray_runner(predictor, top=top, fps=fps)
     job = run_job(predictor, pictures, out, top=top, fps=fps, runner=runner)
     before = f", {job.resumed:,} files were answered before" if job.resumed else ""
-    print(f"{job.out}: {job.answers:,} answers, {job.refusals:,} refused{before}")
+    print(f"{job.out}: {job.predictions:,} answers, {job.refusals:,} refused{before}")
     show_engines(predictor)
     return 2 if job.refusals else 0
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convatlas.data.pictures import PictureError
-from convatlas.data.sets import DataError, ImageSet, OnBadImage, Samples, Skipped
+from convatlas.data.sets import DataError, ImageSet, OnBadImage, Samples, SkippedImage
 from convatlas.data.tables import IntArray
 
 Fit = Callable[[Tensor, int, int | None], Tensor]
@@ -45,7 +45,7 @@ class Batch:
     images: Tensor
     labels: Tensor
     samples: IntArray
-    skipped: tuple[Skipped, ...] = ()
+    skipped: tuple[SkippedImage, ...] = ()
 
 
 def read_batches(
@@ -123,7 +123,7 @@ class _Reader:
         samples, px = entry
         pictures: list[Tensor] = []
         kept: list[int] = []
-        skipped: list[Skipped] = []
+        skipped: list[SkippedImage] = []
         for sample in samples.tolist():
             try:
                 picture = self.part.picture(sample)
@@ -131,7 +131,7 @@ class _Reader:
                 if self.on_bad_image == "refuse":
                     return _Refused(str(error), is_picture=True)
                 name = self.part.name(sample)
-                skipped.append(Skipped(name, str(error).removeprefix(f"{name}: ")))
+                skipped.append(SkippedImage(name, str(error).removeprefix(f"{name}: ")))
                 continue
             pictures.append(picture if self.fit is None else self.fit(picture, sample, px))
             kept.append(sample)

@@ -14,7 +14,7 @@ import numpy as np
 
 from convatlas.data.check import num_cores
 from convatlas.data.pictures import PictureError
-from convatlas.data.sets import ImageSet, PictureSet, Samples, Skipped, Source, counted
+from convatlas.data.sets import ImageSet, PictureSet, Samples, SkippedImage, Source, counted
 from convatlas.data.tables import IntArray
 
 PARTS = ("train", "test")
@@ -99,7 +99,7 @@ class DataReport:
     classes: tuple[ClassCount, ...]
     imbalance: float
     duplicates: tuple[Duplicates, ...]
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedImage, ...]
 
     def record(self) -> dict[str, Any]:
         """The report as what JSON can hold."""

@@ -20,7 +20,7 @@ from convatlas.data.sets import (
     Note,
     OnBadImage,
     PictureSet,
-    Skipped,
+    SkippedImage,
     Source,
     counted,
     stratified_mask,
@@ -199,14 +199,16 @@ def split(pictures: Labelled, seed: int, test_share: float) -> list[Labelled]:
     return [dataclasses.replace(pictures, labels=np.where(mask, labels, NO_LABEL)) for mask in masks]
 
 
-def settle_bad(path: Path, parts: Sequence[Labelled], on_bad_image: OnBadImage) -> tuple[Skipped, ...]:
+def settle_bad(path: Path, parts: Sequence[Labelled], on_bad_image: OnBadImage) -> tuple[SkippedImage, ...]:
     """The bad pictures of all parts, where they are to be skipped.
 
     Raises:
         DataError: there are some, and they are to be refused.
     """
     skipped = tuple(
-        Skipped(part.files.name(row), part.reasons[row]) for part in parts for row in sorted(part.reasons)
+        SkippedImage(part.files.name(row), part.reasons[row])
+        for part in parts
+        for row in sorted(part.reasons)
     )
     if not skipped or on_bad_image == "skip":
         return skipped
@@ -223,7 +225,7 @@ def pictures_source(
     path: Path,
     parts: Sequence[Labelled],
     class_names: tuple[str, ...],
-    skipped: tuple[Skipped, ...],
+    skipped: tuple[SkippedImage, ...],
 ) -> Source:
     """Makes a source of a part to learn and a part to test, without their bad pictures.
 

@@ -170,7 +170,7 @@ class Chosen:
 
 
 @dataclasses.dataclass(frozen=True)
-class Skipped:
+class SkippedImage:
     """A picture that is left out.
 
     Attributes:
@@ -202,7 +202,7 @@ class Source:
     class_names: tuple[str, ...]
     fingerprint: str
     image_size: tuple[int, int, int] | None = None
-    skipped: tuple[Skipped, ...] = ()
+    skipped: tuple[SkippedImage, ...] = ()
 
 
 def stratified_mask(labels: Tensor, *, share: float, seed: int) -> Tensor:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from convatlas.errors import unknown
 
 if TYPE_CHECKING:
-    from convatlas.engines.backend import Maker
+    from convatlas.engines.backend import Backend
 
 ENGINES = {
     "native": "convatlas.engines.backends.native:ENGINE",
@@ -22,7 +22,7 @@ ENGINES = {
 }
 
 
-def find_engine(name: str) -> Maker:
+def find_engine(name: str) -> Backend:
     """An engine by its name.
 
     Raises:
@@ -33,7 +33,7 @@ def find_engine(name: str) -> Maker:
     return load_engine(ENGINES[name])
 
 
-def load_engine(place: str) -> Maker:
+def load_engine(place: str) -> Backend:
     """The engine at MODULE:OBJECT."""
     module, _, attribute = place.partition(":")
     return getattr(importlib.import_module(module), attribute)

@@ -20,7 +20,7 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 FP32_TOLERANCE = 1e-4
 """Largest difference between scores, relative to the largest score, where nobody says otherwise."""
 
-Runner = Callable[[Tensor], Tensor]
+BatchFn = Callable[[Tensor], Tensor]
 """Runs one batch of exactly the job's shape, float32: (B, C, H, W) -> (B, K) in float32."""
 
 
@@ -62,7 +62,7 @@ class Job:
 
 
 @dataclasses.dataclass(frozen=True)
-class Setting:
+class BackendConfig:
     """One way to use an engine.
 
     Attributes:
@@ -86,14 +86,14 @@ class Setting:
 
 
 @dataclasses.dataclass(frozen=True)
-class Maker:
+class Backend:
     """How one engine is built, in a process of its own, and opened, in any.
 
     Attributes:
         name: of the engine.
         packages: Python packages that it needs, as they are imported.
         precisions: what it has for a job, in the order of building; empty where it has nothing.
-        ways: the settings to try in a precision; of those with long calls, only the first two are.
+        configs: the settings to try in a precision; of those with long calls, only the first two are.
         build: makes files for a precision, from those of the job's folder (first) in its own (second).
         open: reads these files and returns what runs a batch.
         is_slow: whether building takes much longer than with others, which go first where cores are few.
@@ -102,9 +102,9 @@ class Maker:
     name: str
     packages: tuple[str, ...]
     precisions: Callable[[Job], tuple[Precision, ...]]
-    ways: Callable[[Job, Precision], tuple[Setting, ...]]
+    configs: Callable[[Job, Precision], tuple[BackendConfig, ...]]
     build: Callable[[Job, Precision, Path, Path], None]
-    open: Callable[[Job, Path, Setting], Runner]
+    open: Callable[[Job, Path, BackendConfig], BatchFn]
     is_slow: bool = False
 
 

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from convatlas._version import __version__
-from convatlas.engines.backend import Setting, versions
-from convatlas.engines.engine import Trial
+from convatlas.engines.backend import BackendConfig, versions
+from convatlas.engines.engine import EngineResult
 from convatlas.files import cache_folder, write_json
 from convatlas.machine import abilities, processor
 
@@ -37,12 +37,12 @@ class Choice:
     """What was decided.
 
     Attributes:
-        trials: as in the report, the chosen one first.
+        results: as in the report, the chosen one first.
         weights: digest of the weights that `files` hold.
         files: folder of what the engine was built into; None where it needs nothing.
     """
 
-    trials: tuple[Trial, ...]
+    results: tuple[EngineResult, ...]
     weights: str
     files: Path | None
 
@@ -52,18 +52,18 @@ def home() -> Path:
     return cache_folder() / "engines"
 
 
-def choice_key(net: nn.Module, question: Mapping[str, Any], device: str) -> str:
+def choice_key(net: nn.Module, request: Mapping[str, Any], device: str) -> str:
     """Names a choice: hexadecimal, the same for the same network, question, machine and versions.
 
     Args:
         net: in evaluation mode.
-        question: shape, precision, threads, ...
+        request: shape, precision, threads, ...
         device: "cpu" or "cuda".
     """
     parts = [
         FORMAT,
         _structure(net),
-        dict(question),
+        dict(request),
         device,
         machine(device),
         __version__,
@@ -86,10 +86,10 @@ def find_choice(key: str) -> Choice | None:
     folder = home() / key
     try:
         data = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        trials = tuple(_read_trial(entry) for entry in data["trials"])
+        results = tuple(_read_result(entry) for entry in data["results"])
         files = folder / "files"
-        choice = Choice(trials, data["weights"], files if files.is_dir() else None)
-        if not trials:
+        choice = Choice(results, data["weights"], files if files.is_dir() else None)
+        if not results:
             return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -106,8 +106,8 @@ def keep_choice(key: str, choice: Choice) -> None:
         try:
             if choice.files is not None:
                 shutil.copytree(choice.files, folder / "files")
-            trials = [dataclasses.asdict(trial) for trial in choice.trials]
-            record = {"trials": trials, "weights": choice.weights}
+            results = [dataclasses.asdict(result) for result in choice.results]
+            record = {"results": results, "weights": choice.weights}
             write_json(folder / RECORD, record)
             forget_choice(key)
             folder.rename(home() / key)
@@ -131,9 +131,9 @@ def _make_room() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _read_trial(entry: dict[str, Any]) -> Trial:
-    setting = entry.pop("setting")
-    return Trial(**entry, setting=None if setting is None else Setting(**setting))
+def _read_result(entry: dict[str, Any]) -> EngineResult:
+    config = entry.pop("config")
+    return EngineResult(**entry, config=None if config is None else BackendConfig(**config))
 
 
 def _structure(net: nn.Module) -> str:

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convatlas.engines.backend import Precision, Runner, Setting
+from convatlas.engines.backend import BackendConfig, BatchFn, Precision
 
 
 @dataclasses.dataclass(frozen=True)
-class Trial:
+class EngineResult:
     """What came of trying one engine in one setting.
 
     Attributes:
         engine: name.
-        setting: how it was used; None where it did not come so far.
+        config: how it was used; None where it did not come so far.
         seconds: typical time of a batch; None where it was not measured.
         error: largest difference between scores relative to the network's largest; None if not compared.
         same_top: share of the images compared whose most likely class stays the same; None likewise.
@@ -26,7 +26,7 @@ class Trial:
     """
 
     engine: str
-    setting: Setting | None = None
+    config: BackendConfig | None = None
     seconds: float | None = None
     error: float | None = None
     same_top: float | None = None
@@ -35,8 +35,8 @@ class Trial:
     @property
     def label(self) -> str:
         """Engine and setting in words."""
-        setting = self.setting.describe() if self.setting else ""
-        return f"{self.engine} ({setting})" if setting else self.engine
+        config = self.config.describe() if self.config else ""
+        return f"{self.engine} ({config})" if config else self.engine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Report:
         threads: that may work on one batch.
         device: "cpu" or "cuda".
         machine: name of the chip.
-        trials: everything that was tried: the chosen one, the others that were raced from fast to slow, those
-            that only had a first look, the dropped.
+        results: of everything that was tried: the chosen one, the others that were timed, from fast to slow,
+            those whose latency was only estimated, the dropped.
         took: seconds from the question to the answer.
         remembered: whether the choice was made in an earlier call.
     """
@@ -66,14 +66,14 @@ class Report:
     threads: int
     device: str
     machine: str
-    trials: tuple[Trial, ...]
+    results: tuple[EngineResult, ...]
     took: float
     remembered: bool = False
 
     @property
-    def chosen(self) -> Trial:
+    def chosen(self) -> EngineResult:
         """The trial of the engine in use."""
-        return self.trials[0]
+        return self.results[0]
 
     def __str__(self) -> str:
         """A table, for people."""
@@ -84,13 +84,13 @@ class Report:
             f"{self.network}, {batch} x {chans}x{height}x{width}, {self.precision}, on {self.machine} "
             f"({self.device}, {self.threads} thread{plural}): {self.chosen.label}, {how} in {self.took:.1f} s"
         ]
-        width = max(len(trial.label) for trial in self.trials)
-        for trial in self.trials:
-            time = "" if trial.seconds is None else f"{trial.seconds * 1e3:.3f} ms"
-            error = "" if trial.error is None else f"error {trial.error:.1e}"
-            same = "" if trial.same_top is None else f"same top class {trial.same_top:.1%}"
-            note = f"dropped: {trial.note}" if trial.note else ""
-            lines.append(f"  {trial.label:<{width}}  {time:>12}  {error:<13}  {same:<21}  {note}".rstrip())
+        width = max(len(result.label) for result in self.results)
+        for result in self.results:
+            time = "" if result.seconds is None else f"{result.seconds * 1e3:.3f} ms"
+            error = "" if result.error is None else f"error {result.error:.1e}"
+            same = "" if result.same_top is None else f"same top class {result.same_top:.1%}"
+            note = f"dropped: {result.note}" if result.note else ""
+            lines.append(f"  {result.label:<{width}}  {time:>12}  {error:<13}  {same:<21}  {note}".rstrip())
         return "\n".join(lines)
 
 
@@ -108,17 +108,17 @@ class Engine:
 
     def __init__(
         self,
-        runner: Runner,
+        batch_fn: BatchFn,
         report: Report,
         *,
         transform: Callable[[Any], Tensor] | None = None,
         class_names: tuple[str, ...] = (),
     ) -> None:
-        self._runner = runner
+        self._runner = batch_fn
         self.report = report
         self.shape = report.shape
         self.name = report.chosen.engine
-        self.precision: Precision = report.chosen.setting.precision if report.chosen.setting else "fp32"
+        self.precision: Precision = report.chosen.config.precision if report.chosen.config else "fp32"
         self.transform = transform
         self.class_names = class_names
 

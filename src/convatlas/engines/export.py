@@ -22,7 +22,7 @@ from convatlas.engines.quiet import quiet
 from convatlas.engines.request import (
     AGREEMENT,
     TOLERANCES,
-    Question,
+    EngineRequest,
     calibration_images,
     check_bounds,
     input_shape,
@@ -98,14 +98,14 @@ def export(
     inputs = make_inputs(job, calibration_images(calibration, job))
     with torch.inference_mode():
         expected = torch.cat([net(part) for part in inputs.check.split(batch_size)])
-    question = Question(job, TOLERANCES[precision] if tolerance is None else tolerance, agreement, ())
+    request = EngineRequest(job, TOLERANCES[precision] if tolerance is None else tolerance, agreement, ())
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".convatlas-") as folder:
         draft = Path(folder) / path.name
         program = _program(net, shape, dynamic_batch)
         _write(program, draft, metadata_of(net, job.shape[1:]), inputs.calibration)
         scores = _scores(draft, inputs.check, batch_size)
         found = compare(scores, expected)
-        refusal = question.refusal(
+        refusal = request.refusal(
             found,
             precision,
             inputs.are_real,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from convatlas._version import __version__
 from convatlas.data.transforms import Transform, read_transform
 from convatlas.devices import torch_threads
-from convatlas.engines.backend import EngineError, Runner, Setting, require
+from convatlas.engines.backend import BackendConfig, BatchFn, EngineError, require
 from convatlas.models.network import check_count
 
 SUFFIXES = (".onnx", ".pt2", ".xml")
@@ -41,7 +41,7 @@ class ExportedNetwork(nn.Module):
         metadata: dict[str, str],
         shape: tuple[int | None, int, int, int],
         num_classes: int,
-        open_for: Callable[[int], Runner],
+        open_for: Callable[[int], BatchFn],
     ) -> None:
         super().__init__()
         self.path = path
@@ -50,7 +50,7 @@ class ExportedNetwork(nn.Module):
         self.num_classes = num_classes
         self.transform, self.class_names = _read_metadata(path, metadata, num_classes)
         self._open_for = open_for
-        self._runners: dict[int, Runner] = {}
+        self._runners: dict[int, BatchFn] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores images.
@@ -69,7 +69,7 @@ class ExportedNetwork(nn.Module):
             parts.append(self._runner(batch)(filled)[: len(part)])
         return torch.cat(parts)
 
-    def _runner(self, batch: int) -> Runner:
+    def _runner(self, batch: int) -> BatchFn:
         if batch not in self._runners:
             # A batch of any size is rarely asked for in many sizes; each one holds a copy of the weights.
             self._runners = {batch: self._open_for(batch)}
@@ -146,8 +146,8 @@ def _open_onnx(path: Path, threads: int) -> ExportedNetwork:
     shape = _shape(path, [session.get_inputs()[0].shape, session.get_outputs()[0].shape])
     metadata = dict(session.get_modelmeta().custom_metadata_map)
 
-    def open_for(batch: int) -> Runner:
-        return open_onnx(path, (batch, *shape[0][1:]), threads, Setting())
+    def open_for(batch: int) -> BatchFn:
+        return open_onnx(path, (batch, *shape[0][1:]), threads, BackendConfig())
 
     return ExportedNetwork(path, metadata, *shape, open_for)
 
@@ -165,8 +165,8 @@ def _open_xml(path: Path, threads: int) -> ExportedNetwork:
     if model.has_rt_info([METADATA]):
         metadata = {key: str(entry.value) for key, entry in model.rt_info[METADATA].items()}
 
-    def open_for(batch: int) -> Runner:
-        return open_model(path, (batch, *shape[0][1:]), threads, Setting())
+    def open_for(batch: int) -> BatchFn:
+        return open_model(path, (batch, *shape[0][1:]), threads, BackendConfig())
 
     return ExportedNetwork(path, metadata, *shape, open_for)
 

@@ -16,19 +16,19 @@ import torch
 from torch import Tensor, nn
 
 from convatlas.devices import torch_threads
-from convatlas.engines import cache as choices
+from convatlas.engines import cache as cache
 from convatlas.engines import find_engine
 from convatlas.engines.agreement import compare, rounding_error
-from convatlas.engines.backend import Job, Precision, Runner, Setting
-from convatlas.engines.engine import Engine, Report, Trial
+from convatlas.engines.backend import BackendConfig, BatchFn, Job, Precision
+from convatlas.engines.engine import Engine, EngineResult, Report
 from convatlas.engines.request import (
     AGREEMENT,
     EAGER,
+    EngineRequest,
     Inputs,
-    Question,
     calibration_images,
     make_inputs,
-    read_question,
+    read_request,
 )
 from convatlas.engines.search import try_engines
 from convatlas.engines.worker import timed_scores
@@ -84,20 +84,20 @@ def optimize(
         UnknownNameError: there is no such engine or precision.
     """
     begin = time.monotonic()
-    question = read_question(model, input_size, batch_size, precision, tolerance, agreement, engines, threads)
-    inputs = make_inputs(question.job, calibration_images(calibration, question.job))
+    request = read_request(model, input_size, batch_size, precision, tolerance, agreement, engines, threads)
+    inputs = make_inputs(request.job, calibration_images(calibration, request.job))
     net = copy.deepcopy(model).eval() if any(module.training for module in model.modules()) else model
-    eager = _eager(net, question.job)
-    expected, once = _timed_scores(eager, inputs, question.job)
+    eager = _eager(net, request.job)
+    expected, once = _timed_scores(eager, inputs, request.job)
     limit = TIME_LIMITS[precision] if time_limit is None else time_limit
     # Nobody is closer to the network's own scores than these are to the true ones.
     rounding = functools.cache(
         lambda: 0.0 if tolerance is not None else rounding_error(net, inputs.check, expected)
     )
-    task = _Task(net, question, inputs, expected, once, eager, limit, begin, rounding)
+    task = _Task(net, request, inputs, expected, once, eager, limit, begin, rounding)
     if not remember:
         return _decide(task, None)
-    key = _key(net, question, inputs.digest())
+    key = _key(net, request, inputs.digest())
     return _recall(task, key) or _decide(task, key)
 
 
@@ -109,11 +109,11 @@ def is_remembered(model: nn.Module, input_size: int | tuple[int, int, int], batc
         input_size: likewise.
         batch_size: likewise.
     """
-    question = read_question(model, input_size, batch_size, "fp32", None, AGREEMENT, None, None)
-    choice = choices.find_choice(_key(model, question, ""))
+    request = read_request(model, input_size, batch_size, "fp32", None, AGREEMENT, None, None)
+    choice = cache.find_choice(_key(model, request, ""))
     if choice is None:
         return False
-    return choice.trials[0].engine == EAGER or choice.weights == choices.weights_digest(model)
+    return choice.results[0].engine == EAGER or choice.weights == cache.weights_digest(model)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,107 +121,107 @@ class _Task:
     """A question, with the network, its own scores and what a call for them took, and when it was asked."""
 
     net: nn.Module
-    question: Question
+    request: EngineRequest
     inputs: Inputs
     expected: Tensor
     once: float | None
-    eager: Runner
+    eager: BatchFn
     time_limit: float
     begin: float
     rounding: Callable[[], float]
 
-    def refusal(self, runner: Runner, setting: Setting) -> str:
+    def refusal(self, batch_fn: BatchFn, config: BackendConfig) -> str:
         """Why a runner cannot be used; "" where it can."""
         try:
-            scores, _ = _timed_scores(runner, self.inputs, self.question.job)
+            scores, _ = _timed_scores(batch_fn, self.inputs, self.request.job)
         except Exception as error:  # Whatever a library raises, the network itself still works.
             return f"it worked in its own process, and failed here ({type(error).__name__}: {error})"
         found = compare(scores, self.expected)
-        return self.question.refusal(found, setting.precision, self.inputs.are_real, self.rounding)
+        return self.request.refusal(found, config.precision, self.inputs.are_real, self.rounding)
 
-    def engine(self, runner: Runner, trials: Sequence[Trial], *, remembered: bool) -> Engine:
+    def engine(self, batch_fn: BatchFn, results: Sequence[EngineResult], *, remembered: bool) -> Engine:
         """The answer."""
-        job = self.question.job
+        job = self.request.job
         report = Report(
             network=getattr(self.net, "name", "") or type(self.net).__name__,
             shape=job.shape,
             precision=job.precision,
-            tolerance=self.question.tolerance,
-            agreement=self.question.agreement,
+            tolerance=self.request.tolerance,
+            agreement=self.request.agreement,
             threads=job.threads,
             device=job.device,
             machine=processor() if job.device == "cpu" else torch.cuda.get_device_name(),
-            trials=tuple(trials),
+            results=tuple(results),
             took=time.monotonic() - self.begin,
             remembered=remembered,
         )
         names = tuple(getattr(self.net, "class_names", ()))
-        return Engine(runner, report, transform=getattr(self.net, "transform", None), class_names=names)
+        return Engine(batch_fn, report, transform=getattr(self.net, "transform", None), class_names=names)
 
 
-def _key(net: nn.Module, question: Question, calibration: str) -> str:
-    asked = dataclasses.asdict(question) | {"calibration": calibration}
-    return choices.choice_key(net, asked, question.job.device)
+def _key(net: nn.Module, request: EngineRequest, calibration: str) -> str:
+    asked = dataclasses.asdict(request) | {"calibration": calibration}
+    return cache.choice_key(net, asked, request.job.device)
 
 
 def _recall(task: _Task, key: str) -> Engine | None:
     """The engine that an earlier call chose, if one did, and it still agrees."""
-    choice = choices.find_choice(key)
+    choice = cache.find_choice(key)
     if choice is None:
         return None
-    trial = choice.trials[0]
-    if trial.engine == EAGER:
-        return task.engine(task.eager, choice.trials, remembered=True)
-    if choice.files is None or choice.weights != choices.weights_digest(task.net):
+    result = choice.results[0]
+    if result.engine == EAGER:
+        return task.engine(task.eager, choice.results, remembered=True)
+    if choice.files is None or choice.weights != cache.weights_digest(task.net):
         # The same network with other weights: the choice holds, but what was built does not.
-        only = dataclasses.replace(task.question, engines=(trial.engine,))
-        engine = _decide(dataclasses.replace(task, question=only), key)
-        return engine if engine.name == trial.engine else None
-    setting = trial.setting or Setting()
+        only = dataclasses.replace(task.request, engines=(result.engine,))
+        engine = _decide(dataclasses.replace(task, request=only), key)
+        return engine if engine.name == result.engine else None
+    config = result.config or BackendConfig()
     try:
-        runner = _open(trial.engine, task.question.job, choice.files, setting)
+        batch_fn = _open(result.engine, task.request.job, choice.files, config)
     except Exception:  # Damaged files are built anew.
         return None
-    if task.refusal(runner, setting):
+    if task.refusal(batch_fn, config):
         return None
-    return task.engine(runner, choice.trials, remembered=True)
+    return task.engine(batch_fn, choice.results, remembered=True)
 
 
 def _decide(task: _Task, key: str | None) -> Engine:
     """Tries what the question allows, and takes the fastest that also works in this process."""
     with tempfile.TemporaryDirectory(prefix="convatlas-", ignore_cleanup_errors=True) as folder:
-        trials = _tried(task, Path(folder))
-        dropped = [trial for trial in trials if trial.note]
-        usable = [trial for trial in trials if not trial.note]
+        results = _tried(task, Path(folder))
+        dropped = [result for result in results if result.note]
+        usable = [result for result in results if not result.note]
         while usable and usable[0].engine != EAGER:
-            trial, setting = usable[0], usable[0].setting or Setting()
+            result, config = usable[0], usable[0].config or BackendConfig()
             # Some engines read their files as they need them, so these live as long as the engine.
             files = Path(tempfile.mkdtemp(prefix="convatlas-"))
-            shutil.copytree(Path(folder) / trial.engine, files, dirs_exist_ok=True)
-            runner = None
+            shutil.copytree(Path(folder) / result.engine, files, dirs_exist_ok=True)
+            batch_fn = None
             try:
-                runner = _open(trial.engine, task.question.job, files, setting)
-                refusal = task.refusal(runner, setting)
+                batch_fn = _open(result.engine, task.request.job, files, config)
+                refusal = task.refusal(batch_fn, config)
             except Exception as error:  # As in `refusal`.
                 refusal = f"it worked in its own process, and failed here ({type(error).__name__}: {error})"
-            if runner is not None and not refusal:
-                engine = task.engine(runner, [*usable, *dropped], remembered=False)
+            if batch_fn is not None and not refusal:
+                engine = task.engine(batch_fn, [*usable, *dropped], remembered=False)
                 weakref.finalize(engine, shutil.rmtree, files, ignore_errors=True)
                 _keep(task, key, engine, files)
                 return engine
             shutil.rmtree(files, ignore_errors=True)
             dropped.append(dataclasses.replace(usable.pop(0), note=refusal))
     # Where eager was not asked for, it is what is left.
-    usable = usable or [Trial(EAGER, Setting(), None, 0.0, 1.0)]
+    usable = usable or [EngineResult(EAGER, BackendConfig(), None, 0.0, 1.0)]
     engine = task.engine(task.eager, [*usable, *dropped], remembered=False)
     _keep(task, key, engine, None)
     return engine
 
 
-def _tried(task: _Task, folder: Path) -> list[Trial]:
+def _tried(task: _Task, folder: Path) -> list[EngineResult]:
     try:
         return try_engines(
-            task.question,
+            task.request,
             task.inputs,
             task.expected,
             task.once,
@@ -232,28 +232,28 @@ def _tried(task: _Task, folder: Path) -> list[Trial]:
             task.rounding,
         )
     except OSError as error:  # For example a full disk.
-        return [Trial("all engines", note=f"nothing could be tried ({error})")]
+        return [EngineResult("all engines", note=f"nothing could be tried ({error})")]
 
 
 def _keep(task: _Task, key: str | None, engine: Engine, files: Path | None) -> None:
-    chosen, *others = engine.report.trials
-    if chosen.engine == EAGER and any(LATE in trial.note for trial in others):
+    chosen, *others = engine.report.results
+    if chosen.engine == EAGER and any(LATE in result.note for result in others):
         return  # On a quieter day another one may be ready.
     if key is not None:
-        digest = choices.weights_digest(task.net)
-        choices.keep_choice(key, choices.Choice(engine.report.trials, digest, files))
+        digest = cache.weights_digest(task.net)
+        cache.keep_choice(key, cache.Choice(engine.report.results, digest, files))
 
 
-def _open(engine: str, job: Job, files: Path, setting: Setting) -> Runner:
-    return find_engine(engine).open(job, files, setting)
+def _open(engine: str, job: Job, files: Path, config: BackendConfig) -> BatchFn:
+    return find_engine(engine).open(job, files, config)
 
 
-def _timed_scores(runner: Runner, inputs: Inputs, job: Job) -> tuple[Tensor, float | None]:
+def _timed_scores(batch_fn: BatchFn, inputs: Inputs, job: Job) -> tuple[Tensor, float | None]:
     """Scores of images that engines are compared on, and seconds of a call."""
-    return timed_scores(runner, inputs.check.to(job.device).split(job.shape[0]))
+    return timed_scores(batch_fn, inputs.check.to(job.device).split(job.shape[0]))
 
 
-def _eager(net: nn.Module, job: Job) -> Runner:
+def _eager(net: nn.Module, job: Job) -> BatchFn:
     """The network as it is, with the job's threads."""
 
     @torch.inference_mode()

@@ -25,7 +25,7 @@ MOST_ROUNDING = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
-class Question:
+class EngineRequest:
     """Which engines may answer, and how well they must agree.
 
     Attributes:
@@ -93,7 +93,7 @@ class Inputs:
         return hashlib.sha256(self.calibration.contiguous().numpy().tobytes()).hexdigest()
 
 
-def read_question(
+def read_request(
     model: nn.Module,
     input_size: int | tuple[int, int, int] | None,
     batch_size: int,
@@ -102,7 +102,7 @@ def read_question(
     agreement: float,
     engines: Sequence[str] | None,
     threads: int | None,
-) -> Question:
+) -> EngineRequest:
     """Checks the arguments of `optimize`.
 
     Raises:
@@ -129,7 +129,7 @@ def read_question(
     shape = (batch_size, *input_shape(model, input_size))
     bound = TOLERANCES[precision] if tolerance is None else tolerance
     job = Job(shape, precision, threads or torch.get_num_threads(), device, min(bound, FP32_TOLERANCE))
-    return Question(job, bound, agreement, chosen)
+    return EngineRequest(job, bound, agreement, chosen)
 
 
 def check_bounds(tolerance: float | None, agreement: float) -> None:

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from convatlas.engines import find_engine
 from convatlas.engines.agreement import Agreement
-from convatlas.engines.backend import EngineError, Job, Precision, Runner, Setting, require
-from convatlas.engines.engine import Trial
+from convatlas.engines.backend import BackendConfig, BatchFn, EngineError, Job, Precision, require
+from convatlas.engines.engine import EngineResult
 from convatlas.engines.quiet import quiet
-from convatlas.engines.request import EAGER, Inputs, Question
-from convatlas.engines.timing import calmly, race, typical
-from convatlas.engines.worker import LONG, first_look, seconds
-from convatlas.engines.worker_pool import Attempt, Group
+from convatlas.engines.request import EAGER, EngineRequest, Inputs
+from convatlas.engines.timing import interleaved_timing, measure_undisturbed, median
+from convatlas.engines.worker import LONG, estimate_latency, seconds
+from convatlas.engines.worker_pool import WorkerHandle, WorkerPool
 
 RACE_SECONDS = 6.0
 # Who needs this many times the time of the fastest, in a first look, is not raced; where calls are long, nor
@@ -35,27 +35,27 @@ ENOUGH = 2
 # Calls of the network itself that take about as long as what follows building.
 CALLS_TO_COME = 12
 
-Built = tuple[list[Setting], list[tuple[Setting | None, str]]]
+Built = tuple[list[BackendConfig], list[tuple[BackendConfig | None, str]]]
 """Settings that are ready, and notes on what failed."""
-Key = tuple[Attempt | None, Setting]
+Key = tuple[WorkerHandle | None, BackendConfig]
 """An attempt, or None for the network itself, and its setting."""
 
 
 def try_engines(
-    question: Question,
+    request: EngineRequest,
     inputs: Inputs,
     expected: Tensor,
     once: float | None,
     net: nn.Module,
-    eager: Runner,
+    eager: BatchFn,
     folder: Path,
     time_limit: float,
     rounding: Callable[[], float],
-) -> list[Trial]:
+) -> list[EngineResult]:
     """Tries every engine that is asked for.
 
     Args:
-        question: what is asked.
+        request: what is asked.
         inputs: images to try on.
         expected: the network's own scores on `inputs.check`.
         once: seconds that a call took for these; None where that is not known.
@@ -69,31 +69,31 @@ def try_engines(
         Those that may be used, fast to slow, the raced before those that only had a first look; then the
         dropped ones with their notes.
     """
-    dropped: list[Trial] = []
+    dropped: list[EngineResult] = []
     begin = time.monotonic()
-    images = inputs.example.to(question.job.device)
-    look = first_look(eager, images, once)
+    images = inputs.example.to(request.job.device)
+    look = estimate_latency(eager, images, once)
     deadline, slow_deadline = begin + time_limit, begin + time_limit * 2 / 3 - CALLS_TO_COME * look
     installed: list[str] = []
-    for name in question.engines:
+    for name in request.engines:
         try:
             if name != EAGER:
                 require(*find_engine(name).packages)
                 installed.append(name)
         except EngineError as error:
-            dropped.append(Trial(name, note=str(error)))
-    with Group(installed, folder) as group:
-        ready: dict[Key, Trial] = {}
+            dropped.append(EngineResult(name, note=str(error)))
+    with WorkerPool(installed, folder) as pool:
+        ready: dict[Key, EngineResult] = {}
         # While the processes import what they need.
-        note = _export(net, inputs, expected, question.job, folder) if installed else ""
+        note = _export(net, inputs, expected, request.job, folder) if installed else ""
         if note:
-            dropped += [Trial(name, note=note) for name in installed]
-        deadlines = {each: slow_deadline if _is_slow(each) else deadline for each in group.attempts}
+            dropped += [EngineResult(name, note=note) for name in installed]
+        deadlines = {each: slow_deadline if _is_slow(each) else deadline for each in pool.attempts}
         for attempt, found in _built({} if note else deadlines, dropped):
-            fastest = min((_seconds(trial) for trial in ready.values()), default=float("inf"))
-            ready |= _checked(attempt, found, question, inputs, rounding, fastest, dropped)
-        if EAGER in question.engines:
-            ready[None, Setting()] = Trial(EAGER, Setting(), look, 0.0, 1.0)
+            fastest = min((_seconds(result) for result in ready.values()), default=float("inf"))
+            ready |= _checked(attempt, found, request, inputs, rounding, fastest, dropped)
+        if EAGER in request.engines:
+            ready[None, BackendConfig()] = EngineResult(EAGER, BackendConfig(), look, 0.0, 1.0)
         timed = _raced(ready, partial(_time_here, eager, images), dropped)
     return [*timed, *dropped]
 
@@ -123,8 +123,8 @@ def _export(net: nn.Module, inputs: Inputs, expected: Tensor, job: Job, folder: 
 
 
 def _built(
-    deadlines: Mapping[Attempt, float], dropped: list[Trial]
-) -> Iterator[tuple[Attempt, list[Setting]]]:
+    deadlines: Mapping[WorkerHandle, float], dropped: list[EngineResult]
+) -> Iterator[tuple[WorkerHandle, list[BackendConfig]]]:
     """Builds all engines at a time, and hands out each with its settings when every one is done.
 
     Where there are fewer cores than engines, the slow ones wait for the others, so that these are not late.
@@ -133,126 +133,128 @@ def _built(
         return
     with ThreadPoolExecutor(len(deadlines)) as pool:
         has_cores = (os.cpu_count() or 1) >= len(deadlines)
-        futures: dict[Attempt, Future[Built]] = {}
+        futures: dict[WorkerHandle, Future[Built]] = {}
         for attempt in sorted(deadlines, key=_is_slow):
             if _is_slow(attempt) and not has_cores:
                 wait(futures.values())
             futures[attempt] = pool.submit(_build, attempt, deadlines[attempt])
     for attempt in deadlines:
-        settings, notes = futures[attempt].result()
-        dropped += [Trial(attempt.engine, setting, note=note) for setting, note in notes]
-        if settings:
-            yield attempt, settings
+        configs, notes = futures[attempt].result()
+        dropped += [EngineResult(attempt.engine, config, note=note) for config, note in notes]
+        if configs:
+            yield attempt, configs
 
 
-def _is_slow(attempt: Attempt) -> bool:
+def _is_slow(attempt: WorkerHandle) -> bool:
     return find_engine(attempt.engine).is_slow
 
 
-def _build(attempt: Attempt, deadline: float) -> Built:
+def _build(attempt: WorkerHandle, deadline: float) -> Built:
     """Builds one engine in each of its precisions; returns settings, and notes on what failed."""
-    settings: list[Setting] = []
-    notes: list[tuple[Setting | None, str]] = []
+    configs: list[BackendConfig] = []
+    notes: list[tuple[BackendConfig | None, str]] = []
     try:
         precisions = attempt.ask("precisions", deadline)["precisions"]
     except EngineError as error:
         return [], [(None, str(error))]
     for precision in precisions:
         try:
-            found = attempt.ask("build", deadline, precision=precision)["settings"]
-            settings += [Setting(**entry) for entry in found]
+            found = attempt.ask("build", deadline, precision=precision)["configs"]
+            configs += [BackendConfig(**entry) for entry in found]
         except EngineError as error:
-            notes.append((Setting(precision), str(error)))
-    return settings, notes
+            notes.append((BackendConfig(precision), str(error)))
+    return configs, notes
 
 
 def _checked(
-    attempt: Attempt,
-    settings: list[Setting],
-    question: Question,
+    attempt: WorkerHandle,
+    configs: list[BackendConfig],
+    request: EngineRequest,
     inputs: Inputs,
     rounding: Callable[[], float],
     fastest: float,
-    dropped: list[Trial],
-) -> dict[Key, Trial]:
+    dropped: list[EngineResult],
+) -> dict[Key, EngineResult]:
     """Opens an engine in each setting and compares its scores; keeps who agrees, with a first look at it.
 
     `fastest` is the time of the fastest engine that was looked at before.
     """
-    passed: dict[Key, Trial] = {}
+    passed: dict[Key, EngineResult] = {}
     long: Counter[Precision] = Counter()
-    for setting in settings:
-        if long[setting.precision] >= ENOUGH:
+    for config in configs:
+        if long[config.precision] >= ENOUGH:
             continue
         try:
-            answer = attempt.ask("check", time.monotonic() + 60 + 2 * len(inputs.check), setting=setting)
+            answer = attempt.ask("check", time.monotonic() + 60 + 2 * len(inputs.check), config=config)
         except EngineError as error:
-            dropped.append(Trial(attempt.engine, setting, note=str(error)))
+            dropped.append(EngineResult(attempt.engine, config, note=str(error)))
             continue
         look = answer.pop("seconds")
         if look > LONG:
-            long[setting.precision] += ENOUGH if look > FAR_BEHIND * fastest else 1
+            long[config.precision] += ENOUGH if look > FAR_BEHIND * fastest else 1
         found = Agreement(**answer)
-        refusal = question.refusal(found, setting.precision, inputs.are_real, rounding)
-        trial = Trial(attempt.engine, setting, look, found.error, found.same_top, refusal)
+        refusal = request.refusal(found, config.precision, inputs.are_real, rounding)
+        result = EngineResult(attempt.engine, config, look, found.error, found.same_top, refusal)
         if refusal:
-            dropped.append(trial)
+            dropped.append(result)
         else:
-            passed[attempt, setting] = trial
+            passed[attempt, config] = result
     return passed
 
 
 def _raced(
-    ready: Mapping[Key, Trial], time_eager: Callable[[int], list[float]], dropped: list[Trial]
-) -> list[Trial]:
+    ready: Mapping[Key, EngineResult], time_eager: Callable[[int], list[float]], dropped: list[EngineResult]
+) -> list[EngineResult]:
     """Times who is left, sorted as `try_engines` says."""
-    trials = dict(ready)
-    order = sorted(trials, key=lambda key: _seconds(trials[key]))
-    fastest = _seconds(trials[order[0]]) if order else 0.0
+    results = dict(ready)
+    order = sorted(results, key=lambda key: _seconds(results[key]))
+    fastest = _seconds(results[order[0]]) if order else 0.0
     entrants: dict[Key, Callable[[int], list[float]]] = {}
     engines: set[str] = set()
     for key in order:
-        trial, (attempt, setting) = trials[key], key
+        result, (attempt, config) = results[key], key
         # Where calls are long, one setting of each engine is enough: the others are about as fast.
-        is_one_more = fastest > LONG and trial.engine in engines
-        if _seconds(trial) <= FAR_BEHIND * fastest and not is_one_more:
-            engines.add(trial.engine)
-            entrants[key] = time_eager if attempt is None else partial(_time_there, attempt, setting)
+        is_one_more = fastest > LONG and result.engine in engines
+        if _seconds(result) <= FAR_BEHIND * fastest and not is_one_more:
+            engines.add(result.engine)
+            entrants[key] = time_eager if attempt is None else partial(_time_there, attempt, config)
         elif attempt is not None:
-            _close(attempt, setting)
+            _close(attempt, config)
     if len(entrants) < 2:
-        return sorted(trials.values(), key=_seconds)
-    times = race(entrants, {key: _seconds(trials[key]) for key in entrants}, limit=RACE_SECONDS)
-    raced: list[Trial] = []
+        return sorted(results.values(), key=_seconds)
+    times = interleaved_timing(
+        entrants, {key: _seconds(results[key]) for key in entrants}, limit=RACE_SECONDS
+    )
+    raced: list[EngineResult] = []
     for key in entrants:
-        trial = trials.pop(key)
+        result = results.pop(key)
         if times[key]:
-            raced.append(dataclasses.replace(trial, seconds=typical(times[key])))
+            raced.append(dataclasses.replace(result, seconds=median(times[key])))
         else:
             dropped.append(
-                dataclasses.replace(trial, seconds=None, note="stopped answering while it was timed")
+                dataclasses.replace(result, seconds=None, note="stopped answering while it was timed")
             )
-    return [*sorted(raced, key=_seconds), *sorted(trials.values(), key=_seconds)]
+    return [*sorted(raced, key=_seconds), *sorted(results.values(), key=_seconds)]
 
 
-def _seconds(trial: Trial) -> float:
-    return trial.seconds or 0.0
+def _seconds(result: EngineResult) -> float:
+    return result.seconds or 0.0
 
 
-def _time_here(runner: Runner, images: Tensor, calls: int) -> list[float]:
-    return calmly(lambda: [seconds(runner, images) for _ in range(calls)])
+def _time_here(batch_fn: BatchFn, images: Tensor, calls: int) -> list[float]:
+    return measure_undisturbed(lambda: [seconds(batch_fn, images) for _ in range(calls)])
 
 
-def _time_there(attempt: Attempt, setting: Setting, calls: int) -> list[float]:
+def _time_there(attempt: WorkerHandle, config: BackendConfig, calls: int) -> list[float]:
     def ask() -> list[float]:
-        return attempt.ask("time", time.monotonic() + 120, setting=setting, calls=calls)["seconds"]
+        return attempt.ask("time", time.monotonic() + 120, config=config, calls=calls)["seconds"]
 
     try:
-        return calmly(ask)
+        return measure_undisturbed(ask)
     except EngineError:
         return []
 
 
-def _close(attempt: Attempt, setting: Setting) -> None:
+def _close(attempt: WorkerHandle, config: BackendConfig) -> None:
     with contextlib.suppress(EngineError):
-        attempt.ask("close", time.monotonic() + 10, setting=setting)
+        attempt.ask("close", time.monotonic() + 10, config=config)

@@ -8,20 +8,20 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from convatlas.machine import stolen_seconds
+from convatlas.machine import steal_time
 
 Key = TypeVar("Key")
 Found = TypeVar("Found")
 
 # Who is slower than this many times the fastest is not measured any longer.
-HOPELESS = 1.3
+PRUNE_RATIO = 1.3
 # So that threads which still wait for work after their last call are asleep when the next one is timed.
 PAUSE = 0.01
 FEWEST = 3
 TRIES = 3
 
 
-def calmly(measure: Callable[[], Found]) -> Found:
+def measure_undisturbed(measure: Callable[[], Found]) -> Found:
     """Measures, and again where the host of this virtual machine took processors away meanwhile.
 
     Threads that wait for one whose processor is away take many times as long, whatever they compute.
@@ -34,16 +34,16 @@ def calmly(measure: Callable[[], Found]) -> Found:
     """
     tries: list[tuple[float, Found]] = []
     for _ in range(TRIES):
-        before = stolen_seconds()
+        before = steal_time()
         found = measure()
-        lost = stolen_seconds() - before
+        lost = steal_time() - before
         tries.append((lost, found))
         if not lost:
             break
     return min(tries, key=lambda each: each[0])[1]
 
 
-def race(
+def interleaved_timing(
     entrants: Mapping[Key, Callable[[int], list[float]]],
     estimates: Mapping[Key, float],
     *,
@@ -74,14 +74,14 @@ def race(
             calls = max(1, min(20, int(0.03 / max(estimates[key], 1e-6))))
             found = entrants[key](calls)
             times[key] = times[key] + found if found else []
-        best = min(typical(times[key]) for key in running)
-        limit_now = HOPELESS * best if turn >= 1 else sys.float_info.max
-        running = [key for key in running if typical(times[key]) <= limit_now]
+        best = min(median(times[key]) for key in running)
+        limit_now = PRUNE_RATIO * best if turn >= 1 else sys.float_info.max
+        running = [key for key in running if median(times[key]) <= limit_now]
         if not running or (turn + 1 >= FEWEST and len(running) == 1):
             break
     return times
 
 
-def typical(times: list[float]) -> float:
+def median(times: list[float]) -> float:
     """The median, since engines differ in what disturbances cost them. Infinite for no times."""
     return statistics.median(times) if times else float("inf")

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from convatlas.engines import load_engine
 from convatlas.engines.agreement import compare
-from convatlas.engines.backend import Job, Runner, Setting
-from convatlas.engines.timing import calmly
-from convatlas.machine import stolen_seconds
+from convatlas.engines.backend import BackendConfig, BatchFn, Job
+from convatlas.engines.timing import measure_undisturbed
+from convatlas.machine import steal_time
 
 SHORT, LONG = 0.05, 0.5
 """Seconds of a call: below, it is disturbed easily; from which on a single one says who is far behind."""
@@ -45,90 +45,90 @@ class Worker:
     def __init__(self, engine: str, place: str, folder: Path) -> None:
         self.folder = folder
         self.target = folder / engine
-        self.maker = load_engine(place)
+        self.backend = load_engine(place)
         self.job = Job.read(folder)
-        self.runners: dict[Setting, Runner] = {}
+        self.runners: dict[BackendConfig, BatchFn] = {}
         self.example = self._read("example").to(self.job.device)
         torch.set_num_threads(self.job.threads)
 
     def answer(self, do: str, details: dict[str, Any]) -> dict[str, Any]:
         """Does what is asked for: precisions, build, check, time or close."""
-        if "setting" in details:
-            details["setting"] = Setting(**details["setting"])
+        if "config" in details:
+            details["config"] = BackendConfig(**details["config"])
         return getattr(self, do)(**details)
 
     def precisions(self) -> dict[str, Any]:
         """Those that the engine has for the job."""
-        return {"precisions": self.maker.precisions(self.job)}
+        return {"precisions": self.backend.precisions(self.job)}
 
     def build(self, precision: Any) -> dict[str, Any]:
         """Builds, and says in which settings the engine can be opened."""
         self.target.mkdir(exist_ok=True)
-        self.maker.build(self.job, precision, self.folder, self.target)
-        ways = self.maker.ways(self.job, precision)
-        return {"settings": [dataclasses.asdict(way) for way in ways]}
+        self.backend.build(self.job, precision, self.folder, self.target)
+        configs = self.backend.configs(self.job, precision)
+        return {"configs": [dataclasses.asdict(config) for config in configs]}
 
-    def check(self, setting: Setting) -> dict[str, Any]:
+    def check(self, config: BackendConfig) -> dict[str, Any]:
         """Opens the engine, compares its scores with the network's, and takes a first look at its time."""
-        runner = self.runners[setting] = self.maker.open(self.job, self.target, setting)
+        batch_fn = self.runners[config] = self.backend.open(self.job, self.target, config)
         batches = self._read("check").to(self.job.device).split(self.job.shape[0])
-        scores, once = timed_scores(runner, batches)
+        scores, once = timed_scores(batch_fn, batches)
         found = compare(scores, self._read("expected"))
-        look = first_look(runner, self.example, once)
+        look = estimate_latency(batch_fn, self.example, once)
         return {**dataclasses.asdict(found), "seconds": look}
 
-    def time(self, setting: Setting, calls: int) -> dict[str, Any]:
+    def time(self, config: BackendConfig, calls: int) -> dict[str, Any]:
         """Times calls, after one that is not timed where they are short."""
-        runner = self.runners[setting]
+        batch_fn = self.runners[config]
         if calls > 1:
-            runner(self.example)
-        return {"seconds": [seconds(runner, self.example) for _ in range(calls)]}
+            batch_fn(self.example)
+        return {"seconds": [seconds(batch_fn, self.example) for _ in range(calls)]}
 
-    def close(self, setting: Setting) -> dict[str, Any]:
+    def close(self, config: BackendConfig) -> dict[str, Any]:
         """Lets go of the memory of a setting."""
-        self.runners.pop(setting, None)
+        self.runners.pop(config, None)
         return {}
 
     def _read(self, name: str) -> Tensor:
         return torch.from_numpy(np.load(self.folder / f"{name}.npy"))
 
 
-def seconds(runner: Runner, images: Tensor) -> float:
+def seconds(batch_fn: BatchFn, images: Tensor) -> float:
     """Wall-clock time of one call, from images in memory to scores in memory."""
     begin = time.perf_counter()
-    runner(images)
+    batch_fn(images)
     if images.is_cuda:
         torch.cuda.synchronize()
     return time.perf_counter() - begin
 
 
-def timed_scores(runner: Runner, batches: Sequence[Tensor]) -> tuple[Tensor, float | None]:
+def timed_scores(batch_fn: BatchFn, batches: Sequence[Tensor]) -> tuple[Tensor, float | None]:
     """Scores of some batches, in memory, and seconds of a call, roughly.
 
     The seconds are None where the host of this virtual machine took processors away meanwhile.
     """
-    begin, before = time.perf_counter(), stolen_seconds()
-    scores = [runner(batch).cpu() for batch in batches]
+    begin, before = time.perf_counter(), steal_time()
+    scores = [batch_fn(batch).cpu() for batch in batches]
     once = (time.perf_counter() - begin) / len(batches)
-    return torch.cat(scores), once if stolen_seconds() == before else None
+    return torch.cat(scores), once if steal_time() == before else None
 
 
-def first_look(runner: Runner, images: Tensor, once: float | None = None) -> float:
+def estimate_latency(batch_fn: BatchFn, images: Tensor, once: float | None = None) -> float:
     """Seconds of a call, roughly.
 
     Args:
-        runner: is called.
+        batch_fn: is called.
         images: that it is given.
         once: seconds that its first call took, which takes longer than others; None where that is not known.
     """
 
     def again() -> float:
-        return seconds(runner, images)
+        return seconds(batch_fn, images)
 
-    once = once or calmly(again)
+    once = once or measure_undisturbed(again)
     if once >= LONG:
         return once
-    return min(calmly(again) for _ in range(5 if once < SHORT else 1))
+    return min(measure_undisturbed(again) for _ in range(5 if once < SHORT else 1))
 
 
 def main() -> None:

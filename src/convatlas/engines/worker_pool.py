@@ -19,23 +19,23 @@ from types import TracebackType
 from typing import Any
 
 from convatlas.engines import ENGINES
-from convatlas.engines.backend import EngineError, Setting
+from convatlas.engines.backend import BackendConfig, EngineError
 
 LOG = "trial.log"
 LATE = "was not ready in time"
 PACKAGE_ROOT = Path(__file__).parents[2]
 
 
-class Attempt:
+class WorkerHandle:
     """A process in which one engine is tried.
 
     Attributes:
         engine: its name.
     """
 
-    def __init__(self, engine: str, group: Group) -> None:
+    def __init__(self, engine: str, pool: WorkerPool) -> None:
         self.engine = engine
-        self._group = group
+        self._group = pool
         self._connected = threading.Event()
         self._connection: Connection | None = None
         self._process = 0
@@ -102,7 +102,7 @@ class Attempt:
         return f"its process crashed{': ' + lines[-1][:200] if lines else ''}"
 
 
-class Group:
+class WorkerPool:
     """The attempts at one job; as a context, ends all their processes when it is left.
 
     Args:
@@ -119,7 +119,7 @@ class Group:
 
     def __init__(self, engines: Sequence[str], folder: Path) -> None:
         self.folder = folder
-        self.attempts = [Attempt(engine, self) for engine in engines]
+        self.attempts = [WorkerHandle(engine, self) for engine in engines]
         key = secrets.token_bytes(32)
         self._listener = Listener(authkey=key)
         threading.Thread(target=self._accept, daemon=True).start()
@@ -132,7 +132,7 @@ class Group:
         """Whether no process runs that could still connect."""
         return all(process.poll() is not None for process in self._processes)
 
-    def __enter__(self) -> Group:
+    def __enter__(self) -> WorkerPool:
         """The group itself."""
         return self
 
@@ -193,6 +193,6 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Setting):
+    if isinstance(value, BackendConfig):
         return dataclasses.asdict(value)
     raise TypeError(f"{value!r} is not for JSON")

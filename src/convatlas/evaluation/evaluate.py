@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from convatlas.data.preprocessing import in_memory
-from convatlas.data.sets import Samples, Skipped, Source, counted
+from convatlas.data.sets import Samples, SkippedImage, Source, counted
 from convatlas.data.sources import load_source
 from convatlas.evaluation.crops import Average, Protocol, ProtocolName
 from convatlas.evaluation.ensemble import load_weights_of
@@ -22,7 +22,7 @@ from convatlas.metrics.classification import Evaluation, count_answers
 from convatlas.metrics.error_analysis import interval
 from convatlas.models.network import check_count
 from convatlas.predict.load import load
-from convatlas.predict.outputs import Refusal
+from convatlas.predict.outputs import Skipped
 from convatlas.predict.predictor import EngineName, Precision, Predictor
 from convatlas.predict.progress import watched
 from convatlas.runs.run import RECORD, open_run
@@ -64,7 +64,7 @@ class Report:
     seen: Tensor
     confidences: Tensor
     calibration: Calibration
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedImage, ...]
     notes: tuple[str, ...]
 
     @property
@@ -178,11 +178,11 @@ def evaluate(
     members = [make_member(each, shown, source.image_size is not None) for each in predictors]
     samples = choose_part(_as_trained(source, members), part, classes)
     tables = Tables(samples.labels, average)
-    answers = score_pictures(
+    predictions = score_pictures(
         members, samples, tables, names, batch_size=batch_size, workers=predictors[0].workers
     )
-    said = watched(answers, len(samples)) if progress else answers
-    bad = [Skipped(entry.picture, entry.reason) for entry in said if isinstance(entry, Refusal)]
+    results = watched(predictions, len(samples)) if progress else predictions
+    bad = [SkippedImage(entry.picture, entry.reason) for entry in results if isinstance(entry, Skipped)]
     if not tables.seen.any():
         raise ValueError(
             f"{source.name}: none of {counted(len(samples), 'picture')} can be used: {bad[0].reason}"

@@ -16,7 +16,7 @@ from convatlas.evaluation.crops import Average, Protocol, Views
 from convatlas.evaluation.dense import Dense
 from convatlas.models.network import Network
 from convatlas.predict.inputs import Item
-from convatlas.predict.outputs import Answer, Refusal
+from convatlas.predict.outputs import Prediction, Skipped
 from convatlas.predict.predictor import Predictor
 from convatlas.predict.prefetch import read_batches
 
@@ -150,7 +150,7 @@ def score_pictures(
     *,
     batch_size: int,
     workers: int,
-) -> Iterator[Answer | Refusal]:
+) -> Iterator[Prediction | Skipped]:
     """Shows every picture to every member, and fills the tables.
 
     Args:
@@ -184,14 +184,14 @@ def score_pictures(
         for number, member in enumerate(members):
             views = [views[number] for views in read]
             found.append(member.logits(views, batch_size))
-        answers = dict(zip(batch.pixels, zip(*found, strict=True), strict=True))
+        predictions = dict(zip(batch.pixels, zip(*found, strict=True), strict=True))
         for place, item in enumerate(batch.items):
             if place in batch.reasons:
-                yield Refusal(item.name, batch.reasons[place].removeprefix(f"{item.name}: "))
+                yield Skipped(item.name, batch.reasons[place].removeprefix(f"{item.name}: "))
                 continue
             row: Any = item.content
             try:
-                label, share = tables.fill(row, answers[place])
+                label, share = tables.fill(row, predictions[place])
             except ValueError as error:
                 raise ValueError(f"{item.name}: {error}") from None
-            yield Answer(item.name, ((class_names[label], share),))
+            yield Prediction(item.name, ((class_names[label], share),))

@@ -11,7 +11,7 @@ import torch
 from convatlas.data.transforms import Transform
 from convatlas.engines.exported import ExportedNetwork
 from convatlas.engines.optimize import is_remembered
-from convatlas.engines.worker import first_look
+from convatlas.engines.worker import estimate_latency
 from convatlas.predict.inputs import count_items
 from convatlas.predict.predictor import EngineName, Predictor
 from convatlas.predict.video import STREAMS
@@ -22,7 +22,7 @@ FEW = 64
 """Pictures for which nothing is measured: they are answered before."""
 
 
-def paying_engine(
+def choose_engine(
     predictor: Predictor, pictures: Sequence[str | os.PathLike[str]], fps: float | None
 ) -> EngineName:
     """The engine that has so many pictures answered first, the search for it included.
@@ -45,7 +45,7 @@ def paying_engine(
     if count_items(pictures, fps, most=FEW) < FEW:
         return "eager"
     picture = torch.zeros(1, *transform.input_size, device=predictor.device)
-    seconds = first_look(torch.inference_mode()(predictor.network), picture)
+    seconds = estimate_latency(torch.inference_mode()(predictor.network), picture)
     enough = math.ceil(LONG / seconds)
     count = count_items(pictures, fps, most=enough)
     if count == enough:

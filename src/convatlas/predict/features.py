@@ -17,7 +17,7 @@ from convatlas.blocks.head import global_pool_2d
 from convatlas.files import write_atomic
 from convatlas.models.network import Network
 from convatlas.predict.inputs import Item, find_items
-from convatlas.predict.outputs import Refusal, plain, require_parquet
+from convatlas.predict.outputs import Skipped, plain, require_parquet
 from convatlas.predict.predictor import Predictor, prepared
 from convatlas.predict.prefetch import read_batches
 
@@ -52,7 +52,7 @@ def extract(
     stage: int | None = None,
     pool: Pool = "avg",
     fps: float | None = 1.0,
-) -> Iterator[Feature | Refusal]:
+) -> Iterator[Feature | Skipped]:
     """Shows pictures to a network and hands out what it sees in each, in order.
 
     Args:
@@ -143,7 +143,7 @@ def check_ending(path: Path) -> None:
 
 def _extract(
     predictor: Predictor, network: Network[Any], items: Iterable[Item], stage: int | None, pool: Pool
-) -> Iterator[Feature | Refusal]:
+) -> Iterator[Feature | Skipped]:
     prepare = functools.partial(prepared, transform=predictor.transform)
     for batch in read_batches(items, prepare, predictor.batch_size, predictor.workers):
         rows: dict[int, Tensor] = {}
@@ -154,7 +154,7 @@ def _extract(
             if place in rows:
                 yield Feature(item.name, rows[place], item.frame)
             else:
-                yield Refusal(item.name, batch.reasons[place], item.frame, item.seconds)
+                yield Skipped(item.name, batch.reasons[place], item.frame, item.seconds)
 
 
 @torch.inference_mode()

@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from convatlas.files import write_atomic
 from convatlas.predict.inputs import Item, find_items, list_files
-from convatlas.predict.outputs import Answer, Format, Refusal, encode, format_of, join, require_parquet
+from convatlas.predict.outputs import Format, Prediction, Skipped, encode, format_of, join, require_parquet
 from convatlas.predict.predictor import EngineName, Predictor
 from convatlas.predict.progress import watched
 from convatlas.runs.lock import locked
@@ -26,10 +26,10 @@ PART_FILES = 1024
 """Files whose answers are one part: what is lost at most when a job is killed. Whole batches, so that a
 resumed job makes the same ones and gives the same answers to the bit."""
 
-Said = Answer | Refusal
+Results = Prediction | Skipped
 Parts = dict[int, list[str]]
-Runner = Callable[[Parts], Iterator[tuple[int, Said]]]
-"""Answers the files of parts, by number: the number with each answer, and each part in one piece."""
+PartRunner = Callable[[Parts], Iterator[tuple[int, Results]]]
+"""Predictions the files of parts, by number: the number with each answer, and each part in one piece."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Job:
 
     Attributes:
         out: the file with the answers.
-        answers: how many this process gave.
+        predictions: how many this process gave.
         refusals: pictures without an answer in this process; each is in the file, with its reason.
         resumed: files that an earlier process had answered already.
     """
 
     out: Path
-    answers: int
+    predictions: int
     refusals: int
     resumed: int
 
@@ -56,7 +56,7 @@ def run_job(
     *,
     top: int = 3,
     fps: float | None = 1.0,
-    runner: Runner | None = None,
+    runner: PartRunner | None = None,
 ) -> Job:
     """Writes the answers on many files into one file, which appears when all are there.
 
@@ -97,11 +97,11 @@ def run_job(
             if not path.is_file()
         }
         resumed = len(files) - sum(map(len, missing.values()))
-        said = (runner or _local_runner(predictor, top, fps))(missing)
-        counts = _write_parts(paths, said, form, top, len(files), resumed)
+        results = (runner or _local_runner(predictor, top, fps))(missing)
+        counts = _write_parts(paths, results, form, top, len(files), resumed)
         _finish(out, paths, form)
         shutil.rmtree(parts)
-    return Job(out, counts[Answer], counts[Refusal], resumed)
+    return Job(out, counts[Prediction], counts[Skipped], resumed)
 
 
 def begun_engine(out: str | Path) -> EngineName | None:
@@ -117,8 +117,8 @@ def _parts_of(out: Path) -> Path:
     return out.with_name(f"{out.name}.parts")
 
 
-def _local_runner(predictor: Predictor, top: int, fps: float | None) -> Runner:
-    def run(parts: Parts) -> Iterator[tuple[int, Said]]:
+def _local_runner(predictor: Predictor, top: int, fps: float | None) -> PartRunner:
+    def run(parts: Parts) -> Iterator[tuple[int, Results]]:
         # The predictor reads ahead, across the borders of parts; this says to which part an answer belongs.
         numbers: collections.deque[int] = collections.deque()
 
@@ -128,39 +128,39 @@ def _local_runner(predictor: Predictor, top: int, fps: float | None) -> Runner:
                     numbers.append(number)
                     yield item
 
-        for said in predictor.stream_items(items(), top):
-            yield numbers.popleft(), said
+        for results in predictor.stream_items(items(), top):
+            yield numbers.popleft(), results
 
     return run
 
 
 def _write_parts(
     paths: Sequence[Path],
-    answered: Iterable[tuple[int, Said]],
+    answered: Iterable[tuple[int, Results]],
     form: Format,
     top: int,
     total: int,
     resumed: int,
-) -> dict[type[Said], int]:
+) -> dict[type[Results], int]:
     """Writes each part when its last answer has come; counts answers and refusals."""
-    counts: dict[type[Said], int] = {Answer: 0, Refusal: 0}
+    counts: dict[type[Results], int] = {Prediction: 0, Skipped: 0}
     numbers: collections.deque[int] = collections.deque()
 
-    def noted() -> Iterator[Said]:
-        for number, said in answered:
+    def noted() -> Iterator[Results]:
+        for number, results in answered:
             numbers.append(number)
-            yield said
+            yield results
 
-    part: list[Said] = []
+    part: list[Results] = []
     current = -1
-    for said in watched(noted(), total, resumed):
+    for results in watched(noted(), total, resumed):
         number = numbers.popleft()
         if number != current and part:
             write_atomic(paths[current], encode(part, form, top))
             part = []
         current = number
-        part.append(said)
-        counts[type(said)] += 1
+        part.append(results)
+        counts[type(results)] += 1
     if part:
         write_atomic(paths[current], encode(part, form, top))
     return counts

@@ -16,7 +16,7 @@ FORMATS: tuple[Format, ...] = ("jsonl", "csv", "parquet")
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
+class Prediction:
     """What a network says about a picture.
 
     Attributes:
@@ -48,7 +48,7 @@ class Answer:
 
 
 @dataclasses.dataclass(frozen=True)
-class Refusal:
+class Skipped:
     """Why there is no answer for a picture.
 
     Attributes:
@@ -68,10 +68,13 @@ class Refusal:
         return _place(self) | {"error": self.reason}
 
 
-def _place(said: Answer | Refusal) -> dict[str, Any]:
-    place: dict[str, Any] = {"picture": str(said.picture)}
-    if said.frame is not None:
-        place |= {"frame": said.frame, "seconds": None if said.seconds is None else round(said.seconds, 3)}
+def _place(results: Prediction | Skipped) -> dict[str, Any]:
+    place: dict[str, Any] = {"picture": str(results.picture)}
+    if results.frame is not None:
+        place |= {
+            "frame": results.frame,
+            "seconds": None if results.seconds is None else round(results.seconds, 3),
+        }
     return place
 
 
@@ -89,11 +92,11 @@ def format_of(path: Path) -> Format:
     raise ValueError(f"`out`={str(path)!r}; expected a name that ends in one of {endings}")
 
 
-def encode(said: Sequence[Answer | Refusal], form: Format, top: int) -> bytes:
+def encode(results: Sequence[Prediction | Skipped], form: Format, top: int) -> bytes:
     """Writes answers in a format.
 
     Args:
-        said: in order.
+        results: in order.
         form: CSV and Parquet have one row each, with columns `picture`, `frame`, `seconds`, `class_1`,
             `probability_1`, ... and `error`.
         top: number of classes in a row.
@@ -102,8 +105,8 @@ def encode(said: Sequence[Answer | Refusal], form: Format, top: int) -> bytes:
         ValueError: Parquet, and the package that writes it is not installed.
     """
     if form == "jsonl":
-        return "".join(json.dumps(entry.record()) + "\n" for entry in said).encode()
-    rows = [_row(entry, top) for entry in said]
+        return "".join(json.dumps(entry.record()) + "\n" for entry in results).encode()
+    rows = [_row(entry, top) for entry in results]
     if form == "csv":
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -163,12 +166,18 @@ def _columns(top: int) -> list[str]:
     return ["picture", "frame", "seconds", *ranks, "error"]
 
 
-def _row(said: Answer | Refusal, top: int) -> list[Any]:
-    given = said.top if isinstance(said, Answer) else ()
+def _row(results: Prediction | Skipped, top: int) -> list[Any]:
+    given = results.top if isinstance(results, Prediction) else ()
     ranks: list[Any] = [value for pair in given for value in (pair[0], round(pair[1], 6))]
     ranks += [None] * (2 * top - len(ranks))
-    error = said.reason if isinstance(said, Refusal) else None
-    return [_valid(said.picture), said.frame, said.seconds, *ranks, None if error is None else _valid(error)]
+    error = results.reason if isinstance(results, Skipped) else None
+    return [
+        _valid(results.picture),
+        results.frame,
+        results.seconds,
+        *ranks,
+        None if error is None else _valid(error),
+    ]
 
 
 def _valid(text: str) -> str:

@@ -21,7 +21,7 @@ from convatlas.engines.backend import Precision
 from convatlas.engines.exported import ExportedNetwork, open_exported
 from convatlas.models.network import check_count
 from convatlas.predict.inputs import Item, find_items, read_pixels
-from convatlas.predict.outputs import Answer, Refusal
+from convatlas.predict.outputs import Prediction, Skipped
 from convatlas.predict.prefetch import Batch, read_batches, usable_cores
 from convatlas.predict.progress import watched
 
@@ -114,7 +114,7 @@ class Predictor(nn.Module):
 
     def predict(
         self, images: Any, *, top: int = 3, fps: float | None = 1.0, progress: bool = False
-    ) -> list[Answer | Refusal]:
+    ) -> list[Prediction | Skipped]:
         """Says what is on pictures.
 
         Args:
@@ -126,31 +126,31 @@ class Predictor(nn.Module):
             progress: show a bar, where standard error is a terminal.
 
         Returns:
-            An `Answer` for each picture, in order, or a `Refusal` that says why there is none.
+            An `Prediction` for each picture, in order, or a `Skipped` that says why there is none.
 
         Raises:
             ValueError: `top` or `fps` is out of its range, or a package for films is missing.
             TypeError: `images` is none of these.
         """
-        said = self.stream(images, top=top, fps=fps)
-        return list(watched(said) if progress else said)
+        results = self.stream(images, top=top, fps=fps)
+        return list(watched(results) if progress else results)
 
-    def stream(self, images: Any, *, top: int = 3, fps: float | None = 1.0) -> Iterator[Answer | Refusal]:
+    def stream(self, images: Any, *, top: int = 3, fps: float | None = 1.0) -> Iterator[Prediction | Skipped]:
         """The same as `predict`, one by one, for more pictures than memory holds answers."""
         self.check(top, fps)
         return self._one_or_many(find_items(images, fps), top)
 
-    def stream_items(self, items: Iterable[Item], top: int) -> Iterator[Answer | Refusal]:
-        """Answers pictures that were found already, in order, one for each, by the engine for many."""
+    def stream_items(self, items: Iterable[Item], top: int) -> Iterator[Prediction | Skipped]:
+        """Predictions pictures that were found already, in order, one for each, by the engine for many."""
         return self._stream(items, top, self.batch_size)
 
-    def _one_or_many(self, items: Iterator[Item], top: int) -> Iterator[Answer | Refusal]:
+    def _one_or_many(self, items: Iterator[Item], top: int) -> Iterator[Prediction | Skipped]:
         """One picture has an engine of its own; a last one, after others, is not worth the search for it."""
         head = list(itertools.islice(items, 2))
         batch_size = 1 if len(head) == 1 else self.batch_size
         yield from self._stream(itertools.chain(head, items), top, batch_size)
 
-    def _stream(self, items: Iterable[Item], top: int, batch_size: int) -> Iterator[Answer | Refusal]:
+    def _stream(self, items: Iterable[Item], top: int, batch_size: int) -> Iterator[Prediction | Skipped]:
         for batch in self._read(items):
             yield from self._answers(batch, top, batch_size)
 
@@ -213,14 +213,14 @@ class Predictor(nn.Module):
         with torch.inference_mode():
             return self._engine(x, batch_size)(x.to(self.device))
 
-    def _answers(self, batch: Batch[Tensor], top: int, batch_size: int) -> Iterator[Answer | Refusal]:
+    def _answers(self, batch: Batch[Tensor], top: int, batch_size: int) -> Iterator[Prediction | Skipped]:
         found = self._scored(batch.pixels, top, batch_size)
         for place, item in enumerate(batch.items):
             if place in found:
-                yield Answer(item.name, found[place], item.frame, item.seconds)
+                yield Prediction(item.name, found[place], item.frame, item.seconds)
             else:
                 reason = batch.reasons.get(place, f"{item.name}: the network's scores are no numbers (NaN)")
-                yield Refusal(item.name, reason, item.frame, item.seconds)
+                yield Skipped(item.name, reason, item.frame, item.seconds)
 
     def _scored(
         self, pixels: dict[int, Tensor], top: int, batch_size: int

@@ -6,21 +6,21 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 
-from convatlas.predict.outputs import Answer, Refusal
+from convatlas.predict.outputs import Prediction, Skipped
 
-Said = Answer | Refusal
+Results = Prediction | Skipped
 
 
-def watched(said: Iterable[Said], total: int | None = None, already: int = 0) -> Iterator[Said]:
+def watched(results: Iterable[Results], total: int | None = None, already: int = 0) -> Iterator[Results]:
     """Passes answers on, and shows how many there are, where standard error is a terminal.
 
     Args:
-        said: what is passed on.
+        results: what is passed on.
         total: of the pictures; None where nobody knows.
         already: those of `total` that were answered before.
     """
     if not sys.stderr.isatty():
-        yield from said
+        yield from results
         return
     # Late: who sees no bar pays nothing for it.
     from rich.console import Console
@@ -30,8 +30,8 @@ def watched(said: Iterable[Said], total: int | None = None, already: int = 0) ->
     with Progress(BarColumn(), text, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=total, completed=already, rate=0.0, bad="")
         start, bad = time.monotonic(), 0
-        for count, entry in enumerate(said, 1):
-            bad += isinstance(entry, Refusal)
+        for count, entry in enumerate(results, 1):
+            bad += isinstance(entry, Skipped)
             rate = count / max(time.monotonic() - start, 1e-9)
             bar.update(task, advance=1, rate=rate, bad=f"  {bad:,} refused" if bad else "")
             yield entry

@@ -12,16 +12,16 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from convatlas.predict.job import Parts, Runner, Said
-from convatlas.predict.outputs import Answer, Refusal
+from convatlas.predict.job import PartRunner, Parts, Results
+from convatlas.predict.outputs import Prediction, Skipped
 from convatlas.predict.predictor import Predictor
 
 CHUNK_FILES = 64
 """Files that a machine gets at a time."""
 
 
-def ray_runner(predictor: Predictor, *, top: int = 3, fps: float | None = 1.0) -> Runner:
-    """Answers the files of a job on a Ray cluster: the one that RAY_ADDRESS names, else one on this machine.
+def ray_runner(predictor: Predictor, *, top: int = 3, fps: float | None = 1.0) -> PartRunner:
+    """Predicts the files of a job on a Ray cluster: the one that RAY_ADDRESS names, else one on this machine.
 
     The network travels to the machines; the files must have the same names there, as on a shared disk, and
     convatlas must be installed.
@@ -36,7 +36,7 @@ def ray_runner(predictor: Predictor, *, top: int = 3, fps: float | None = 1.0) -
     """
     ray = _require_ray()
 
-    def run(parts: Parts) -> Iterator[tuple[int, Said]]:
+    def run(parts: Parts) -> Iterator[tuple[int, Results]]:
         rows = [
             {"part": number, "start": start, "files": json.dumps(files[start : start + CHUNK_FILES])}
             for number, files in parts.items()
@@ -53,7 +53,7 @@ def ray_runner(predictor: Predictor, *, top: int = 3, fps: float | None = 1.0) -
 
 
 class Worker:
-    """Answers chunks of files, on one of the machines.
+    """Predictions chunks of files, on one of the machines.
 
     Args:
         predictor: the place of a `Predictor` in Ray's store.
@@ -73,14 +73,14 @@ class Worker:
         self.top, self.fps = top, fps
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
-        """Adds the column `said` to rows with `files`."""
-        said = [
+        """Adds the column `results` to rows with `files`."""
+        results = [
             json.dumps(
                 list(map(_packed, self.predictor.stream(json.loads(files), top=self.top, fps=self.fps)))
             )
             for files in rows["files"]
         ]
-        return {"part": rows["part"], "start": rows["start"], "said": said}
+        return {"part": rows["part"], "start": rows["start"], "results": results}
 
 
 def _mapped(ray: Any, rows: list[dict[str, Any]], predictor: Predictor, top: int, fps: float | None) -> Any:
@@ -101,13 +101,13 @@ def _mapped(ray: Any, rows: list[dict[str, Any]], predictor: Predictor, top: int
     return mapped.iter_rows()
 
 
-def _in_parts(rows: Any, parts: Parts) -> Iterator[tuple[int, Said]]:
+def _in_parts(rows: Any, parts: Parts) -> Iterator[tuple[int, Results]]:
     """The answers of each part in order, when all of them have come."""
     gathered: dict[int, dict[int, str]] = {}
     for row in rows:
         number = int(row["part"])
         chunks = gathered.setdefault(number, {})
-        chunks[int(row["start"])] = row["said"]
+        chunks[int(row["start"])] = row["results"]
         if len(chunks) * CHUNK_FILES >= len(parts[number]):
             for start in sorted(chunks):
                 for entry in json.loads(chunks[start]):
@@ -115,15 +115,15 @@ def _in_parts(rows: Any, parts: Parts) -> Iterator[tuple[int, Said]]:
             del gathered[number]
 
 
-def _packed(said: Said) -> dict[str, Any]:
-    return dataclasses.asdict(said)
+def _packed(results: Results) -> dict[str, Any]:
+    return dataclasses.asdict(results)
 
 
-def _unpacked(entry: dict[str, Any]) -> Said:
+def _unpacked(entry: dict[str, Any]) -> Results:
     if "reason" in entry:
-        return Refusal(**entry)
+        return Skipped(**entry)
     entry["top"] = tuple((name, share) for name, share in entry["top"])
-    return Answer(**entry)
+    return Prediction(**entry)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from convatlas.engines.agreement import compare
-from convatlas.engines.backend import Job, Maker, Precision, Runner, Setting, stream_sizes
+from convatlas.engines.backend import Backend, BackendConfig, BatchFn, Job, Precision, stream_sizes
 from convatlas.engines.fold import fold
 from convatlas.engines.native.fusing import fuse
 from convatlas.engines.native.lowering import lower
@@ -198,13 +198,13 @@ def _precisions(job: Job) -> tuple[Precision, ...]:
     return ("fp32",) if job.device == "cpu" else ()
 
 
-def _ways(job: Job, precision: Precision) -> tuple[Setting, ...]:
-    return tuple(Setting(precision, at_once) for at_once in (0, *stream_sizes(job)))
+def _configs(job: Job, precision: Precision) -> tuple[BackendConfig, ...]:
+    return tuple(BackendConfig(precision, at_once) for at_once in (0, *stream_sizes(job)))
 
 
-def _methods(folder: Path, setting: Setting) -> Path:
+def _methods(folder: Path, config: BackendConfig) -> Path:
     """Where they are kept: for all threads together, or for one, whatever it takes at a time."""
-    return folder / ("methods-stream.json" if setting.at_once else "methods.json")
+    return folder / ("methods-stream.json" if config.at_once else "methods.json")
 
 
 def _build(job: Job, precision: Precision, source: Path, target: Path) -> None:
@@ -232,13 +232,13 @@ def _has_digits(job: Job, source: Path, target: Path) -> bool:
     return error(likely) <= job.tolerance / SLACK and error(flat) <= job.tolerance
 
 
-def _open(job: Job, folder: Path, setting: Setting) -> Runner:
-    path = _methods(folder, setting)
-    streams = job.threads if setting.at_once else 1
-    images = setting.at_once or job.shape[0]
+def _open(job: Job, folder: Path, config: BackendConfig) -> BatchFn:
+    path = _methods(folder, config)
+    streams = job.threads if config.at_once else 1
+    images = config.at_once or job.shape[0]
     if not path.exists():
         # Not while it is built: other engines are built at that time, and times would say little.
-        threads, tried = (1, MOST_TUNED) if setting.at_once else (job.threads, min(images, MOST_TUNED))
+        threads, tried = (1, MOST_TUNED) if config.at_once else (job.threads, min(images, MOST_TUNED))
         tuned = NativeNet(folder, threads, tried, 1).tune(json.loads((folder / DIGITS).read_text("utf-8")))
         write_atomic(path, json.dumps(tuned))
     net = NativeNet(folder, job.threads, images, streams)
@@ -246,4 +246,4 @@ def _open(job: Job, folder: Path, setting: Setting) -> Runner:
     return net
 
 
-ENGINE = Maker("native", (), _precisions, _ways, _build, _open)
+ENGINE = Backend("native", (), _precisions, _configs, _build, _open)

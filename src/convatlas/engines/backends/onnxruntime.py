@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convatlas.engines.backend import Job, Maker, Precision, Runner, Setting, require, stream_sizes
+from convatlas.engines.backend import Backend, BackendConfig, BatchFn, Job, Precision, require, stream_sizes
 from convatlas.engines.ports import image_shape
 from convatlas.engines.quiet import quiet
 
@@ -84,14 +84,14 @@ def quantise(source: Path, target: Path, images: np.ndarray[Any, Any]) -> None:
             )
 
 
-def open_onnx(path: Path, shape: tuple[int, int, int, int], threads: int, setting: Setting) -> Runner:
+def open_onnx(path: Path, shape: tuple[int, int, int, int], threads: int, config: BackendConfig) -> BatchFn:
     """Reads an ONNX file for this processor.
 
     Args:
         path: of the file.
         shape: B, C, H, W of what the runner takes.
         threads: that may work on one batch.
-        setting: how it is used.
+        config: how it is used.
 
     Raises:
         EngineError: ONNX Runtime is not installed.
@@ -101,8 +101,8 @@ def open_onnx(path: Path, shape: tuple[int, int, int, int], threads: int, settin
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = 1 if setting.at_once else threads
-    options.add_free_dimension_override_by_name("batch", setting.at_once or shape[0])
+    options.intra_op_num_threads = 1 if config.at_once else threads
+    options.add_free_dimension_override_by_name("batch", config.at_once or shape[0])
     # By themselves, threads stay awake for 50 ms after the last layer, and keep the cores from whoever works
     # next; threads that sleep at once are 2 % slower.
     options.add_session_config_entry("session.intra_op.spin_duration_us", "1000")
@@ -112,14 +112,14 @@ def open_onnx(path: Path, shape: tuple[int, int, int, int], threads: int, settin
     def run(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return np.asarray(session.run(None, {given.name: images})[0])
 
-    if not setting.at_once:
+    if not config.at_once:
         return lambda x: torch.from_numpy(run(x.contiguous().numpy()))
     pool = ThreadPoolExecutor(threads, thread_name_prefix="onnxruntime")
 
     def run_in_streams(x: Tensor) -> Tensor:
         images = x.contiguous().numpy()
-        starts = range(0, len(images), setting.at_once)
-        parts = pool.map(run, [images[start : start + setting.at_once] for start in starts])
+        starts = range(0, len(images), config.at_once)
+        parts = pool.map(run, [images[start : start + config.at_once] for start in starts])
         return torch.from_numpy(np.concatenate(list(parts)))
 
     return run_in_streams
@@ -131,8 +131,8 @@ def _precisions(job: Job) -> tuple[Precision, ...]:
     return ("fp32", "int8") if job.precision == "int8" else ("fp32",)
 
 
-def _ways(job: Job, precision: Precision) -> tuple[Setting, ...]:
-    return tuple(Setting(precision, at_once) for at_once in (0, *stream_sizes(job)))
+def _configs(job: Job, precision: Precision) -> tuple[BackendConfig, ...]:
+    return tuple(BackendConfig(precision, at_once) for at_once in (0, *stream_sizes(job)))
 
 
 def _build(job: Job, precision: Precision, source: Path, target: Path) -> None:
@@ -146,8 +146,8 @@ def _build(job: Job, precision: Precision, source: Path, target: Path) -> None:
     write_onnx(program, target / FILES["fp32"], {})
 
 
-def _open(job: Job, folder: Path, setting: Setting) -> Runner:
-    return open_onnx(folder / FILES[setting.precision], job.shape, job.threads, setting)
+def _open(job: Job, folder: Path, config: BackendConfig) -> BatchFn:
+    return open_onnx(folder / FILES[config.precision], job.shape, job.threads, config)
 
 
-ENGINE = Maker("onnxruntime", ("onnx", "onnxscript", "onnxruntime"), _precisions, _ways, _build, _open)
+ENGINE = Backend("onnxruntime", ("onnx", "onnxscript", "onnxruntime"), _precisions, _configs, _build, _open)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convatlas.engines.backend import Job, Maker, Precision, Runner, Setting, require, stream_sizes
+from convatlas.engines.backend import Backend, BackendConfig, BatchFn, Job, Precision, require, stream_sizes
 from convatlas.engines.ports import image_shape
 from convatlas.engines.quiet import quiet
 
@@ -84,35 +84,35 @@ def quantise(model: openvino.Model, images: np.ndarray[Any, Any]) -> openvino.Mo
         return nncf.quantize(model, data, subset_size=len(images), advanced_parameters=fix)
 
 
-def open_model(path: Path, shape: tuple[int, int, int, int], threads: int, setting: Setting) -> Runner:
+def open_model(path: Path, shape: tuple[int, int, int, int], threads: int, config: BackendConfig) -> BatchFn:
     """Reads a model and compiles it for the processor here.
 
     Args:
         path: .xml
         shape: B, C, H, W of what the runner takes.
         threads: that may work on one batch.
-        setting: how it is used.
+        config: how it is used.
 
     Raises:
         EngineError: OpenVINO is not installed.
     """
     core = openvino_core()
     model = core.read_model(path)
-    model.reshape([setting.at_once or shape[0], *shape[1:]])
+    model.reshape([config.at_once or shape[0], *shape[1:]])
     # On a chip with bf16, OpenVINO would use it unasked.
-    hint = "bf16" if setting.precision == "bf16" else "f32"
+    hint = "bf16" if config.precision == "bf16" else "f32"
     options: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": hint,
         "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": threads if setting.at_once else 1,
+        "NUM_STREAMS": threads if config.at_once else 1,
     }
     compiled = core.compile_model(model, "CPU", options)
-    if setting.at_once:
-        return _in_streams(compiled, setting.at_once, threads)
+    if config.at_once:
+        return _in_streams(compiled, config.at_once, threads)
     return _alone(compiled)
 
 
-def _alone(compiled: openvino.CompiledModel) -> Runner:
+def _alone(compiled: openvino.CompiledModel) -> BatchFn:
     import openvino
 
     request = compiled.create_infer_request()
@@ -129,7 +129,7 @@ def _alone(compiled: openvino.CompiledModel) -> Runner:
     return run
 
 
-def _in_streams(compiled: openvino.CompiledModel, at_once: int, streams: int) -> Runner:
+def _in_streams(compiled: openvino.CompiledModel, at_once: int, streams: int) -> BatchFn:
     import openvino
 
     requests = [compiled.create_infer_request() for _ in range(streams)]
@@ -169,8 +169,8 @@ def _precisions(job: Job) -> tuple[Precision, ...]:
     return ("fp32",) if job.precision == "fp32" else ("fp32", "int8")
 
 
-def _ways(job: Job, precision: Precision) -> tuple[Setting, ...]:
-    return tuple(Setting(precision, at_once) for at_once in (0, *stream_sizes(job)))
+def _configs(job: Job, precision: Precision) -> tuple[BackendConfig, ...]:
+    return tuple(BackendConfig(precision, at_once) for at_once in (0, *stream_sizes(job)))
 
 
 def _build(job: Job, precision: Precision, source: Path, target: Path) -> None:
@@ -187,9 +187,9 @@ def _build(job: Job, precision: Precision, source: Path, target: Path) -> None:
     save(convert(program), target / FILES["fp32"])
 
 
-def _open(job: Job, folder: Path, setting: Setting) -> Runner:
-    name = FILES.get(setting.precision, FILES["fp32"])
-    return open_model(folder / name, job.shape, job.threads, setting)
+def _open(job: Job, folder: Path, config: BackendConfig) -> BatchFn:
+    name = FILES.get(config.precision, FILES["fp32"])
+    return open_model(folder / name, job.shape, job.threads, config)
 
 
-ENGINE = Maker("openvino", ("openvino",), _precisions, _ways, _build, _open)
+ENGINE = Backend("openvino", ("openvino",), _precisions, _configs, _build, _open)

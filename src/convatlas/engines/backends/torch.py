@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from convatlas.devices import torch_threads
-from convatlas.engines.backend import Job, Maker, Precision, Runner, Setting
+from convatlas.engines.backend import Backend, BackendConfig, BatchFn, Job, Precision
 from convatlas.engines.fold import fold
 from convatlas.engines.quiet import quiet
 
@@ -53,30 +53,30 @@ def _build_folded(job: Job, precision: Precision, source: Path, target: Path) ->
         torch.save(fold(_read_program(source)), target / FOLDED)
 
 
-def _folded_ways(job: Job, precision: Precision) -> tuple[Setting, ...]:
+def _folded_configs(job: Job, precision: Precision) -> tuple[BackendConfig, ...]:
     return tuple(
-        Setting(precision, layout=layout, graph=graph)
+        BackendConfig(precision, layout=layout, graph=graph)
         for layout in ("NHWC", "NCHW")
         for graph in _graphs(job)
     )
 
 
-def _open_folded(job: Job, folder: Path, setting: Setting) -> Runner:
+def _open_folded(job: Job, folder: Path, config: BackendConfig) -> BatchFn:
     # The file is our own, in a folder that only the user writes to, next to compiled code.
     net: fx.GraphModule | Narrow = torch.load(folder / FOLDED, map_location=job.device, weights_only=False)
-    if setting.precision == "bf16":
+    if config.precision == "bf16":
         net = Narrow(net)
-    order = torch.channels_last if setting.layout == "NHWC" else torch.contiguous_format
+    order = torch.channels_last if config.layout == "NHWC" else torch.contiguous_format
     for name, value in [*net.named_parameters(), *net.named_buffers()]:
         if value.dim() == 4:
             owner, _, last = name.rpartition(".")
             kept = getattr(net.get_submodule(owner), last)
             kept.data = value.data.contiguous(memory_format=order)
-    return _finish(lambda x: net(x.contiguous(memory_format=order)), job, setting)
+    return _finish(lambda x: net(x.contiguous(memory_format=order)), job, config)
 
 
-def _compiled_ways(job: Job, precision: Precision) -> tuple[Setting, ...]:
-    return tuple(Setting(precision, graph=graph) for graph in _graphs(job))
+def _compiled_configs(job: Job, precision: Precision) -> tuple[BackendConfig, ...]:
+    return tuple(BackendConfig(precision, graph=graph) for graph in _graphs(job))
 
 
 def _graphs(job: Job) -> tuple[bool, ...]:
@@ -100,19 +100,19 @@ def _build_compiled(job: Job, precision: Precision, source: Path, target: Path) 
         )
 
 
-def _open_compiled(job: Job, folder: Path, setting: Setting) -> Runner:
+def _open_compiled(job: Job, folder: Path, config: BackendConfig) -> BatchFn:
     import torch._inductor
 
-    path = folder / COMPILED.format(precision=setting.precision)
+    path = folder / COMPILED.format(precision=config.precision)
     logging.getLogger("torch._inductor").setLevel(logging.ERROR)
     net = torch._inductor.aoti_load_package(str(path), run_single_threaded=True)
-    return _finish(lambda x: net(x.contiguous()), job, setting)
+    return _finish(lambda x: net(x.contiguous()), job, config)
 
 
-def _finish(run: Callable[[Tensor], Tensor], job: Job, setting: Setting) -> Runner:
+def _finish(run: Callable[[Tensor], Tensor], job: Job, config: BackendConfig) -> BatchFn:
     """Gives a torch function the job's threads and, on a GPU, a recorded graph where that is asked for."""
     if job.device == "cuda":
-        return _recorded(run, job) if setting.graph else torch.inference_mode()(run)
+        return _recorded(run, job) if config.graph else torch.inference_mode()(run)
 
     @torch.inference_mode()
     def with_threads(x: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ def _finish(run: Callable[[Tensor], Tensor], job: Job, setting: Setting) -> Runn
     return with_threads
 
 
-def _recorded(run: Callable[[Tensor], Tensor], job: Job) -> Runner:
+def _recorded(run: Callable[[Tensor], Tensor], job: Job) -> BatchFn:
     """Records the launches of a function once; each call copies images in, replays, and copies scores out."""
     images = torch.zeros(job.shape, device=job.device)
     side = torch.cuda.Stream()
@@ -143,7 +143,7 @@ def _recorded(run: Callable[[Tensor], Tensor], job: Job) -> Runner:
     return replay
 
 
-FOLDED_ENGINE = Maker("torch", (), _precisions, _folded_ways, _build_folded, _open_folded)
-COMPILED_ENGINE = Maker(
-    "torch-compiled", (), _precisions, _compiled_ways, _build_compiled, _open_compiled, is_slow=True
+FOLDED_ENGINE = Backend("torch", (), _precisions, _folded_configs, _build_folded, _open_folded)
+COMPILED_ENGINE = Backend(
+    "torch-compiled", (), _precisions, _compiled_configs, _build_compiled, _open_compiled, is_slow=True
 )
