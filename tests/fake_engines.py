@@ -74,7 +74,7 @@ def _open_strange(job: Job, folder: Path, config: BackendConfig) -> BatchFn:
 
 
 def _open_elsewhere(job: Job, folder: Path, config: BackendConfig) -> BatchFn:
-    if not sys.argv[0].endswith("trial.py"):
+    if not sys.argv[0].endswith("worker.py"):
         raise RuntimeError("not in this process")
     return _open(job, folder, config)
 

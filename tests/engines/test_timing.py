@@ -59,6 +59,6 @@ def test_what_the_host_disturbs_is_measured_again(
         clock[0] += next(losses)
         return next(names)
 
-    monkeypatch.setattr(racing, "stolen_seconds", lambda: clock[0])
+    monkeypatch.setattr(racing, "steal_time", lambda: clock[0])
     assert measure_undisturbed(measure) == expected
     assert not list(losses)
