@@ -6,12 +6,14 @@
 from .byhand import values_by_hand
 from .errors import DataDependentError, ShapeError, SizingError
 from .memory import TrainingMemory
-from .receptive import ReceptiveField
 from .render import to_csv, to_html, to_json, to_latex, to_markdown, to_text
+from .request import Request
 from .roofline import Profile, ProfileError, calibrate, estimate, find_profile
-from .row import Row
+from .row import ReceptiveField, Row
 from .run import size
-from .sheet import Request, Sheet, Stage
+from .sheet import Sheet
+from .sizes import Stage
+from .trace import Trace
 
 __all__ = [
     "DataDependentError",
@@ -24,6 +26,7 @@ __all__ = [
     "Sheet",
     "SizingError",
     "Stage",
+    "Trace",
     "TrainingMemory",
     "calibrate",
     "estimate",

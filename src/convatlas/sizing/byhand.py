@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from .geometry import Window
-
-if TYPE_CHECKING:
-    from .row import Row
-    from .sheet import Sheet
+from .operation import Operation
+from .sizes import Sizes
 
 _LAYERS = ("conv", "pool", "linear", "matmul")
 
 
-def values_by_hand(sheet: Sheet) -> int:
+def values_by_hand(sheet: Sizes) -> int:
     """Numbers that one writes into the margin of a network's table: its input and what each layer puts out.
 
     Layers are convolutions, poolings and fully connected layers (and matrix products). Activations and
@@ -23,10 +19,10 @@ def values_by_hand(sheet: Sheet) -> int:
     position changes nothing and is no layer. For VGG-16 at 224 px: 15,237,608 for one image.
     """
     inputs = sum(torch.Size(shape).numel() for shape in sheet.request.shapes)
-    return inputs + sum(row.output_elements for row in sheet.rows if _is_layer(row))
+    return inputs + sum(row.output_elements for row in sheet.trace.rows if _is_layer(row))
 
 
-def _is_layer(row: Row) -> bool:
+def _is_layer(row: Operation) -> bool:
     window = row.geometry
     if row.kind == "pool" and isinstance(window, Window) and set(window.kernel) == {1}:
         return row.output_shape != tuple(row.input_shapes[0])

@@ -5,18 +5,15 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from . import outline as o
 from .byhand import values_by_hand
 from .grids import Grid
 from .render import record
-
-if TYPE_CHECKING:
-    from .sheet import Sheet, Stage
+from .sizes import Sizes, Stage
 
 # What is compared: title with unit, and its number.
-_NUMBERS: tuple[tuple[str, Callable[[Sheet], int], Callable[[int], str]], ...] = (
+_NUMBERS: tuple[tuple[str, Callable[[Sizes], int], Callable[[int], str]], ...] = (
     ("parameters", lambda sheet: sheet.params, "{:,}".format),
     ("MACs", lambda sheet: sheet.macs, "{:,}".format),
     ("FLOPs", lambda sheet: sheet.flops, "{:,}".format),
@@ -28,7 +25,7 @@ _NUMBERS: tuple[tuple[str, Callable[[Sheet], int], Callable[[int], str]], ...] =
 )
 
 
-def compare(sheets: Sequence[Sheet]) -> Grid:
+def compare(sheets: Sequence[Sizes]) -> Grid:
     """A column per network; ratios are of the last to the first.
 
     Args:
@@ -52,19 +49,19 @@ def compare(sheets: Sequence[Sheet]) -> Grid:
     return Grid(("", *map(o.title_of, sheets), "ratio"), len(sheets) + 1, rows, (), [])
 
 
-def _before_head(sheet: Sheet) -> str:
+def _before_head(sheet: Sizes) -> str:
     """The widest receptive field that is not global."""
     fields = [field for field in sheet.receptive_fields if field is not None and not field.is_global]
     return o.field_of(max(fields, key=lambda field: field.size[0] or 0)) if fields else "-"
 
 
-def _stage(sheet: Sheet, stage: Stage | None) -> str:
+def _stage(sheet: Sizes, stage: Stage | None) -> str:
     if stage is None:
         return ""
     shape = o.shape_of(sheet, stage.output_shape)
     return f"{stage.path or '(own forward)'}: {shape}, {stage.macs:,} MACs"
 
 
-def compare_json(sheets: Sequence[Sheet]) -> str:
+def compare_json(sheets: Sequence[Sizes]) -> str:
     """The records of all, as a list."""
     return json.dumps([record(sheet) for sheet in sheets], indent=2, ensure_ascii=False) + "\n"

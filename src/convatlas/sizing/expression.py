@@ -37,8 +37,8 @@ from torch import Tensor, nn
 from convatlas.errors import nearest
 
 from .errors import SizingError
-from .run import run
-from .sheet import Request
+from .request import Request
+from .tracing import trace
 
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
@@ -399,7 +399,7 @@ class _Builder:
         """The shape after a layer, by the same rules that size any network."""
         given = Request(module, ((1, *shape),), (torch.float32,), torch.float32, train=False, optimizer="sgd")
         try:
-            return run(given).output[1:]
+            return trace(given).output[1:]
         except SizingError as error:
             reason = str(error).split(": ", 1)[1].split(" (")[0]
             message = f"{reason}; {_shown(shape)} reaches it"

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 from .geometry import EVERYTHING
 from .tensor import Traced
-
-if TYPE_CHECKING:
-    from .tracer import Tracer
 
 
 def name_of(func: Any) -> str:
@@ -28,7 +25,7 @@ def shapes_of(*trees: Any) -> str:
     return " and ".join(str(tuple(x.shape)) for x in tensors) or "no tensor"
 
 
-def call(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def call(tracer: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Runs `func` on meta tensors and records it as one row.
 
     Multiply-adds are counted by PyTorch's own counter; other arithmetic is unknown.
@@ -45,7 +42,7 @@ def call(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
             return x
         twin = twins.get(id(x))
         if twin is None:
-            twin = torch.empty(x.shape, dtype=_dtype(tracer, x), device="meta")
+            twin = torch.empty(x.shape, dtype=tracer.dtype_of(x), device="meta")
             twins[id(x)] = twin
             originals[id(twin)] = x
         return twin
@@ -58,14 +55,8 @@ def call(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     return _record(tracer, name_of(func), inputs, result, macs, originals)
 
 
-def _dtype(tracer: Tracer, x: torch.Tensor) -> torch.dtype:
-    if type(x) is not Traced and x.dtype.is_floating_point:
-        return tracer.dtype
-    return x.dtype
-
-
 def _record(
-    tracer: Tracer, name: str, inputs: tuple[Any, ...], result: Any, macs: int, originals: dict[int, Any]
+    tracer: Any, name: str, inputs: tuple[Any, ...], result: Any, macs: int, originals: dict[int, Any]
 ) -> Any:
     first: Traced | None = None
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from .geometry import Window
-
-if TYPE_CHECKING:
-    from .row import Row
+from .operation import Operation
 
 
-def formulas(row: Row) -> tuple[str, ...]:
+def formulas(row: Operation) -> tuple[str, ...]:
     """Output size per axis, then parameters, then multiply-adds; empty for other operations."""
     lines: list[str] = []
     window = row.geometry
@@ -26,7 +22,7 @@ def formulas(row: Row) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _size_line(row: Row, window: Window, axis: int) -> str:
+def _size_line(row: Operation, window: Window, axis: int) -> str:
     n = len(window.kernel)
     size, out = row.input_shapes[0][axis - n], row.output_shape[axis - n]
     k, s, p, d = window.kernel[axis], window.stride[axis], window.padding[axis], window.dilation[axis]
@@ -43,7 +39,7 @@ def _size_line(row: Row, window: Window, axis: int) -> str:
     return f"{line} = {out}"
 
 
-def _conv_lines(row: Row, window: Window) -> list[str]:
+def _conv_lines(row: Operation, window: Window) -> list[str]:
     n = len(window.kernel)
     chans_in, chans_out = row.input_shapes[0][-n - 1], row.output_shape[-n - 1]
     positions = row.input_shapes[0] if window.transposed else row.output_shape
@@ -63,11 +59,11 @@ def _conv_lines(row: Row, window: Window) -> list[str]:
     return lines
 
 
-def _bias(row: Row, out: int) -> str:
+def _bias(row: Operation, out: int) -> str:
     return f" + {out}" if row.bias_flops else ""
 
 
-def unread(row: Row) -> tuple[int, ...]:
+def unread(row: Operation) -> tuple[int, ...]:
     """Positions of the input, per axis, that no window of the row reads; empty if all are read."""
     window = row.geometry
     if not isinstance(window, Window) or window.transposed:
@@ -77,9 +73,38 @@ def unread(row: Row) -> tuple[int, ...]:
     return counts if any(counts) else ()
 
 
-def _unread_along(row: Row, window: Window, axis: int) -> int:
+def _unread_along(row: Operation, window: Window, axis: int) -> int:
     n = len(window.kernel)
     size, out = row.input_shapes[0][axis - n], row.output_shape[axis - n]
     k, s, p, d = window.kernel[axis], window.stride[axis], window.padding[axis], window.dilation[axis]
-    read = {i * s - p + j * d for i in range(out) for j in range(k)}
-    return size - sum(1 for i in read if 0 <= i < size)
+    return size - _read_along(size, out, k, s, p, d)
+
+
+def _read_along(size: int, out: int, k: int, s: int, p: int, d: int) -> int:
+    """How many of `size` positions lie in one of `out` windows at least: i * s + j * d - p for j < k.
+
+    Positions of one remainder modulo s are read by one tap or more, each of them over a run of windows; the
+    union of runs is counted, so that the time depends on k and not on the size of the input.
+    """
+    runs: dict[int, list[tuple[int, int]]] = {}
+    for j in range(k):
+        offset = j * d - p
+        # Windows i for which 0 <= i * s + offset < size.
+        first, last = max(0, -(offset // s)), min(out - 1, (size - 1 - offset) // s)
+        if first <= last:
+            shift, rest = divmod(offset, s)
+            runs.setdefault(rest, []).append((first + shift, last + shift))
+    return sum(_covered(found) for found in runs.values())
+
+
+def _covered(runs: list[tuple[int, int]]) -> int:
+    """Length of the union of closed intervals."""
+    total, end = 0, None
+    for first, last in sorted(runs):
+        if end is None or first > end:
+            total += last - first + 1
+            end = last
+        elif last > end:
+            total += last - end
+            end = last
+    return total

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from .geometry import Permute
-from .row import VIEW
-
-if TYPE_CHECKING:
-    from .row import Row
-    from .sheet import Request, Sheet
+from .operation import VIEW, Operation
+from .request import Request
+from .trace import Trace
 
 # Optimizer: elements of state per parameter, and bytes per tensor (a step counter in float32).
 OPTIMIZER_STATE = {"sgd": (0, 0), "momentum": (1, 0), "rmsprop": (1, 4), "adam": (2, 4), "adamw": (2, 4)}
@@ -43,38 +41,31 @@ class TrainingMemory:
         return self.params + self.buffers + self.gradients + self.optimizer + self.saved
 
 
-def _bytes(tensors: Any, dtype: torch.dtype) -> int:
-    return sum(
-        x.numel() * (dtype.itemsize if x.dtype.is_floating_point else x.dtype.itemsize) for x in tensors
-    )
-
-
 def weight_bytes(request: Request) -> int:
     """Bytes of parameters and buffers."""
-    return _bytes(request.net.parameters(), request.dtype) + _bytes(request.net.buffers(), request.dtype)
+    return sum(map(request.bytes_of, (*request.net.parameters(), *request.net.buffers())))
 
 
-def traffic(sheet: Sheet) -> tuple[tuple[int, int], ...]:
+def traffic(trace: Trace, request: Request) -> tuple[tuple[int, int], ...]:
     """Per row: bytes read, parameters and buffers included, and bytes written; none for a view."""
-    weight = sheet.dtype.itemsize
-    slots = sheet.graph.slots
+    slots = trace.slots
     # Bytes of what each node is, views included; inputs of the network have negative numbers.
-    inputs = zip(sheet.request.shapes, sheet.request.dtypes, strict=True)
+    inputs = zip(request.shapes, request.dtypes, strict=True)
     held = {-1 - i: torch.Size(shape).numel() * dtype.itemsize for i, (shape, dtype) in enumerate(inputs)}
     found: list[tuple[int, int]] = []
-    for row in sheet.rows:
+    for row in trace.rows:
         outputs = row.output_shapes
         itemsize = row.dtype.itemsize
         size = held[row.index] = outputs[0].numel() * itemsize
         if row.kind == VIEW:
             found.append((0, 0))
             continue
-        if len(outputs) > 1:
-            size = sum(shape.numel() for shape in outputs) * itemsize
-        read = row.constants * weight
+        for slot, shape in enumerate(outputs[1:], start=1):
+            size += shape.numel() * trace.slot_dtypes[row.index, slot].itemsize
+        read = row.constant_bytes
         for position, node in enumerate(row.inputs):
             if slots and (row.index, position) in slots:
-                dtype = sheet.rows[node].dtype if node >= 0 else sheet.request.dtypes[-1 - node]
+                dtype = trace.slot_dtypes[node, slots[row.index, position]]
                 read += row.input_shapes[position].numel() * dtype.itemsize
             else:
                 read += held[node]
@@ -82,36 +73,35 @@ def traffic(sheet: Sheet) -> tuple[tuple[int, int], ...]:
     return tuple(found)
 
 
-def store_bytes(sheet: Sheet) -> dict[Any, int]:
+def store_bytes(trace: Trace, request: Request) -> dict[Any, int]:
     """Bytes of every storage of the graph, by key."""
     sizes: dict[Any, int] = {}
-    for i, (shape, dtype) in enumerate(zip(sheet.request.shapes, sheet.request.dtypes, strict=True)):
+    for i, (shape, dtype) in enumerate(zip(request.shapes, request.dtypes, strict=True)):
         sizes[-1 - i] = torch.Size(shape).numel() * dtype.itemsize
-    for row in sheet.rows:
+    for row in trace.rows:
         for slot, shape in enumerate(row.output_shapes):
             if slot:
-                # Second outputs are indices, statistics or further parts.
-                itemsize = 8 if row.kind in ("pool", "reduce") else row.dtype.itemsize
+                itemsize = trace.slot_dtypes[row.index, slot].itemsize
                 sizes[row.index, slot] = torch.Size(shape).numel() * itemsize
-            elif row.index not in sheet.graph.alias:
+            elif row.index not in trace.aliases:
                 sizes[row.index] = torch.Size(shape).numel() * row.dtype.itemsize
     return sizes
 
 
-def peak_activation_bytes(sheet: Sheet) -> int:
+def peak_activation_bytes(trace: Trace, request: Request) -> int:
     """Most bytes of storages alive at once; the input lives until the end, as its caller holds it.
 
     Lifetimes are those of the Python objects in the forward itself. What an operation allocates and frees
     inside
     itself is not counted, but for the indices of a max pooling.
     """
-    n = len(sheet.rows)
+    n = len(trace.rows)
     change = [0] * (n + 2)
-    for key, size in store_bytes(sheet).items():
+    for key, size in store_bytes(trace, request).items():
         birth = key[0] if isinstance(key, tuple) else max(key, 0)
         held = isinstance(key, int) and key < 0
-        if not held and key in sheet.graph.deaths and key not in sheet.graph.output_keys:
-            death = max(sheet.graph.deaths[key], birth + 1)
+        if not held and key in trace.lives and key not in trace.output_keys:
+            death = max(trace.lives[key], birth + 1)
         else:
             death = n + 1
         change[birth] += size
@@ -119,7 +109,7 @@ def peak_activation_bytes(sheet: Sheet) -> int:
     peak = alive = 0
     for index in range(n):
         alive += change[index]
-        row = sheet.rows[index]
+        row = trace.rows[index]
         indices = (
             8 * row.output_elements if row.op.startswith("max_pool") and len(row.output_shapes) == 1 else 0
         )
@@ -146,7 +136,7 @@ _KEEPS = {
 _COPIES_INPUT = ("silu", "hardswish", "hardsigmoid", "mish", "relu6", "hardtanh")
 
 
-def _extra_bytes(row: Row) -> int:
+def _extra_bytes(row: Operation) -> int:
     """Bytes kept that no storage of the graph holds: statistics, indices, masks."""
     size, shape = row.dtype.itemsize, tuple(row.input_shapes[0]) if row.input_shapes else (1, 1)
     elements = torch.Size(shape).numel()
@@ -172,21 +162,21 @@ def _extra_bytes(row: Row) -> int:
     return 0
 
 
-def saved_bytes(sheet: Sheet) -> int:
+def saved_bytes(trace: Trace, request: Request) -> int:
     """Bytes that autograd keeps after the forward, parameters and buffers apart."""
-    sizes = store_bytes(sheet)
-    alias = sheet.graph.alias
+    sizes = store_bytes(trace, request)
+    alias = trace.aliases
     needs: set[int] = set()
     kept: set[Any] = set()
     extra = 0
-    trainable = _trainable(sheet)
+    trainable = _trainable(request)
 
-    def key(row: Row, position: int) -> Any:
+    def key(row: Operation, position: int) -> Any:
         node = row.inputs[position]
-        slot = sheet.graph.slots.get((row.index, position), 0)
+        slot = trace.slots.get((row.index, position), 0)
         return (node, slot) if slot else alias.get(node, node)
 
-    for row in sheet.rows:
+    for row in trace.rows:
         graded = [node in needs for node in row.inputs]
         learns = bool(row.constants) and row.kind != "view" and trainable(row.path)
         if not (learns or any(graded)) or not row.dtype.is_floating_point:
@@ -197,28 +187,32 @@ def saved_bytes(sheet: Sheet) -> int:
         extra += _extra_bytes(row)
         keys = _kept(row, graded, learns, key, alias)
         if row.op == "matmul" and len(row.inputs) == 2:
-            copied = [i for i in (0, 1) if _is_packed(sheet, row, i) and key(row, i) in keys]
+            copied = [i for i in (0, 1) if _is_packed(trace, row, i) and key(row, i) in keys]
             extra += sum(torch.Size(row.input_shapes[i]).numel() for i in copied) * row.dtype.itemsize
             keys = [key(row, i) for i in (0, 1) if i not in copied and key(row, i) in keys]
         kept.update(k for k in keys if k in sizes)
     return sum(sizes[k] for k in kept) + extra
 
 
-def _is_packed(sheet: Sheet, row: Row, position: int) -> bool:
+def _is_packed(trace: Trace, row: Operation, position: int) -> bool:
     """Whether a factor is a view whose batch dimensions do not lie in order: a product copies it."""
     if len(row.input_shapes[position]) < 4:
         return False
     node = row.inputs[position]
-    while node >= 0 and sheet.rows[node].kind == "view":
-        geometry = sheet.rows[node].geometry
+    while node >= 0 and trace.rows[node].kind == "view":
+        geometry = trace.rows[node].geometry
         if isinstance(geometry, Permute) and geometry.order[:-2] != tuple(range(len(geometry.order) - 2)):
             return True
-        node = sheet.rows[node].inputs[0] if sheet.rows[node].inputs else -1
+        node = trace.rows[node].inputs[0] if trace.rows[node].inputs else -1
     return False
 
 
 def _kept(
-    row: Row, graded: list[bool], learns: bool, key: Callable[[Row, int], Any], alias: dict[int, Any]
+    row: Operation,
+    graded: list[bool],
+    learns: bool,
+    key: Callable[[Operation, int], Any],
+    alias: Mapping[int, Any],
 ) -> list[Any]:
     what = _KEEPS.get(row.op, "i")
     if row.op.startswith("adaptive_avg_pool") and all(s == 1 for s in row.output_shape[2:]):
@@ -249,9 +243,9 @@ def _kept(
     return [key(row, i) for i in range(len(row.inputs))]
 
 
-def _trainable(sheet: Sheet) -> Callable[[str], bool]:
+def _trainable(request: Request) -> Callable[[str], bool]:
     frozen: dict[str, bool] = {}
-    modules = dict(sheet.request.net.named_modules())
+    modules = dict(request.net.named_modules())
 
     def trainable(path: str) -> bool:
         if path not in frozen:
@@ -269,18 +263,17 @@ def _only_buffers(module: torch.nn.Module) -> bool:
     return not any(p.requires_grad for p in module.parameters())
 
 
-def training_memory(sheet: Sheet, optimizer: str) -> TrainingMemory:
-    """What a training step holds; `sheet` was traced in training mode."""
+def training_memory(trace: Trace, request: Request, optimizer: str) -> TrainingMemory:
+    """What a training step holds; `trace` was recorded in training mode."""
     if optimizer not in OPTIMIZER_STATE:
         raise ValueError(f"`optimizer`={optimizer!r}; expected one of {', '.join(OPTIMIZER_STATE)}")
-    request = sheet.request
     learnt = [p for p in request.net.parameters() if p.requires_grad]
     per_element, per_tensor = OPTIMIZER_STATE[optimizer]
-    gradients = _bytes(learnt, request.dtype)
+    gradients = sum(map(request.bytes_of, learnt))
     return TrainingMemory(
-        params=_bytes(request.net.parameters(), request.dtype),
-        buffers=_bytes(request.net.buffers(), request.dtype),
+        params=sum(map(request.bytes_of, request.net.parameters())),
+        buffers=sum(map(request.bytes_of, request.net.buffers())),
         gradients=gradients,
         optimizer=gradients * per_element + per_tensor * len(learnt),
-        saved=saved_bytes(sheet),
+        saved=saved_bytes(trace, request),
     )

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from torch import nn
 
 from .geometry import Window
-from .sheet import Sheet, Stage
-
-if TYPE_CHECKING:
-    from .receptive import ReceptiveField
-    from .row import Row
+from .operation import Operation
+from .row import ReceptiveField
+from .sizes import Sizes, Stage
 
 MIB = 1024**2
 # A container with more of the network than this is no stage; its children are.
 _MOST = 0.9
 
 
-def outline(sheet: Sheet) -> tuple[Stage, ...]:
+def outline(sheet: Sizes) -> tuple[Stage, ...]:
     """Subtotals per stage, in order of first use.
 
     A stage is a child of the network. In place of a list of modules, or of a sequence that has nearly all of
@@ -28,7 +25,7 @@ def outline(sheet: Sheet) -> tuple[Stage, ...]:
     return sheet.group(_stages_of(sheet))
 
 
-def _stages_of(sheet: Sheet) -> Callable[[str], str]:
+def _stages_of(sheet: Sizes) -> Callable[[str], str]:
     opened: set[str] = set()
     for name, child in sheet.request.net.named_children():
         inside = sum(row.macs for row in sheet.rows if row.path.split(".", 1)[0] == name)
@@ -43,26 +40,26 @@ def _stages_of(sheet: Sheet) -> Callable[[str], str]:
     return stage_of
 
 
-def title_of(sheet: Sheet) -> str:
+def title_of(sheet: Sizes) -> str:
     """Name of the network, else of its class."""
     net = sheet.request.net
     name = getattr(net, "name", "")
     return name if isinstance(name, str) and name else type(net).__name__
 
 
-def inputs_of(sheet: Sheet) -> str:
+def inputs_of(sheet: Sizes) -> str:
     """The inputs, batch and dtype: "3x224x224, batch 1, float32"."""
     shapes = sheet.request.shapes
     given = " and ".join("x".join(map(str, shape[1:])) for shape in shapes)
     return f"{given}, batch {shapes[0][0]}, {dtype_name(sheet)}"
 
 
-def dtype_name(sheet: Sheet) -> str:
+def dtype_name(sheet: Sizes) -> str:
     """Such as "float32"."""
     return str(sheet.dtype).removeprefix("torch.")
 
 
-def shape_of(sheet: Sheet, shape: tuple[int, ...]) -> str:
+def shape_of(sheet: Sizes, shape: tuple[int, ...]) -> str:
     """A shape without its batch, "64x56x56"; whole, in brackets, where it does not begin with the batch."""
     if len(shape) > 1 and shape[0] == sheet.request.shapes[0][0]:
         return "x".join(map(str, shape[1:]))
@@ -79,7 +76,7 @@ def field_of(field: ReceptiveField | None) -> str:
     return sizes[0] if len(set(sizes)) == 1 else "x".join(sizes)
 
 
-def operation_of(row: Row) -> str:
+def operation_of(row: Operation) -> str:
     """The operation with its window: "conv2d 3x3 /2 pad 1"."""
     window = row.geometry
     if not isinstance(window, Window) or row.kind not in ("conv", "pool"):
@@ -95,7 +92,7 @@ def operation_of(row: Row) -> str:
     return " ".join([*words, f"groups {groups}"] if groups > 1 else words)
 
 
-def _groups(row: Row, window: Window) -> int:
+def _groups(row: Operation, window: Window) -> int:
     if row.kind != "conv" or window.transposed or not row.macs:
         return 1
     kernel = 1

@@ -8,14 +8,10 @@ reshapes, permutations and window partitions stay exact. The interval `lo..hi` h
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from .geometry import Attend, Cat, Geometry, Mix, Pad, Permute, Reshape, Resize, Select, Window
+from .operation import Operation, Shape
 
-if TYPE_CHECKING:
-    from .row import Row
-
-Shape = tuple[int, ...]
 # A part of a dimension: its length, and how far each input axis moves per index.
 Atom = tuple[int, tuple[float, ...]]
 
@@ -274,7 +270,7 @@ def _resize(field: Field, resize: Resize, shape: Shape, out: Shape) -> Field:
     return Field(tuple(dims), span)
 
 
-def attend(row: Row, sources: list[tuple[Field, Shape]], axes: int) -> Field:
+def attend(row: Operation, sources: list[tuple[Field, Shape]], axes: int) -> Field:
     """A product of two activations: each side is read along its contracted dimension."""
     geometry = row.geometry
     assert isinstance(geometry, Attend)

@@ -5,40 +5,13 @@ Most tensors of a network have a plain field, of which this module takes care; `
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
 
 from .geometry import EVERYTHING, Attend, Cat, Window
-from .positions import Field, Shape, attend, everywhere, through, union
-
-if TYPE_CHECKING:
-    from .row import Row
-    from .sheet import Sheet
-
-
-class ReceptiveField(NamedTuple):
-    """The part of the input that one output position depends on, per axis, in px.
-
-    Padding is ignored: the extent is that of a position far from the border, and may exceed the input.
-
-    Attributes:
-        size: extent; None where it is global (every position may depend on the whole axis).
-        stride: how far the extent moves from one output position to the next; None where it does not move
-        evenly.
-        start: first px that output position 0 depends on; negative inside padding; None where global.
-    """
-
-    size: tuple[int | None, ...]
-    stride: tuple[float | None, ...]
-    start: tuple[int | None, ...]
-
-    @property
-    def is_global(self) -> bool:
-        """Whether a position depends on the whole input, on some axis."""
-        return None in self.size
-
-    def __str__(self) -> str:
-        return " x ".join("global" if s is None else str(s) for s in self.size)
-
+from .operation import Operation, Shape
+from .positions import Field, attend, everywhere, through, union
+from .row import ReceptiveField
+from .trace import Trace
 
 # The usual field, of a tensor whose last dimensions are the input's axes and whose others do not move: per
 # axis the first and the last position that index 0 reads (None: the whole axis) and the step per index. With
@@ -48,17 +21,16 @@ _Plain = tuple[_Axis, ...]
 _AnyField = _Plain | Field
 
 
-def receptive_fields(sheet: Sheet) -> tuple[ReceptiveField | None, ...]:
-    """Per row, with respect to the network's first input that has spatial axes."""
-    shapes = sheet.request.shapes
+def receptive_fields(trace: Trace, shapes: Sequence[Shape]) -> tuple[ReceptiveField | None, ...]:
+    """Per row, with respect to the first of the network's inputs (of these shapes) that has spatial axes."""
     source = next((i for i, shape in enumerate(shapes) if len(shape) > 2), None)
     if source is None:
-        return (None,) * len(sheet.rows)
+        return (None,) * len(trace.rows)
     axes = len(shapes[source]) - 2
     fields: dict[int, _AnyField | None] = {-1 - source: ((0, 0, 1),) * axes}
     known: dict[_Plain, ReceptiveField] = {}
     found: list[ReceptiveField | None] = []
-    for row in sheet.rows:
+    for row in trace.rows:
         field = _plainly(row, fields, axes)
         if field is None:
             field = _advance(row, fields, axes)
@@ -73,7 +45,7 @@ def receptive_fields(sheet: Sheet) -> tuple[ReceptiveField | None, ...]:
     return tuple(found)
 
 
-def _plainly(row: Row, fields: dict[int, _AnyField | None], axes: int) -> _Plain | None:
+def _plainly(row: Operation, fields: dict[int, _AnyField | None], axes: int) -> _Plain | None:
     """The field of a row that joins plain fields, or slides a window over one; else None."""
     geometry = row.geometry
     nodes = row.inputs
@@ -163,7 +135,7 @@ def _plain(field: Field) -> _AnyField:
     return tuple((None, None, step) if span is None else (*span, step) for span, step in spans)
 
 
-def _advance(row: Row, fields: dict[int, _AnyField | None], axes: int) -> _AnyField | None:
+def _advance(row: Operation, fields: dict[int, _AnyField | None], axes: int) -> _AnyField | None:
     sources: list[tuple[Field, Shape]] = []
     for node, shape in zip(row.inputs, row.input_shapes, strict=True):
         field = fields.get(node)

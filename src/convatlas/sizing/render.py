@@ -10,20 +10,18 @@ import html
 import io
 import json
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import outline as o
 from .byhand import values_by_hand
 from .errors import SizingError
 from .grids import WIDTH, Grid, grid_html, grid_latex, grid_markdown, grid_text
-
-if TYPE_CHECKING:
-    from .memory import TrainingMemory
-    from .row import Row
-    from .sheet import Sheet
+from .memory import TrainingMemory
+from .row import Row
+from .sizes import Sizes
 
 
-def grid(sheet: Sheet, *, layers: bool = False, formulas: bool = False) -> Grid:
+def grid(sheet: Sizes, *, layers: bool = False, formulas: bool = False) -> Grid:
     """The table that all formats show.
 
     Args:
@@ -34,7 +32,7 @@ def grid(sheet: Sheet, *, layers: bool = False, formulas: bool = False) -> Grid:
     return _layer_grid(sheet, formulas) if layers or formulas else _stage_grid(sheet)
 
 
-def _stage_grid(sheet: Sheet) -> Grid:
+def _stage_grid(sheet: Sizes) -> Grid:
     whole = max(sheet.macs, 1)
     rows = [
         (
@@ -54,7 +52,7 @@ def _stage_grid(sheet: Sheet) -> Grid:
     return Grid(columns, 2, rows, total, [])
 
 
-def _layer_grid(sheet: Sheet, formulas: bool) -> Grid:
+def _layer_grid(sheet: Sizes, formulas: bool) -> Grid:
     rows = [
         (
             row.path or "(own forward)",
@@ -81,7 +79,7 @@ def _notes(row: Row) -> tuple[str, ...]:
     return (*row.formulas, f"never reads {shown} positions of its input")
 
 
-def totals(sheet: Sheet, seconds: float | None = None) -> list[tuple[str, str]]:
+def totals(sheet: Sizes, seconds: float | None = None) -> list[tuple[str, str]]:
     """What stands under the table: (what, value with unit)."""
     smallest = sheet.min_input_size
     unread = sum(1 for row in sheet.rows if row.unread)
@@ -107,7 +105,7 @@ def totals(sheet: Sheet, seconds: float | None = None) -> list[tuple[str, str]]:
     return lines
 
 
-def _trained(sheet: Sheet) -> TrainingMemory | None:
+def _trained(sheet: Sizes) -> TrainingMemory | None:
     """Memory of a training step; None where the network cannot be trained on this input."""
     try:
         return sheet.training_memory()
@@ -115,7 +113,7 @@ def _trained(sheet: Sheet) -> TrainingMemory | None:
         return None
 
 
-def _training(sheet: Sheet) -> str:
+def _training(sheet: Sizes) -> str:
     training = _trained(sheet)
     if training is None:
         # Such as the statistics of one value per channel.
@@ -126,7 +124,7 @@ def _training(sheet: Sheet) -> str:
     return f"{o.mib(training.total)} MiB with {sheet.request.optimizer}: {shown}"
 
 
-def _sees(sheet: Sheet) -> str:
+def _sees(sheet: Sizes) -> str:
     field = sheet.receptive_field
     shown = o.field_of(field)
     if field is None or field.is_global:
@@ -139,7 +137,7 @@ def _sees(sheet: Sheet) -> str:
 
 
 def to_text(
-    sheet: Sheet,
+    sheet: Sizes,
     *,
     layers: bool = False,
     formulas: bool = False,
@@ -168,7 +166,7 @@ def _hanging(name: str, value: str, width: int) -> str:
     return textwrap.fill(value, max(width, 40), initial_indent=f" {name:<14} ", subsequent_indent=indent)
 
 
-def to_csv(sheet: Sheet, *, layers: bool = False) -> str:
+def to_csv(sheet: Sizes, *, layers: bool = False) -> str:
     """Exact numbers, a line per stage or operation; sizes in bytes and px."""
     records = [_layer_record(row) for row in sheet.rows] if layers else _stage_records(sheet)
     out = io.StringIO()
@@ -188,12 +186,12 @@ def _cell(value: Any) -> Any:
     return "" if value is None else value
 
 
-def to_json(sheet: Sheet, seconds: float | None = None) -> str:
+def to_json(sheet: Sizes, seconds: float | None = None) -> str:
     """Everything: totals, stages and operations."""
     return json.dumps(record(sheet, seconds), indent=2, ensure_ascii=False) + "\n"
 
 
-def record(sheet: Sheet, seconds: float | None = None) -> dict[str, Any]:
+def record(sheet: Sizes, seconds: float | None = None) -> dict[str, Any]:
     """The sheet as plain values; sizes in bytes, px and seconds."""
     training = _trained(sheet)
     parts = None if training is None else {name: getattr(training, name) for name in training.__slots__}
@@ -221,7 +219,7 @@ def record(sheet: Sheet, seconds: float | None = None) -> dict[str, Any]:
     }
 
 
-def _stage_records(sheet: Sheet) -> list[dict[str, Any]]:
+def _stage_records(sheet: Sizes) -> list[dict[str, Any]]:
     return [
         {
             "stage": stage.path,
@@ -268,17 +266,17 @@ def _flat_field(field: Any) -> dict[str, Any]:
     return {f"receptive_field_{name}": value for name, value in known.items()}
 
 
-def to_markdown(sheet: Sheet, *, layers: bool = False) -> str:
+def to_markdown(sheet: Sizes, *, layers: bool = False) -> str:
     """A pipe table under the network's name."""
     return f"**{o.title_of(sheet)}** on {o.inputs_of(sheet)}\n\n{grid_markdown(grid(sheet, layers=layers))}"
 
 
-def to_latex(sheet: Sheet, *, layers: bool = False) -> str:
+def to_latex(sheet: Sizes, *, layers: bool = False) -> str:
     """A `tabular` that needs the package booktabs."""
     return grid_latex(grid(sheet, layers=layers), f"{o.title_of(sheet)} on {o.inputs_of(sheet)}")
 
 
-def to_html(sheet: Sheet) -> str:
+def to_html(sheet: Sizes) -> str:
     """A fragment without scripts: stages, totals, and every operation with its arithmetic behind a fold."""
     title = html.escape(f"{o.title_of(sheet)} on {o.inputs_of(sheet)}")
     below = "".join(

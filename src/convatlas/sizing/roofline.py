@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -28,11 +28,9 @@ from convatlas.files import cache_folder, write_json
 from convatlas.machine import processor
 
 from .geometry import Window
-from .row import VIEW
-
-if TYPE_CHECKING:
-    from .row import Row
-    from .sheet import Sheet
+from .operation import VIEW
+from .row import Row
+from .sizes import Sizes
 
 FORMAT = 1
 KINDS = ("conv", "pointwise", "depthwise", "matmul", "pool", "exp")
@@ -70,7 +68,7 @@ class Profile:
     overhead: float
 
 
-def estimate(sheet: Sheet, profile: Profile) -> float:
+def estimate(sheet: Sizes, profile: Profile) -> float:
     """Seconds for one forward in eval mode, without gradients.
 
     Raises:
@@ -79,7 +77,7 @@ def estimate(sheet: Sheet, profile: Profile) -> float:
     return sum(row_seconds(sheet, profile))
 
 
-def row_seconds(sheet: Sheet, profile: Profile) -> tuple[float, ...]:
+def row_seconds(sheet: Sizes, profile: Profile) -> tuple[float, ...]:
     """Seconds for each row: the longer of arithmetic and bytes, plus the start; 0 for a view.
 
     Raises:

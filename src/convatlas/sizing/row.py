@@ -1,89 +1,51 @@
-"""One operation of a traced network."""
+"""An operation with all that follows from the rest of the network."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import torch
+from typing import NamedTuple
 
 from . import formula
-from .geometry import Geometry
-
-if TYPE_CHECKING:
-    from .receptive import ReceptiveField
-
-Shape = tuple[int, ...]
-
-# Operations of this kind move no data: they give another view of the same storage.
-VIEW = "view"
+from .operation import Operation
 
 
-class Row(NamedTuple):
-    """One operation: what came in, what goes out and what it costs.
+class ReceptiveField(NamedTuple):
+    """The part of the input that one output position depends on, per axis, in px.
+
+    Padding is ignored: the extent is that of a position far from the border, and may exceed the input.
 
     Attributes:
-        index: position in execution order, from 0.
-        path: dotted path of the module whose forward called it; "" for the network itself.
-        op: PyTorch's name of the operation, such as `conv2d`.
-        kind: family of the operation: conv, linear, matmul, attention, norm, activation, pool, elementwise,
-            reduce, resize, copy, view, create or other.
-        inputs: where each input comes from: the index of a row, or -1 - i for the network's i-th input.
-        input_shapes: shapes of these inputs.
-        output_shapes: shapes of what it returns.
-        dtype: of the output.
-        params: parameters that are used here for the first time (a shared one counts once).
-        constants: elements of parameters, buffers and other tensors from outside the graph that it reads.
-        macs: multiply-adds, for convolutions, linear layers and matrix products; 0 for all else.
-        flops: arithmetic operations without the bias: 2 per multiply-add, see `docs` for the others.
-        bias_flops: additions of a bias.
-        counted: False if the operation has no rule, so that its arithmetic (not its shape) is unknown.
-        inplace: True if it writes into its first input.
-        geometry: how positions map, for the receptive field.
-        trace: the trace it belongs to.
+        size: extent; None where it is global (every position may depend on the whole axis). Where positions
+            see extents of several sizes, as after a transposed convolution, the largest.
+        stride: how far the extent moves from one output position to the next; None where it does not move
+            evenly.
+        start: first px that output position 0 depends on; negative inside padding; None where global.
     """
 
-    index: int  # pyright: ignore[reportIncompatibleMethodOverride]
-    path: str
-    op: str
-    kind: str
-    inputs: tuple[int, ...]
-    input_shapes: tuple[torch.Size, ...]
-    output_shapes: tuple[torch.Size, ...]
-    dtype: torch.dtype
-    params: int
-    constants: int
-    macs: int
-    flops: int
-    bias_flops: int
-    counted: bool
-    inplace: bool
-    geometry: Geometry | None
-    trace: Any
-
-    def __repr__(self) -> str:
-        shapes = " + ".join(map(str, (tuple(s) for s in self.input_shapes)))
-        out = ", ".join(map(str, (tuple(s) for s in self.output_shapes)))
-        return f"Row({self.index}, {self.path!r}, {self.op}, {shapes} -> {out}, macs={self.macs:,})"
+    size: tuple[int | None, ...]
+    stride: tuple[float | None, ...]
+    start: tuple[int | None, ...]
 
     @property
-    def output_shape(self) -> Shape:
-        """Shape of the (first) output."""
-        return tuple(self.output_shapes[0])
+    def is_global(self) -> bool:
+        """Whether a position depends on the whole input, on some axis."""
+        return None in self.size
 
-    @property
-    def output_elements(self) -> int:
-        """Elements of all outputs."""
-        return sum(shape.numel() for shape in self.output_shapes)
+    def __str__(self) -> str:
+        return " x ".join("global" if s is None else str(s) for s in self.size)
 
-    @property
-    def bytes_read(self) -> int:
-        """Bytes of the inputs and of the parameters and buffers it reads; 0 for a view."""
-        return self.trace.traffic[self.index][0]
 
-    @property
-    def bytes_written(self) -> int:
-        """Bytes of the outputs; 0 for a view."""
-        return self.trace.traffic[self.index][1]
+class Row(Operation):
+    """An operation, with its bytes and its receptive field.
+
+    Attributes:
+        bytes_read: bytes of the inputs and of the parameters and buffers it reads; 0 for a view.
+        bytes_written: bytes of the outputs; 0 for a view.
+        receptive_field: extent of the input that an output position depends on; None if it depends on none.
+    """
+
+    bytes_read: int
+    bytes_written: int
+    receptive_field: ReceptiveField | None
 
     @property
     def formulas(self) -> tuple[str, ...]:
@@ -91,11 +53,14 @@ class Row(NamedTuple):
         return formula.formulas(self)
 
     @property
-    def receptive_field(self) -> ReceptiveField | None:
-        """Extent of the input that an output position depends on; None if it depends on no input."""
-        return self.trace.receptive_fields[self.index]
-
-    @property
     def unread(self) -> tuple[int, ...]:
         """Rows or columns of the input, per axis, that a strided window never reads; else empty."""
         return formula.unread(self)
+
+
+def make_row(operation: Operation, traffic: tuple[int, int], field: ReceptiveField | None) -> Row:
+    """A row of an operation, the bytes that it reads and writes, and its receptive field."""
+    row: Row = tuple.__new__(Row, operation)
+    row.bytes_read, row.bytes_written = traffic
+    row.receptive_field = field
+    return row

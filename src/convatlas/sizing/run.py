@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import gc
 import re
-import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves, tree_map
 
-from . import rules as _rules  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from .errors import DataDependentError, SizingError
-from .sheet import Request, Sheet
-from .tensor import Traced, spare
-from .tracer import Tracer
+from .request import Request
+from .sheet import Sheet
+from .tracing import min_input_size, trace
 
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw")
-# Modules are entered through their instances, so two traces of one network must not overlap.
-_LOCK = threading.RLock()
-
 # How the networks of this package end such a message.
 _SAID = re.compile(r"; the smallest size that works is \d+x\d+")
+
+# Seconds to look for an input that works, after one that does not.
+_PATIENCE = 3.0
 
 InputSize = int | Sequence[Any] | torch.Tensor
 
@@ -72,12 +67,13 @@ def size(
         raise TypeError(
             "`net` is a ScriptModule, whose forward is not Python; size the module it was made from"
         )
+    cast = dtype is not None
     if dtype is None:
         dtype = next((p.dtype for p in net.parameters() if p.is_floating_point()), torch.get_default_dtype())
     shapes, dtypes = _inputs(net, input_size, batch_size, in_chans, dtype)
-    request = Request(net, shapes, dtypes, dtype, train, optimizer)
+    request = Request(net, shapes, dtypes, dtype, train, optimizer, cast)
     try:
-        return run(request)
+        return Sheet(trace(request), request)
     except DataDependentError:
         raise
     except SizingError as error:
@@ -85,65 +81,6 @@ def size(
         # Networks that check their input say it too; once is enough.
         message = _SAID.sub("", str(error)) if smallest else str(error)
         raise type(error)(f"{message}{smallest}") from error
-
-
-def run(request: Request, train: bool | None = None, use_leaves: bool = True, lives: bool = False) -> Sheet:
-    """Traces what was asked, once, without advice on errors; `lives` watches how long storages live."""
-    train = request.train if train is None else train
-    if train is not request.train:
-        request = replace(request, train=train)
-    net = request.net
-    tracer = Tracer(request.dtype, _device_of(net), use_leaves, lives)
-    sheet = Sheet.__new__(Sheet)
-    tracer.trace = sheet
-    with _LOCK:
-        collecting = gc.isenabled()
-        # A trace makes thousands of small objects that live on; collecting while it does takes most of its
-        # time.
-        gc.disable()
-        try:
-            tracer.install(net, train)
-            # As a caller would hold them: until the forward returns.
-            inputs = [tracer.input(i, *given) for i, given in enumerate(zip(request.shapes, request.dtypes))]  # noqa: B905
-            output = net(*inputs)
-            tracer.uninstall()
-            _finish(sheet, request, tracer, output)
-            made, tracer.made = tracer.made, None
-            if made is not None:
-                spare(made)
-        except SizingError as error:
-            raise type(error)(_where(tracer, request, str(error))) from error
-        except Exception as error:
-            raise SizingError(_where(tracer, request, f"{type(error).__name__}: {error}")) from error
-        finally:
-            tracer.uninstall()
-            if collecting:
-                gc.enable()
-    return sheet
-
-
-def _finish(sheet: Sheet, request: Request, tracer: Tracer, output: Any) -> None:
-    found = [output] if type(output) is Traced else [x for x in tree_leaves(output) if type(x) is Traced]
-    tracer.output_keys = tuple(x.key for x in found if x.key is not None)
-    nodes = tuple(x.node for x in found if x.node is not None)
-    shapes = tuple(output.shape) if type(output) is Traced else tree_map(_shape_of, output)
-    sheet.__init__(request, tracer, shapes, nodes)
-
-
-def _shape_of(x: Any) -> Any:
-    return tuple(x.shape) if isinstance(x, torch.Tensor) else x
-
-
-def _where(tracer: Tracer, request: Request, message: str) -> str:
-    path = tracer.path or type(request.net).__name__
-    shapes = " and ".join(str(tuple(s)) for s in request.shapes)
-    return f"layer {path!r}: {message} (network input {shapes})"
-
-
-def _device_of(net: nn.Module) -> torch.device:
-    for p in net.parameters():
-        return p.device
-    return torch.device("cpu")
 
 
 def _inputs(
@@ -185,27 +122,8 @@ def _first_conv(net: nn.Module) -> tuple[int, int]:
     return 2, 3
 
 
-def _works(request: Request, px: int) -> bool:
-    shape = request.shapes[0]
-    changed = replace(request, shapes=((*shape[:2], *(px,) * (len(shape) - 2)), *request.shapes[1:]))
-    try:
-        run(changed)
-    except SizingError:
-        return False
-    return True
-
-
-def min_input_size(request: Request) -> int | None:
-    """The smallest px for which the forward passes; None if none up to 512 (or the input) does."""
-    shape = request.shapes[0]
-    if len(shape) < 3:
-        return None
-    limit = max(512, *shape[2:])
-    return next((px for px in range(1, limit + 1) if _works(request, px)), None)
-
-
 def _smallest_that_works(request: Request) -> str:
-    smallest = min_input_size(request)
+    smallest = min_input_size(request, _PATIENCE)
     if smallest is None:
         return ""
     shape = request.shapes[0]

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .tensor import Traced
-
 Sizes = tuple[int, ...]
 
 
@@ -17,11 +12,6 @@ def dense(shape: Sizes) -> Sizes:
         steps[i] = step
         step *= max(shape[i], 1)
     return tuple(steps)
-
-
-def of(x: Traced) -> Sizes:
-    """Strides of a tensor."""
-    return dense(x.shape) if x.strides is None else x.strides
 
 
 def known(shape: Sizes, strides: Sizes) -> Sizes | None:

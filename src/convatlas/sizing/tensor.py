@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from sys import getrefcount
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from weakref import getweakrefcount
 
 import torch
@@ -16,14 +16,20 @@ import torch
 from . import strides
 from .errors import DataDependentError
 
-if TYPE_CHECKING:
-    from .tracer import Tracer
-
 # Every traced tensor is a view of this one; its own (empty) shape is never seen.
 _EMPTY = torch.empty(0, device="meta")
 _make_subclass = torch.Tensor._make_subclass
 
 RULES: dict[Any, Callable[..., Any]] = {}
+
+
+class Recorder(Protocol):
+    """What records the operations on traced tensors."""
+
+    device: torch.device
+
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Records an operation and returns its result."""
 
 
 class Traced(torch.Tensor):
@@ -43,7 +49,7 @@ class Traced(torch.Tensor):
 
     __slots__ = ("dtype", "key", "node", "shape", "slot", "source", "store", "strides", "tracer")
 
-    tracer: Tracer
+    tracer: Recorder
     node: int | None
     slot: int
     key: Any
@@ -110,7 +116,7 @@ class Traced(torch.Tensor):
     nelement = numel
 
     def stride(self, dim: Any = None) -> Any:  # type: ignore[override]
-        steps = strides.of(self)
+        steps = strides_of(self)
         return steps if dim is None else steps[dim]
 
     def element_size(self) -> int:
@@ -119,7 +125,7 @@ class Traced(torch.Tensor):
     def is_contiguous(self, memory_format: torch.memory_format = torch.contiguous_format) -> bool:
         if memory_format in (torch.channels_last, torch.channels_last_3d):
             order = (0, *range(2, len(self.shape)), 1)
-            steps = strides.of(self)
+            steps = strides_of(self)
             shape = tuple(self.shape[d] for d in order)
             return strides.known(shape, tuple(steps[d] for d in order)) is None
         return self.strides is None
@@ -169,7 +175,12 @@ class Traced(torch.Tensor):
         raise TypeError("a traced tensor has no storage to pickle")
 
 
-def _tracer_of(args: Any, kwargs: Any) -> Tracer:
+def strides_of(x: Traced) -> tuple[int, ...]:
+    """Strides of a traced tensor."""
+    return strides.dense(x.shape) if x.strides is None else x.strides
+
+
+def _tracer_of(args: Any, kwargs: Any) -> Recorder:
     found = find_traced(args)
     if found is None:
         found = find_traced(kwargs)
@@ -240,7 +251,7 @@ _MOST_SPARE = 4096
 
 
 def make_traced(
-    tracer: Tracer, shape: torch.Size, dtype: torch.dtype, node: int | None, key: Any, store: Any
+    tracer: Recorder, shape: torch.Size, dtype: torch.dtype, node: int | None, key: Any, store: Any
 ) -> Traced:
     """A traced tensor."""
     out: Traced = _SPARE.pop() if _SPARE else _make_subclass(Traced, _EMPTY)  # type: ignore[assignment]

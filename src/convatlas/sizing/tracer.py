@@ -13,7 +13,7 @@ from torch import nn
 from . import fallback
 from .errors import DataDependentError, ShapeError, SizingError
 from .geometry import RESHAPE, Geometry
-from .row import Row
+from .operation import Operation
 from .strides import known
 from .tensor import RULES, Traced, make_traced
 
@@ -72,34 +72,41 @@ class Store:
 
 
 class Tracer:
-    """The graph of one forward pass, while it is recorded and after.
+    """Records one forward pass.
 
     Attributes:
         rows: one per operation, in execution order.
         deaths: per storage, the number of rows recorded when its last tensor died; only if lives are watched.
         alias: rows whose first output lies in another storage (views, in-place operations), with its key.
         slots: (row, position of an input) to the output that it reads, where that is not the first.
+        slot_dtypes: (row, place) to the dtype of an output that is not the first.
         unclaimed: elements of each parameter that no row has used yet, by id.
         made: every new output of a row, while the forward runs; None if lives are watched.
     """
 
     def __init__(
-        self, dtype: torch.dtype, device: torch.device, use_leaves: bool = True, lives: bool = False
+        self,
+        dtype: torch.dtype,
+        device: torch.device,
+        cast: bool = False,
+        use_leaves: bool = True,
+        lives: bool = False,
     ) -> None:
         self.dtype = dtype
+        # Bytes of a floating-point parameter's element; 0 where each has its own.
+        self.itemsize = dtype.itemsize if cast else 0
         self.device = device
         self.use_leaves = use_leaves
         self.lives = lives
-        self.rows: list[Row] = []
+        self.rows: list[Operation] = []
         self.deaths: dict[Any, int] = {}
         self.alias: dict[int, Any] = {}
         self.slots: dict[tuple[int, int], int] = {}
+        self.slot_dtypes: dict[tuple[int, int], torch.dtype] = {}
         self.unclaimed: dict[int, int] = {}
         self.made: list[Traced] | None = None if lives else []
         self.path = ""
         self.total_params = 0
-        self.output_keys: tuple[Any, ...] = ()
-        self.trace: Any = None
         self.thread = threading.get_ident()
         self._undo: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._leaves: list[tuple[dict[str, Any], bool]] = []
@@ -118,11 +125,14 @@ class Tracer:
         """A tensor from outside the graph, as a traced one."""
         out = self._wrapped.get(id(source))
         if out is None:
-            dtype = self.dtype if source.dtype.is_floating_point else source.dtype
-            out = make_traced(self, source.shape, dtype, None, None, None)
+            out = make_traced(self, source.shape, self.dtype_of(source), None, None, None)
             out.source = source
             self._wrapped[id(source)] = out
         return out
+
+    def dtype_of(self, x: torch.Tensor) -> torch.dtype:
+        """The dtype that a tensor counts in."""
+        return self.dtype if self.itemsize and type(x) is not Traced and x.is_floating_point() else x.dtype
 
     def _store(self, key: Any) -> Store | None:
         return Store(key, self) if self.lives else None
@@ -140,6 +150,7 @@ class Tracer:
         bias: int = 0,
         geometry: Geometry | None = None,
         counted: bool = True,
+        macs_counted: bool = True,
         out: Traced | None = None,
         view: Any = None,
     ) -> Traced:
@@ -155,13 +166,14 @@ class Tracer:
             flops: arithmetic operations without the bias.
             bias: additions of a bias.
             geometry: how positions map.
-            counted: False if the arithmetic is unknown.
+            counted: False if `flops` may lack something.
+            macs_counted: False if even `macs` may.
             out: the input that an in-place operation writes to, which is then what is returned.
             view: the input whose storage the output shares.
         """
         nodes: list[int] = []
         shapes: list[Any] = []
-        params = constants = 0
+        params = constants = read = 0
         for x in inputs:
             source = x
             if type(x) is Traced:
@@ -173,31 +185,34 @@ class Tracer:
                     continue
                 source = x.source
             if source is not None:
-                constants += source.numel()
+                elements = source.numel()
+                constants += elements
+                read += elements * self.dtype_of(source).itemsize
                 params += self.unclaimed.pop(id(source), 0)
         return self.record(
             op, kind, tuple(nodes), tuple(shapes), _new_size(shape), dtype, params, constants,
-            macs, flops, bias, geometry, counted, out, view,
+            read, macs, flops, bias, geometry, counted, macs_counted, out, view,
         )  # fmt: skip
 
     def record(
         self, op: str, kind: str, nodes: tuple[int, ...], shapes: tuple[Any, ...], shape: torch.Size,
-        dtype: torch.dtype, params: int, constants: int, macs: int, flops: int, bias: int,
-        geometry: Geometry | None, counted: bool = True, out: Traced | None = None, view: Any = None,
+        dtype: torch.dtype, params: int, constants: int, read: int, macs: int, flops: int,
+        bias: int, geometry: Geometry | None, counted: bool = True, macs_counted: bool = True,
+        out: Traced | None = None, view: Any = None,
     ) -> Traced:  # fmt: skip
         """As `emit`, which says what the arguments are, for inputs that are already told apart.
 
         `nodes` are the rows of which the inputs from the graph are the first outputs, `shapes` their shapes;
         `params` counts elements of parameters used for the first time, `constants` those of all parameters
-        and buffers that are read.
+        and buffers that are read, in `read` bytes.
         """
         rows = self.rows
         index = len(rows)
         row = (
             index, self.path, op, kind, nodes, shapes, (shape,), dtype, params, constants,
-            macs, flops, bias, counted, out is not None, geometry, self.trace,
+            read, macs, flops, bias, counted, macs_counted, out is not None, geometry,
         )  # fmt: skip
-        rows.append(_new_tuple(Row, row))
+        rows.append(_new_tuple(Operation, row))
         if out is not None:
             if out.key is not None:
                 self.alias[index] = out.key
@@ -231,6 +246,7 @@ class Tracer:
         slot = len(row.output_shapes)
         self.rows[index] = row._replace(output_shapes=(*row.output_shapes, shape))
         key: Any = (index, slot)
+        self.slot_dtypes[key] = dtype
         if shares is None:
             out = make_traced(self, shape, dtype, index, key, self._store(key))
         else:

@@ -57,7 +57,7 @@ def _activation(name: str, cost: int, kind: str) -> None:
         flops = cost * shape.numel()
         if x.slot or x.node is None:
             return t.emit(name, kind, (x,), shape, x.dtype, flops=flops, out=out)
-        made = t.record(name, kind, (x.node,), (shape,), shape, x.dtype, 0, 0, 0, flops, 0, None, True, out)
+        made = t.record(name, kind, (x.node,), (shape,), shape, x.dtype, 0, 0, 0, 0, flops, 0, None, out=out)
         return made if x.strides is None or inplace else laid(made, x)
 
     def in_place(t: Any, input: Any, *args: Any, **kwargs: Any) -> Traced:

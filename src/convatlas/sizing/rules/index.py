@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 
-from convatlas.sizing import strides
 from convatlas.sizing.errors import DataDependentError, ShapeError
 from convatlas.sizing.geometry import EVERYTHING, Select
-from convatlas.sizing.tensor import Traced, user_line
+from convatlas.sizing.tensor import Traced, strides_of, user_line
 
 from .base import rule, traced, wrap_dim
 
@@ -64,7 +63,7 @@ def getitem(t: Any, input: Any, index: Any) -> Any:
     found = basic(x, key) if not any(isinstance(i, torch.Tensor) for i in key) else None
     if found is not None:
         shape, select = found
-        steps = strides.of(x)
+        steps = strides_of(x)
         lies = tuple(0 if dim is None else steps[dim] * step for dim, step in select.picks)
         return t.view("getitem", x, shape, lies, select)
     key = tuple(_gatherable(i) for i in key)

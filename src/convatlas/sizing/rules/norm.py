@@ -48,8 +48,10 @@ def batch_norm(
         inputs = (x, weight, bias, running_mean, running_var)
         return t.emit("batch_norm", "norm", inputs, shape, x.dtype, flops=flops)
     params = t.unclaimed.pop(id(weight), 0) + t.unclaimed.pop(id(bias), 0)
+    first = weight if weight is not None else running_mean
+    read = 0 if first is None else constants * (t.itemsize or first.dtype.itemsize)
     out = t.record(
-        "batch_norm", "norm", (x.node,), (shape,), shape, x.dtype, params, constants, 0, flops, 0, None
+        "batch_norm", "norm", (x.node,), (shape,), shape, x.dtype, params, constants, read, 0, flops, 0, None
     )
     return out if x.strides is None else laid(out, x)
 

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from convatlas.sizing import strides
 from convatlas.sizing.errors import ShapeError
 from convatlas.sizing.geometry import EVERYTHING, RESHAPE, Mix, Pad, Resize, Window
-from convatlas.sizing.tensor import RULES, Traced
+from convatlas.sizing.tensor import RULES, Traced, strides_of
 
 from .base import dims_of, prod, rule, traced, tupled, wrap_dim
 from .shape import permute, reshaped, sizes_of
@@ -164,7 +163,7 @@ def slide(t: Any, input: Any, dimension: int, size: int, step: int) -> Any:
     dim = wrap_dim(dimension, len(x.shape))
     if size > x.shape[dim]:
         raise ShapeError(f"unfold: a window of {size} does not fit dimension {dim} of {tuple(x.shape)}")
-    steps = strides.of(x)
+    steps = strides_of(x)
     shape = (*x.shape[:dim], (x.shape[dim] - size) // step + 1, *x.shape[dim + 1 :], size)
     lies = (*steps[:dim], steps[dim] * step, *steps[dim + 1 :], steps[dim])
     return t.view("unfold", x, shape, lies, EVERYTHING)

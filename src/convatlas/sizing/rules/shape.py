@@ -9,7 +9,7 @@ import torch
 from convatlas.sizing import strides
 from convatlas.sizing.errors import ShapeError
 from convatlas.sizing.geometry import RESHAPE, Cat, Permute, Select
-from convatlas.sizing.tensor import Traced
+from convatlas.sizing.tensor import Traced, strides_of
 
 from .base import add_rule, dims_of, laid, prod, rule, traced, wrap_dim
 
@@ -96,7 +96,7 @@ def permute(t: Any, input: Any, *args: Any, dims: Any = None) -> Traced:
     order = tuple(wrap_dim(d, n) for d in (sizes_of(args) if dims is None else dims))
     if sorted(order) != list(range(n)):
         raise ShapeError(f"permute: {order} is no order of the {n} dimensions of {tuple(x.shape)}")
-    steps = strides.of(x)
+    steps = strides_of(x)
     shape = [x.shape[d] for d in order]
     return t.view("permute", x, shape, tuple(steps[d] for d in order), Permute(order))
 
@@ -134,7 +134,7 @@ def squeeze(t: Any, input: Any, dim: Any = None) -> Traced:
     x = traced(t, input)
     dims = dims_of(dim, len(x.shape))
     kept = [i for i, size in enumerate(x.shape) if size != 1 or i not in dims]
-    steps = strides.of(x)
+    steps = strides_of(x)
     return t.view("squeeze", x, [x.shape[i] for i in kept], tuple(steps[i] for i in kept))
 
 
@@ -143,7 +143,7 @@ def unsqueeze(t: Any, input: Any, dim: int) -> Traced:
     """With one more dimension of size 1."""
     x = traced(t, input)
     dim = wrap_dim(dim, len(x.shape) + 1)
-    steps = strides.of(x)
+    steps = strides_of(x)
     return t.view("unsqueeze", x, (*x.shape[:dim], 1, *x.shape[dim:]), (*steps[:dim], 1, *steps[dim:]))
 
 
@@ -158,7 +158,7 @@ def expand(t: Any, input: Any, *args: Any, size: Any = None, implicit: bool = Fa
             wanted[i] = have
         elif have not in (1, want):
             raise ShapeError(f"expand: {tuple(x.shape)} does not expand to {tuple(wanted)}")
-    steps = (0,) * (len(wanted) - len(x.shape)) + strides.of(x)
+    steps = (0,) * (len(wanted) - len(x.shape)) + strides_of(x)
     steps = tuple(step if a == b else 0 for step, a, b in zip(steps, shape, wanted, strict=True))
     return t.view("expand", x, wanted, steps, None)
 
@@ -266,7 +266,7 @@ def pieces(t: Any, op: str, x: Traced, sizes: list[int], dim: int) -> tuple[Trac
         offsets = [0] * len(x.shape)
         offsets[dim] = start
         shape = (*x.shape[:dim], size, *x.shape[dim + 1 :])
-        out.append(t.view(op, x, shape, strides.of(x), Select(picks, tuple(offsets))))
+        out.append(t.view(op, x, shape, strides_of(x), Select(picks, tuple(offsets))))
         start += size
     return tuple(out)
 
@@ -318,7 +318,7 @@ def select(t: Any, input: Any, dim: int, index: int) -> Traced:
     offsets = [0] * n
     offsets[dim] = index % x.shape[dim]
     picks = tuple((i, 1) for i in range(n) if i != dim)
-    steps = strides.of(x)
+    steps = strides_of(x)
     return t.view(
         "select", x, (*x.shape[:dim], *x.shape[dim + 1 :]), (*steps[:dim], *steps[dim + 1 :]),
         Select(picks, tuple(offsets)),
@@ -334,4 +334,4 @@ def narrow(t: Any, input: Any, dim: int, start: int, length: int) -> Traced:
     offsets[dim] = start % x.shape[dim] if start < 0 else start
     picks = tuple((i, 1) for i in range(len(x.shape)))
     shape = (*x.shape[:dim], length, *x.shape[dim + 1 :])
-    return t.view("narrow", x, shape, strides.of(x), Select(picks, tuple(offsets)))
+    return t.view("narrow", x, shape, strides_of(x), Select(picks, tuple(offsets)))

@@ -106,9 +106,10 @@ def conv2d(
         constants += out_chans
         params += t.unclaimed.pop(id(bias), 0)
     window = _new_tuple(Window, ((kh, kw), stride, padding, dilation, False, None, False))
+    read = constants * (t.itemsize or weight.dtype.itemsize)
     return t.record(
         "conv2d", "conv", (x.node,), (shape,), torch.Size((batch, out_chans, rows, cols)), x.dtype,
-        params, constants, macs, 2 * macs, added, window,
+        params, constants, read, macs, 2 * macs, added, window,
     )  # fmt: skip
 
 
