@@ -23,7 +23,7 @@ from convatlas.studies.verdict import Effect, Fact
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from convatlas.sizing.sheet import Sheet
+    from convatlas.sizing import Sheet
 
 NETWORK = "mobilenet_v1_100"
 PX = 224
