@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from convatlas._version import __version__
 
 if TYPE_CHECKING:
+    from convatlas import drawing as drawing
     from convatlas import sizing as sizing
     from convatlas import weights as weights
     from convatlas.benchmark.bench import bench as bench
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from convatlas.catalog.cards import is_model as is_model
     from convatlas.catalog.cards import list_models as list_models
     from convatlas.choosing.choose import choose as choose
+    from convatlas.drawing.api import draw as draw
     from convatlas.engines.optimize import optimize as optimize
     from convatlas.evaluation.evaluate import evaluate as evaluate
     from convatlas.models.registry import create_model as create_model
@@ -36,6 +38,7 @@ _HOMES = {
     "bench": "benchmark.bench",
     "choose": "choosing.choose",
     "create_model": "models.registry",
+    "draw": "drawing.api",
     "evaluate": "evaluation.evaluate",
     "find_card": "catalog.cards",
     "is_model": "catalog.cards",
@@ -48,7 +51,7 @@ _HOMES = {
     "train": "training.train",
 }
 
-_ROOMS = ("sizing", "weights")
+_ROOMS = ("drawing", "sizing", "weights")
 
 __all__ = [
     "Card",
@@ -58,6 +61,8 @@ __all__ = [
     "bench",
     "choose",
     "create_model",
+    "draw",
+    "drawing",
     "evaluate",
     "find_card",
     "is_model",

@@ -18,6 +18,7 @@ COMMANDS = {
     "list": "List the networks with their sizes.",
     "show": "Show a network's card: its paper, and what was published against what is computed.",
     "size": "Size a network before it runs: shapes, parameters, multiply-adds, memory.",
+    "draw": "Draw networks: stages, blocks or layers, as SVG, PNG or PDF.",
     "recipe": "List the training recipes, or show one as a TOML file.",
     "data": "Say what a data set is like, or pack one into shards.",
     "train": "Train a network and leave a run folder behind.",

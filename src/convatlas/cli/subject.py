@@ -75,6 +75,22 @@ def find_subject(text: str, given: str | None) -> Subject:
     return Subject(net, card.input_size if input_size is None else input_size)
 
 
+def title_of(text: str, subject: Subject) -> tuple[str, str]:
+    """What a figure calls a network: its title, and what is said first under it.
+
+    Args:
+        text: as the user named it.
+        subject: what was found.
+    """
+    if subject.is_expression:
+        return " ".join(text.split()), ""
+    if ":" in text:
+        return text.partition(":")[2], text
+    card = find_card(text)
+    said = re.split(r"[,:;]| (?:as|of|with|without|for|on|from) ", card.summary)[0]
+    return (card.name if said.startswith(("The ", "the ")) else said), card.name
+
+
 def read_input(text: str) -> int | tuple[int, ...]:
     """Reads px, or sizes with commas.
 

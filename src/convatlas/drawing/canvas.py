@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -126,7 +126,7 @@ class Canvas:
         self._parts.append(f"<text{self._class(style)} {at}>{escape(text)}</text>")
 
     @contextmanager
-    def group(self, path: str, title: str = "") -> Iterator[None]:
+    def group(self, path: str, title: str = "") -> Generator[None]:
         """Elements that stand for the module at `path`; pages link to it by `data-layer`."""
         self._parts.append(f"<g data-layer={quoteattr(path)}>")
         shown = title or path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 from .graph import Node
@@ -134,14 +135,12 @@ def cell_piece(cell: Cell, style: Style) -> CellPiece:
     _pull(items, pairs)
     ways = [_way(items, a, b, style) for a, b in pairs]
     for way in ways:
-        for a, b in zip(way, way[1:], strict=False):
+        for a, b in itertools.pairwise(way):
             items[a].after.append(b)
             items[b].before.append(a)
     layers = _ordered(items)
     _place(items, layers)
-    entries = [
-        i for i, node in enumerate(cell.nodes) if any(read not in inside for read in node.inputs)
-    ]
+    entries = [i for i, node in enumerate(cell.nodes) if any(read not in inside for read in node.inputs)]
     return CellPiece(items, ways, layers, style, entries)
 
 
@@ -181,7 +180,7 @@ def _ordered(items: list[_Item]) -> list[list[int]]:
                 i: (sum(rank[n] for n in ns) / len(ns) if ns else rank[i])
                 for i, ns in zip(layers[k], near, strict=True)
             }
-            layers[k].sort(key=lambda i: (weight[i], i))  # noqa: B023
+            layers[k].sort(key=lambda i: (weight[i], i))
             rank.update({i: p / max(1, len(layers[k]) - 1) for p, i in enumerate(layers[k])})
         crossings = _crossings(items, layers)
         if crossings < fewest:
@@ -212,8 +211,10 @@ def _place(items: list[_Item], layers: list[list[int]]) -> None:
         for k in order:
             wanted: list[float] = []
             for i in layers[k]:
-                near = items[i].before + items[i].after if sweep > 3 else (
-                    items[i].before if sweep % 2 == 0 else items[i].after
+                near = (
+                    items[i].before + items[i].after
+                    if sweep > 3
+                    else (items[i].before if sweep % 2 == 0 else items[i].after)
                 )
                 wanted.append(sum(items[n].w for n in near) / len(near) if near else items[i].w)
             for i, w in zip(layers[k], _spread(wanted, [items[i].size for i in layers[k]]), strict=True):

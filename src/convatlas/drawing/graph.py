@@ -6,7 +6,7 @@ It is read from a trace. Norms, activations, dropout and views belong to the nod
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,7 @@ class Node:
         groups: of a convolution.
         row: the row of the trace, -1 for an input.
         before: what the data passes between its input and the operation: norms and activations.
+        layers: how many weight layers it stands for, if it has weights.
     """
 
     index: int
@@ -56,6 +57,7 @@ class Node:
     row: int = -1
     kernel: tuple[int, ...] = ()
     before: tuple[str, ...] = ()
+    layers: int = 1
 
     @property
     def text(self) -> str:
@@ -119,7 +121,7 @@ def read_graph(sheet: Sheet) -> Graph:
         _read(reader, row, skipped)
     outputs = [reader.alias.get(node) for node in sheet.output_nodes]
     kept = tuple(dict.fromkeys(node for node in outputs if node is not None))
-    return _pruned(_merged_sums(Graph(tuple(reader.nodes), kept)))
+    return _with_separable(_pruned(_merged_sums(Graph(tuple(reader.nodes), kept))))
 
 
 def _shape_keeping_leaves(sheet: Sheet) -> dict[int, int]:
@@ -180,7 +182,7 @@ def _node_of(row: Row, inputs: tuple[int, ...], index: int) -> Node | None:
     if row.kind == "conv":
         return _conv(base, row)
     if row.kind == "linear":
-        return replace(base, kind="linear", family="linear", label=f"fc {row.output_shape[-1]}")
+        return replace(base, kind="linear", family="linear", label=f"fc {tuple(row.output_shapes[0])[-1]}")
     if row.kind in ("pool", "reduce"):
         return _pool(base, row)
     if row.op in ("cat", "stack") and len(distinct) > 1:
@@ -252,9 +254,14 @@ def _pool(base: Node, row: Row) -> Node | None:
     if len(source) < 3 or (row.kind == "reduce" and row.op not in ("mean", "amax", "max")):
         return None
     left = tuple(row.output_shape[2:])
-    if left == spatial or (row.kind == "reduce" and any(s != 1 for s in left)):
+    if (
+        left == spatial
+        or all(s == 1 for s in spatial)
+        or (row.kind == "reduce" and any(s != 1 for s in left))
+    ):
         return None
-    label = f"{name} {words.window(spatial)}" if all(s == 1 for s in left) else f"{name} to {words.shape(left)}"
+    whole = all(s == 1 for s in left)
+    label = f"{name} {words.window(spatial)}" if whole else f"{name} to {words.shape(left)}"
     return replace(base, kind="pool", family="pool", label=label, kernel=spatial)
 
 
@@ -285,6 +292,84 @@ def _pruned(graph: Graph) -> Graph:
             live.update(node.inputs)
     kept = [node for node in graph.nodes if node.index in live or node.kind == "input"]
     return renumbered(kept, graph.outputs)
+
+
+def _with_separable(graph: Graph) -> Graph:
+    """Depthwise and 1x1 convolutions without anything between them as one separable convolution.
+
+    Two of the same, alone in one module, are one node too: a separable convolution that is applied twice.
+    """
+    graph = _fused(graph, _separable)
+    paths = Counter(
+        ".".join(names[:k])
+        for node in graph.nodes
+        for names in [node.path.split(".")]
+        for k in range(1, len(names) + 1)
+        if node.kind == "conv"
+    )
+
+    def twice(first: Node, second: Node) -> Node | None:
+        path = common_path([first, second])
+        same = first.label == second.label and first.label.startswith("sep ") and not second.stride
+        if not same or not path or paths[path] != 2 or first.layers != 2:
+            return None
+        return _joined(first, second, f"{first.label}, twice")
+
+    return _fused(graph, twice)
+
+
+def _separable(first: Node, second: Node) -> Node | None:
+    depthwise = first.family == "dw" and first.kind == "conv"
+    if not depthwise or second.family != "pw" or second.before or second.stride or second.groups > 1:
+        return None
+    return _joined(first, second, f"sep {words.window(first.kernel)}, {second.chans}")
+
+
+def _joined(first: Node, second: Node, label: str) -> Node:
+    path = common_path([first, second]) or second.path
+    return replace(
+        second, path=path, family="dw", label=label, stride=first.stride, inputs=first.inputs,
+        params=first.params + second.params, macs=first.macs + second.macs, groups=1,
+        kernel=first.kernel, before=first.before, layers=first.layers + second.layers,
+    )  # fmt: skip
+
+
+def _fused(graph: Graph, rule: Callable[[Node, Node], Node | None]) -> Graph:
+    """Pairs of nodes, the second of which alone reads the first, as the one node that the rule makes."""
+    readers = graph.consumers()
+    nodes = list(graph.nodes)
+    gone: set[int] = set()
+    for node in graph.nodes:
+        if len(node.inputs) != 1 or node.inputs[0] in gone or node.inputs[0] in graph.outputs:
+            continue
+        first = nodes[node.inputs[0]]
+        made = rule(first, nodes[node.index]) if len(readers[first.index]) == 1 else None
+        if made is not None:
+            nodes[node.index] = made
+            gone.add(first.index)
+    if not gone:
+        return graph
+    return renumbered([node for node in nodes if node.index not in gone], graph.outputs)
+
+
+def depth_of(graph: Graph) -> int:
+    """Weight layers on the longest path; what only computes factors for a product is left out."""
+    depth: list[int] = []
+    for node in graph.nodes:
+        inputs = node.inputs
+        if node.kind == "product":
+            largest = max((graph.nodes[i].shape for i in inputs), key=_elements, default=())
+            inputs = tuple(i for i in inputs if graph.nodes[i].shape == largest)
+        longest = max((depth[i] for i in inputs), default=0)
+        depth.append(longest + (node.layers if node.kind in ("conv", "linear") else 0))
+    return max(depth, default=0)
+
+
+def _elements(sizes: tuple[int, ...]) -> int:
+    total = 1
+    for size in sizes:
+        total *= size
+    return total
 
 
 def renumbered(kept: Sequence[Node], outputs: Sequence[int]) -> Graph:

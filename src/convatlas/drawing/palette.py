@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 THEMES = ("light", "dark", "print")
-FONTS = (
-    "'Helvetica Neue',Helvetica,Arial,'Liberation Sans','Nimbus Sans','Convatlas Sans',"
-    "'DejaVu Sans',sans-serif"
-)
+FONTS = "'Helvetica Neue',Helvetica,Arial,'Liberation Sans','Nimbus Sans',Arimo,'DejaVu Sans',sans-serif"
 # Families of operations, in the order of the legend, with the words that name them there.
 FAMILIES = {
     "conv": "convolution",

@@ -188,7 +188,8 @@ class Pen:
         d = f"M{number(points[0][0])} {number(points[0][1])}"
         for before, corner, after in zip(points, points[1:], points[2:], strict=False):
             a, b = _toward(corner, before, radius), _toward(corner, after, radius)
-            d += f"L{number(a[0])} {number(a[1])}Q{number(corner[0])} {number(corner[1])} {number(b[0])} {number(b[1])}"
+            (ax, ay), (cx, cy), (bx, by) = (_written(p) for p in (a, corner, b))
+            d += f"L{ax} {ay}Q{cx} {cy} {bx} {by}"
         d += f"L{number(points[-1][0])} {number(points[-1][1])}"
         self.canvas.path(cls, d)
 
@@ -216,6 +217,10 @@ class Pen:
         """A line of text at a place."""
         x, y = self.at(place)
         self.canvas.text(style, x, y, text, anchor)
+
+
+def _written(point: Place) -> tuple[str, str]:
+    return number(point[0]), number(point[1])
 
 
 def _toward(corner: Place, other: Place, radius: float) -> Place:

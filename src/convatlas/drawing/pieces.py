@@ -133,7 +133,7 @@ class Fan:
         tip = end + style.fan
         targets = self._bar_places(w) if self.bar else [w] * len(self.lanes)
         for lane, centre, target in zip(self.lanes, self._centres(), targets, strict=True):
-            at = start + (self.inner - lane.length if not style.vertical else self.inner - lane.length)
+            at = start + self.inner - lane.length
             self._enter(pen, (u, w), (at, w + centre), start, lane)
             lane.draw(pen, at, w + centre)
             pen.curve((end, w + centre), (tip, target))

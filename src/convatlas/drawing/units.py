@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from torch import nn
 
 from .graph import Graph, Node, common_path
-from .tree import Cell, Element, Lanes, Leaf, Series, decompose, nodes_of, residual_of, series_nodes, sub_series
+from .tree import (
+    Cell,
+    Element,
+    Lanes,
+    Leaf,
+    Series,
+    decompose,
+    nodes_of,
+    residual_of,
+    series_nodes,
+    sub_series,
+)
 
 # A part of the network whose wiring is no composition of series and lanes is one block up to this size.
 LARGEST_CELL = 24
@@ -117,7 +129,7 @@ def unit_signature(unit: Unit) -> tuple[object, ...]:
     first = unit.nodes[0].index
     return (
         unit.kind, unit.repeats, unit.growth,
-        tuple((n.text, n.shape, n.kind, n.params, tuple(max(-1, r - first) for r in n.inputs)) for n in unit.nodes),
+        tuple((n.text, n.shape, n.kind, n.params, _relative(n, first)) for n in unit.nodes),
     )  # fmt: skip
 
 
@@ -128,12 +140,17 @@ def kind_signature(unit: Unit) -> tuple[object, ...]:
     first = unit.nodes[0].index
     return (
         unit.kind, unit.has_projection,
-        tuple((_form(n), tuple(max(-1, r - first) for r in n.inputs)) for n in unit.nodes),
+        tuple((_form(n), _relative(n, first)) for n in unit.nodes),
     )  # fmt: skip
 
 
+def _relative(node: Node, first: int) -> tuple[int, ...]:
+    """What a node reads, counted from its block's first node; -1 for what is before it."""
+    return tuple(max(-1, read - first) for read in node.inputs)
+
+
 def _form(node: Node) -> tuple[object, ...]:
-    window = () if len(node.shape) > 2 and node.shape[-1] == 1 and node.kind == "pool" else node.kernel
+    window = () if node.family == "dw" or (node.kind == "pool" and node.px == 1) else node.kernel
     return (node.kind, node.family, window, node.groups > 1, node.label if node.kind == "sum" else "")
 
 
@@ -141,7 +158,7 @@ def find_units(graph: Graph, net: nn.Module) -> tuple[Unit, ...]:
     """The network's units in execution order; its inputs come first, as layers."""
     found = _Finder(graph, net)
     found.add(decompose(graph))
-    units = _merged_chains(found.units, graph, net)
+    units = _merged_chains(_merged_cells(found.units, graph, net), graph, net)
     return _linked(_merged_dense(units))
 
 
@@ -197,8 +214,11 @@ class _Finder:
         for name, members in groups:
             module = self.net.get_submodule(name)
             inside = {child for node in members if (child := _child(node.path, name)) != name}
-            if len(members) > 1 and name != prefix and len(inside) > 1 and (
-                isinstance(module, _CONTAINERS) or len(members) > 4 * LARGEST_CELL
+            if (
+                len(members) > 1
+                and name != prefix
+                and len(inside) > 1
+                and (isinstance(module, _CONTAINERS) or len(members) > 4 * LARGEST_CELL)
             ):
                 self._split(members, name)
             elif name == prefix and len(members) > 1:
@@ -215,7 +235,9 @@ class _Finder:
             self.add((Leaf(members[0]),))
             return
         read_later = any(
-            r in inside and r != indices[-1] for node in self.graph.nodes[indices[-1] + 1 :] for r in node.inputs
+            r in inside and r != indices[-1]
+            for node in self.graph.nodes[indices[-1] + 1 :]
+            for r in node.inputs
         )
         if len(outside) == 1 and not read_later:
             series = sub_series(self.graph, indices, next(iter(outside)))
@@ -248,7 +270,7 @@ def _dense(cell: Cell) -> Unit | None:
     if len(joins) < 2 or any(node.kind != "concat" for node in joins):
         return None
     added: list[int] = []
-    for before, after in zip(joins, joins[1:], strict=False):
+    for before, after in pairwise(joins):
         new = set(after.inputs) - set(before.inputs)
         if not set(before.inputs) <= set(after.inputs) or len(new) != 1:
             return None
@@ -259,7 +281,7 @@ def _dense(cell: Cell) -> Unit | None:
     layer = tuple(node for node in cell.nodes if first < node.index < second)
     if not layer or len(set(growth)) > 1:
         return None
-    series: Series = tuple(Leaf(node) for node in layer)
+    series: Series = (Lanes((tuple(Leaf(node) for node in layer),), True, joins[-1]),)
     return Unit("dense", series, cell.nodes, common_path(cell.nodes), repeats=len(joins), growth=growth[0])
 
 
@@ -271,12 +293,9 @@ def _merged_dense(units: list[Unit]) -> list[Unit]:
     def close() -> None:
         if len(run) > 1:
             nodes = tuple(node for unit in run for node in unit.nodes)
-            lanes = run[-1].series[0]
-            assert isinstance(lanes, Lanes)
-            growth = lanes.join.chans - run[-2].last.chans
-            merged.append(
-                Unit("dense", lanes.lanes[0], nodes, common_path(nodes), repeats=len(run), growth=growth)
-            )
+            growth = run[-1].last.chans - run[-2].last.chans
+            path = common_path(nodes)
+            merged.append(Unit("dense", run[-1].series, nodes, path, repeats=len(run), growth=growth))
         else:
             merged.extend(run)
         run.clear()
@@ -295,7 +314,12 @@ def _merged_dense(units: list[Unit]) -> list[Unit]:
 
 def _dense_key(unit: Unit) -> tuple[object, ...] | None:
     lanes = unit.series[0] if len(unit.series) == 1 else None
-    if not isinstance(lanes, Lanes) or lanes.join.kind != "concat" or not lanes.identity or len(lanes.lanes) != 1:
+    if (
+        not isinstance(lanes, Lanes)
+        or lanes.join.kind != "concat"
+        or not lanes.identity
+        or len(lanes.lanes) != 1
+    ):
         return None
     return tuple((node.text, node.shape[1:]) for node in series_nodes(lanes.lanes[0]))
 
@@ -310,7 +334,7 @@ def _merged_chains(units: list[Unit], graph: Graph, net: nn.Module) -> list[Unit
         run: list[Unit] = []
         while path and place + len(run) < len(units):
             unit = units[place + len(run)]
-            if not _lies_in(unit, path):
+            if unit.kind not in ("layer", "gate", "join") or not _lies_in(unit, path):
                 break
             run.append(unit)
         nodes = tuple(node for unit in run for node in unit.nodes)
@@ -323,6 +347,38 @@ def _merged_chains(units: list[Unit], graph: Graph, net: nn.Module) -> list[Unit
             merged.append(units[place])
             place += 1
     return merged
+
+
+def _merged_cells(units: list[Unit], graph: Graph, net: nn.Module) -> list[Unit]:
+    """Units of one module whose like is a cell elsewhere, as one cell."""
+    cells = {type(net.get_submodule(unit.path)) for unit in units if unit.kind == "cell" and unit.path}
+    cells = {kind for kind in cells if not issubclass(kind, _CONTAINERS)}
+    merged: list[Unit] = []
+    place = 0
+    while place < len(units):
+        path = _module_of(units[place].path, cells, net)
+        end = place
+        while path and end < len(units) and _lies_in(units[end], path):
+            end += 1
+        run = units[place:end]
+        if len(run) > 1:
+            nodes = tuple(node for unit in run for node in unit.nodes)
+            merged.append(Unit("cell", (Cell(nodes),), nodes, path))
+            place = end
+        else:
+            merged.append(units[place])
+            place += 1
+    return merged
+
+
+def _module_of(path: str, kinds: set[type[nn.Module]], net: nn.Module) -> str:
+    """The outermost module around `path` whose class is one of these."""
+    names = path.split(".") if path else []
+    for k in range(1, len(names) + 1):
+        prefix = ".".join(names[:k])
+        if type(net.get_submodule(prefix)) in kinds:
+            return prefix
+    return ""
 
 
 def _lies_in(unit: Unit, path: str) -> bool:
@@ -344,16 +400,14 @@ def _block_modules(graph: Graph, net: nn.Module) -> dict[str, str]:
             many[prefix] += node.kind == "conv"
             if node.kind == "linear" or len(node.shape) < 2:
                 head.add(prefix)
-    classes = Counter(
-        type(net.get_submodule(path)) for path, convs in many.items() if path and convs > 1
-    )
+    classes = Counter(type(net.get_submodule(path)) for path, convs in many.items() if path and convs > 1)
     found: dict[str, str] = {}
     for node in graph.nodes:
         names = node.path.split(".")
         for k in range(len(names), 0, -1):
             prefix = ".".join(names[:k])
             module = net.get_submodule(prefix) if prefix else net
-            plain = type(module) in _CONTAINERS
+            plain = isinstance(module, _CONTAINERS)
             if many[prefix] > 1 and not plain and prefix not in head and classes[type(module)] > 1:
                 found[node.path] = prefix
                 break

@@ -10,11 +10,10 @@ def count(value: int) -> str:
     """Three digits with their unit: 9.54 k, 216 k, 25.6 M, 3.86 G; as it is below 1,000."""
     if value < 1000:
         return str(value)
-    size, unit = float(value), ""
-    for unit in ("k", "M", "G", "T", "P"):
-        size /= 1000
-        if float(f"{size:.3g}") < 1000:
-            break
+    units = iter("kMGTP")
+    size, unit = value / 1000, next(units)
+    while float(f"{size:.3g}") >= 1000:
+        size, unit = size / 1000, next(units)
     digits = max(0, 2 - math.floor(math.log10(float(f"{size:.3g}"))))
     return f"{size:.{digits}f} {unit}"
 
