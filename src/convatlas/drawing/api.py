@@ -14,6 +14,7 @@ from .blocks import draw_blocks
 from .figure import DrawingError, Figure
 from .palette import THEMES
 from .subject import SHOWS, Subject
+from .volumes import draw_volumes
 
 STYLES = ("blocks", "volumes", "graph")
 LEVELS = ("stage", "block", "layer")
@@ -40,6 +41,8 @@ def draw(
     name = getattr(net, "name", "")
     named = name if isinstance(name, str) and name else type(net).__name__
     subject = Subject(sheet, title or named, note, tuple(show))
+    if style == "volumes":
+        return draw_volumes(subject, theme, level)
     return draw_blocks(subject, theme, each_block=level != "stage")
 
 

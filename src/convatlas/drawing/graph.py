@@ -15,7 +15,8 @@ from convatlas.sizing.geometry import Window
 from . import words
 
 if TYPE_CHECKING:
-    from convatlas.sizing import Row, Sheet
+    from convatlas.sizing import Sheet
+    from convatlas.sizing.operation import Operation
 
 JOINS = ("sum", "product", "concat")
 _SUMS = {"add": "+", "sub": "−", "maximum": "max", "max": "max", "div": "÷"}
@@ -117,9 +118,9 @@ def read_graph(sheet: Sheet) -> Graph:
         reader.alias[-1 - i] = i
         reader.nodes.append(Node(i, "", "input", "io", name, tuple(given[1:])))
     skipped = _shape_keeping_leaves(sheet)
-    for row in sheet.rows:
+    for row in sheet.trace.rows:
         _read(reader, row, skipped)
-    outputs = [reader.alias.get(node) for node in sheet.output_nodes]
+    outputs = [reader.alias.get(node) for node in sheet.trace.outputs]
     kept = tuple(dict.fromkeys(node for node in outputs if node is not None))
     return _with_separable(_pruned(_merged_sums(Graph(tuple(reader.nodes), kept))))
 
@@ -130,8 +131,8 @@ def _shape_keeping_leaves(sheet: Sheet) -> dict[int, int]:
     These are modules without children and convolutions, of several operations, from one tensor to one of the
     same shape: a norm or an activation written out, such as local response normalisation.
     """
-    by_path: dict[str, list[Row]] = {}
-    for row in sheet.rows:
+    by_path: dict[str, list[Operation]] = {}
+    for row in sheet.trace.rows:
         by_path.setdefault(row.path, []).append(row)
     parents = {path.rpartition(".")[0] for path in by_path}
     found: dict[int, int] = {}
@@ -148,7 +149,7 @@ def _shape_keeping_leaves(sheet: Sheet) -> dict[int, int]:
     return found
 
 
-def _read(reader: _Reader, row: Row, skipped: dict[int, int]) -> None:
+def _read(reader: _Reader, row: Operation, skipped: dict[int, int]) -> None:
     sources = [skipped[row.index]] if row.index in skipped else list(row.inputs)
     known = [reader.alias.get(source) for source in sources]
     inputs = tuple(node for node in known if node is not None)
@@ -171,7 +172,7 @@ def _read(reader: _Reader, row: Row, skipped: dict[int, int]) -> None:
     reader.alias[row.index] = made.index
 
 
-def _node_of(row: Row, inputs: tuple[int, ...], index: int) -> Node | None:
+def _node_of(row: Operation, inputs: tuple[int, ...], index: int) -> Node | None:
     """The node of an operation; None if it belongs to the node that feeds it."""
     shape = tuple(row.output_shape[1:]) if len(row.output_shape) > 1 else tuple(row.output_shape)
     distinct = tuple(dict.fromkeys(inputs))
@@ -201,7 +202,7 @@ def _node_of(row: Row, inputs: tuple[int, ...], index: int) -> Node | None:
     return base
 
 
-def _conv(base: Node, row: Row) -> Node:
+def _conv(base: Node, row: Operation) -> Node:
     geometry = row.geometry
     if not isinstance(geometry, Window):
         return replace(base, kind="conv", family="conv", label=f"{row.op}, {base.chans}")
@@ -226,7 +227,7 @@ def _conv(base: Node, row: Row) -> Node:
     )  # fmt: skip
 
 
-def _groups(row: Row, geometry: Window) -> int:
+def _groups(row: Operation, geometry: Window) -> int:
     size = 1
     for k in geometry.kernel:
         size *= k
@@ -236,7 +237,7 @@ def _groups(row: Row, geometry: Window) -> int:
     return max(1, chans // fan) if fan else 1
 
 
-def _pool(base: Node, row: Row) -> Node | None:
+def _pool(base: Node, row: Operation) -> Node | None:
     """A pooling, or a reduction over all positions; None for what changes nothing that a figure shows."""
     source = tuple(row.input_shapes[0])
     name = "max" if "max" in row.op else "mean"

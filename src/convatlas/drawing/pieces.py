@@ -192,6 +192,7 @@ class Shortcut:
         self.tail = 10.0 if style.high > 20 else 8.0
         self.inset = 0.0 if self.body.opens else style.lead
         self.concat = self.join.kind == "concat"
+        self.family = _last_box(self.residual.main[0]).family
         self.joint = style.radius if self.concat else 2 * style.radius
         self.start = 6.0
         self.length = self.start + max(self.inset, 10.0) + self.body.length + self.tail + self.joint
@@ -263,8 +264,9 @@ class Shortcut:
     def _small_bar(self, pen: Pen, middle: float, w: float) -> None:
         radius = self.style.radius
         with pen.canvas.group(self.join.path):
-            pen.box("join", middle - radius / 2, w, radius, 3 * radius)
-            pen.line("joinl", (middle - radius / 2, w), (middle + radius / 2, w))
+            for sign, family in ((1, "io"), (-1, self.family)):
+                pen.canvas.families[family] = None
+                pen.box(family, middle - radius / 2, w + sign * 0.75 * radius, radius, 1.5 * radius)
 
 
 @dataclass

@@ -157,6 +157,8 @@ def cards_of(stage: Stage, letters: dict[int, str], captions: bool) -> list[Card
         card = Card(stack, letters.get(stack[0].nodes[0].index, ""))
         if card.times > 1:
             card.caption = f"×{card.times}"
+            if card.unit.growth:
+                card.caption += f", +{card.unit.growth}"
         elif captions and not card.unit.is_block:
             card.caption = short_word(card.unit.last)
         cards.append(card)
@@ -276,7 +278,7 @@ def _draw_card(pen: Pen, card: Card, at: float) -> float:
     pen.dot((fork, 0))
     pen.rounded(card.skips, [(fork, 0), (fork, level), (middle, level), (middle, radius + 6)], 7)
     pen.head("skiph", (middle, radius), 0, -1)
-    pen.line("flow", (back, 0), (middle - radius, 0))
+    pen.line("flow", (back, 0), (middle - radius / 2, 0))
     if card.unit.last.kind == "concat":
         pen.box("join", middle - radius / 2, 0, radius, 2 * radius)
         pen.line("joinl", (middle - radius / 2, 0), (middle + radius / 2, 0))
