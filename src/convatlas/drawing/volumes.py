@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import words
 from .canvas import MARGIN, Canvas, fitted, number
@@ -59,7 +59,7 @@ def draw_volumes(subject: Subject, theme: str, level: str) -> Figure:
     widest = max(max(xs[-1] + maps[row[-1]].solid.wide for row, xs in rows), 520.0)
     y = heading(canvas, facts, max(widest - MARGIN, 560.0))
     for row, xs in rows:
-        y = _draw_row(canvas, [maps[k] for k in row], xs, row[0], maps, subject, y, widest)
+        y = _draw_row(canvas, [maps[k] for k in row], xs, row[0] > 0, subject, y, widest)
     legend(canvas, facts, y + 16, max(canvas.right, widest))
     text = "; ".join(f"{m.name} {words.shape(m.solid.sizes)}" for m in maps[:40])
     description = (
@@ -96,10 +96,10 @@ def _maps(subject: Subject, level: str) -> list[Map]:
             counter += len(inner)
             if times > 1:
                 last = inner[-1]
-                inner[-1] = Map(**{**last.__dict__, "name": f"{last.name}, all ×{times}"})
+                inner[-1] = replace(last, name=f"{last.name}, all ×{times}")
             found.extend(inner)
     if found:
-        found[-1] = Map(**{**found[-1].__dict__, "name": "output"})
+        found[-1] = replace(found[-1], name="output")
     return found
 
 
@@ -192,14 +192,9 @@ def _of_element(element: Lanes | Cell, counter: int) -> list[Map]:
     inner = _of_series(residual.main[0], counter)
     last = inner[-1]
     extra = series_nodes(residual.projection) if residual.projection is not None else ()
-    inner[-1] = Map(
-        **{
-            **last.__dict__,
-            "params": last.params + sum(node.params for node in extra),
-            "macs": last.macs + sum(node.macs for node in extra),
-            "skip": len(inner),
-        }
-    )
+    params = last.params + sum(node.params for node in extra)
+    macs = last.macs + sum(node.macs for node in extra)
+    inner[-1] = replace(last, params=params, macs=macs, skip=len(inner))
     if element.join.kind == "concat":
         inner.append(Map(Solid(_slabs(element), element.join.shape), "concat", f"L{counter + len(inner) + 1}",
                          0, 0, (), element.join.path, 0))  # fmt: skip
@@ -241,9 +236,14 @@ def _rows(maps: Sequence[Map], subject: Subject) -> list[tuple[list[int], list[f
 
 
 def _draw_row(
-    canvas: Canvas, row: Sequence[Map], xs: Sequence[float], start: int, maps: Sequence[Map], subject: Subject,
-    y: float, widest: float,
-) -> float:  # fmt: skip
+    canvas: Canvas,
+    row: Sequence[Map],
+    xs: Sequence[float],
+    goes_on: bool,
+    subject: Subject,
+    y: float,
+    widest: float,
+) -> float:
     """Draws one row; returns its lower edge."""
     levels = max((item.skip for item in row), default=0)
     arcs = 26.0 if levels else 0.0
@@ -256,7 +256,7 @@ def _draw_row(
             draw_solid(canvas, place)
     for k in range(1, len(row)):
         _draw_between(canvas, row[k], placed[k - 1], placed[k], axis)
-    if start:
+    if goes_on:
         _draw_entry(canvas, row[0], placed[0], axis)
     canvas.line("hair", (MARGIN, axis), (max(widest, placed[-1].x + placed[-1].solid.wide), axis))
     for k, item in enumerate(row):
