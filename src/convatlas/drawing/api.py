@@ -11,6 +11,7 @@ from convatlas.errors import nearest
 from convatlas.sizing import size
 
 from .blocks import draw_blocks
+from .columns import draw_columns
 from .figure import DrawingError, Figure
 from .palette import THEMES
 from .subject import SHOWS, Subject
@@ -21,29 +22,61 @@ LEVELS = ("stage", "block", "layer")
 
 
 def draw(
-    net: nn.Module,
+    net: nn.Module | Sequence[nn.Module],
     input_size: int | Sequence[Any],
     *,
     style: str = "blocks",
     level: str = "block",
     show: Sequence[str] = ("shapes", "params", "macs"),
     theme: str = "light",
-    title: str = "",
+    title: str | Sequence[str] = "",
     note: str = "",
 ) -> Figure:
-    """Draws a network from a trace of its forward."""
+    """Draws a network from a trace of its forward, which reads no values: any device and mode will do.
+
+    Args:
+        net: any module; or several, which are drawn side by side, layer by layer.
+        input_size: as for `size`: height and width in px; or a shape without the batch, such as
+            (3, 224, 224); or a list of such shapes for several inputs; or example tensors.
+        style: `blocks`, stages and blocks on a spine; `volumes`, feature maps as prisms; `graph`, the wiring.
+        level: what one box stands for: `stage`, `block` or `layer`.
+        show: which numbers are written: any of `shapes`, `params`, `macs` and `rf`, the receptive field.
+        theme: `light`, `dark` or `print`.
+        title: written on top; default: the network's name, else its class. One for each of several networks.
+        note: said first under the title.
+
+    Returns:
+        The figure: it shows itself in notebooks, and saves itself as SVG, PNG or PDF.
+
+    Raises:
+        ValueError: if `style`, `level`, `show` or `theme` is unknown, or a network has too many layers for
+            `level`.
+        SizingError: if the network cannot be traced with this input.
+    """
     _check("style", style, STYLES)
     _check("level", level, LEVELS)
     _check("theme", theme, THEMES)
     for name in show:
         _check("show", name, SHOWS)
-    sheet = size(net, input_size)
-    name = getattr(net, "name", "")
-    named = name if isinstance(name, str) and name else type(net).__name__
-    subject = Subject(sheet, title or named, note, tuple(show))
+    nets = [net] if isinstance(net, nn.Module) else list(net)
+    if not nets:
+        raise DrawingError("`net` is an empty list; expected at least one network")
+    titles = [title] if isinstance(title, str) else list(title)
+    titles += [""] * (len(nets) - len(titles))
+    subjects = [
+        Subject(size(each, input_size), named or _name(each), note, tuple(show))
+        for each, named in zip(nets, titles, strict=False)
+    ]
+    if len(subjects) > 1 or (level == "layer" and style != "volumes"):
+        return draw_columns(subjects, theme)
     if style == "volumes":
-        return draw_volumes(subject, theme, level)
-    return draw_blocks(subject, theme, each_block=level != "stage")
+        return draw_volumes(subjects[0], theme, level)
+    return draw_blocks(subjects[0], theme, each_block=level != "stage")
+
+
+def _name(net: nn.Module) -> str:
+    name = getattr(net, "name", "")
+    return name if isinstance(name, str) and name else type(net).__name__
 
 
 def _check(what: str, value: str, allowed: Sequence[str]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from .graph import Node
 from .pen import Pen, Place, Style
@@ -37,11 +38,14 @@ class CellPiece:
 
     def __post_init__(self) -> None:
         style = self.style
+        found = [self.items[i].node for i in self.entries]
+        self.entering = {node.index for node in found if node is not None}
         self.sizes = [
             max((_length(self.items[i], style) for i in layer), default=0.0) for layer in self.layers
         ]
         self.step = max(style.fan, 30.0)
-        self.length = sum(self.sizes) + self.step * len(self.layers)
+        bent = abs(self.items[self._last()].w) > 0.05
+        self.length = sum(self.sizes) + self.step * (len(self.layers) + bent)
         self.up = max((item.w + item.size / 2 for item in self.items), default=0.0)
         self.down = max((item.size / 2 - item.w for item in self.items), default=0.0)
 
@@ -59,7 +63,8 @@ class CellPiece:
         starts = self.starts(u)
         for entry in self.entries:
             item = self.items[entry]
-            pen.curve((u, w), self._port(item, starts, w, entering=True))
+            narrow = _length(item, self.style) < self.sizes[item.layer] - 1
+            pen.curve((u, w), self._port(item, starts, w, entering=True), head=not narrow)
         for way in self.edges:
             self._edge(pen, way, starts, w)
         for item in self.items:
@@ -74,9 +79,9 @@ class CellPiece:
         return max(i for i, item in enumerate(self.items) if item.node is not None)
 
     def _port(self, item: _Item, starts: list[float], w: float, *, entering: bool) -> Place:
-        size, length = self.sizes[item.layer], _length(item, self.style)
-        begin = starts[item.layer] + (size - length) / 2
-        return (begin if entering else begin + length, w + item.w)
+        """Where edges reach the layer of an item: its own edge, or the layer's."""
+        begin = starts[item.layer]
+        return (begin if entering else begin + self.sizes[item.layer], w + item.w)
 
     def _edge(self, pen: Pen, way: tuple[int, ...], starts: list[float], w: float) -> None:
         place = self._port(self.items[way[0]], starts, w, entering=False)
@@ -84,9 +89,8 @@ class CellPiece:
             item = self.items[index]
             last = step == len(way) - 1
             into = self._port(item, starts, w, entering=True)
-            if not last:
-                into = (starts[item.layer], w + item.w)
-            pen.curve(place, into, head=last)
+            narrow = last and _length(item, self.style) < self.sizes[item.layer] - 1
+            pen.curve(place, into, head=last and not narrow)
             place = into
             if not last:
                 through = (starts[item.layer] + self.sizes[item.layer], w + item.w)
@@ -96,7 +100,16 @@ class CellPiece:
     def _draw_item(self, pen: Pen, item: _Item, u: float, w: float) -> None:
         node, style = item.node, self.style
         assert node is not None
-        begin = u + (self.sizes[item.layer] - _length(item, style)) / 2
+        spare = self.sizes[item.layer] - _length(item, style)
+        begin = u + spare / 2
+        if spare > 1:
+            if item.before or node.index in self.entering:
+                pen.arrow((u, w + item.w), (begin, w + item.w))
+            pen.line(
+                "flow",
+                (u + self.sizes[item.layer] - spare / 2, w + item.w),
+                (u + self.sizes[item.layer], w + item.w),
+            )
         if not node.is_join:
             pen.node(node, begin, w + item.w)
             return
@@ -123,8 +136,15 @@ def _size(node: Node, style: Style) -> float:
     return (2 * style.radius if node.is_join else style.cross) + gap
 
 
-def cell_piece(cell: Cell, style: Style) -> CellPiece:
-    """Lays out a cell: layers by longest path, order by barycentres, places by least squares."""
+def cell_piece(cell: Cell, style: Style, outside: Mapping[int, Node] | None = None) -> CellPiece:
+    """Lays out a cell: layers by longest path, order by barycentres, places by least squares.
+
+    Args:
+        cell: its nodes.
+        style: their sizes.
+        outside: boxes for what it reads from elsewhere than the flow, by the index that is read.
+    """
+    cell = Cell((*(outside or {}).values(), *cell.nodes))
     inside = {node.index: i for i, node in enumerate(cell.nodes)}
     items = [_Item(node, 0, _size(node, style), [], []) for node in cell.nodes]
     pairs: list[tuple[int, int]] = []
@@ -242,11 +262,3 @@ def _spread(wanted: list[float], sizes: list[float]) -> list[float]:
             blocks[-2:] = [((a * n + b * m) / (n + m), n + m)]
     means = [mean for mean, many in blocks for _ in range(many)]
     return [mean + offset for mean, offset in zip(means, offsets, strict=True)]
-
-
-def as_sources(nodes: tuple[Node, ...], outside: dict[int, tuple[str, tuple[int, ...]]]) -> tuple[Node, ...]:
-    """The nodes behind boxes for what they read from outside: index to its name and shape."""
-    boxes = tuple(
-        Node(index, "", "input", "io", name, shape) for index, (name, shape) in sorted(outside.items())
-    )
-    return (*boxes, *(replace(node) for node in nodes))

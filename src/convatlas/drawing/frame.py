@@ -76,7 +76,7 @@ def legend(canvas: Canvas, captions: Captions, y: float, right: float) -> None:
         right: where the drawing ends.
     """
     names = FAMILIES | dict(captions.legend)
-    items = [(name, names[name]) for name in names if name in canvas.families and names[name]]
+    items = [(name, names[name]) for name in names if name in canvas.families and name != "io"]
     items += [(name, text) for name, text in _MARKS.items() if name in canvas.marks]
     x = float(MARGIN)
     for name, text in items:

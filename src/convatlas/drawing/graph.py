@@ -363,7 +363,7 @@ def depth_of(graph: Graph) -> int:
             inputs = tuple(i for i in inputs if graph.nodes[i].shape == largest)
         longest = max((depth[i] for i in inputs), default=0)
         depth.append(longest + (node.layers if node.kind in ("conv", "linear") else 0))
-    return max(depth, default=0)
+    return max((depth[i] for i in graph.outputs), default=max(depth, default=0))
 
 
 def _elements(sizes: tuple[int, ...]) -> int:

@@ -34,7 +34,7 @@ class Solid:
     @property
     def px(self) -> int:
         """Height of the map."""
-        return self.sizes[-2] if len(self.sizes) > 2 else self.sizes[-1]
+        return self.sizes[-2:][0] if self.sizes else 1
 
     @property
     def high(self) -> float:

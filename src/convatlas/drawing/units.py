@@ -326,7 +326,7 @@ def _dense_key(unit: Unit) -> tuple[object, ...] | None:
 
 def _merged_chains(units: list[Unit], graph: Graph, net: nn.Module) -> list[Unit]:
     """Layers that one module of a repeated kind runs, such as a block without a shortcut, as one unit."""
-    block_of = _block_modules(graph, net)
+    block_of = _block_modules(units, graph, net)
     merged: list[Unit] = []
     place = 0
     while place < len(units):
@@ -389,8 +389,19 @@ def _below(path: str, prefix: str) -> bool:
     return path == prefix or path.startswith(prefix + ".")
 
 
-def _block_modules(graph: Graph, net: nn.Module) -> dict[str, str]:
+def _inner_classes(units: Sequence[Unit], net: nn.Module) -> set[type[nn.Module]]:
+    """Classes of modules that lie within blocks: a part of a block is no block elsewhere."""
+    found: set[type[nn.Module]] = set()
+    for path, base in {(node.path, unit.path) for unit in units if unit.is_block for node in unit.nodes}:
+        while path != base and path:
+            found.add(type(net.get_submodule(path)))
+            path = path.rpartition(".")[0]
+    return found
+
+
+def _block_modules(units: Sequence[Unit], graph: Graph, net: nn.Module) -> dict[str, str]:
     """For the path of each node, the innermost module of a repeated class that runs several convolutions."""
+    inner = _inner_classes(units, net)
     many: Counter[str] = Counter()
     head: set[str] = set()
     for node in graph.nodes:
@@ -407,7 +418,7 @@ def _block_modules(graph: Graph, net: nn.Module) -> dict[str, str]:
         for k in range(len(names), 0, -1):
             prefix = ".".join(names[:k])
             module = net.get_submodule(prefix) if prefix else net
-            plain = isinstance(module, _CONTAINERS)
+            plain = type(module) in _CONTAINERS or type(module) in inner
             if many[prefix] > 1 and not plain and prefix not in head and classes[type(module)] > 1:
                 found[node.path] = prefix
                 break

@@ -36,6 +36,7 @@ class Map:
         kernel: of a single convolution or pooling that makes it; else empty.
         path: the module that makes it.
         skip: how many maps before it a shortcut that arrives here begins; 0 for none.
+        projected: whether that shortcut has operations.
     """
 
     solid: Solid
@@ -46,6 +47,7 @@ class Map:
     kernel: tuple[int, ...]
     path: str
     skip: int = 0
+    projected: bool = False
 
 
 def draw_volumes(subject: Subject, theme: str, level: str) -> Figure:
@@ -125,7 +127,8 @@ def _of_stack(stack: Sequence[Unit], name: str) -> Map:
     if unit.kind == "lanes" and lanes is not None and lanes.join.kind == "concat":
         slabs = _slabs(lanes)
     skip = int(unit.kind == "residual")
-    return Map(Solid(slabs, unit.shape), operation, name, params, macs, (), unit.path, skip)
+    shape, projected = unit.shape, unit.has_projection and len(stack) == 1
+    return Map(Solid(slabs, shape), operation, name, params, macs, (), unit.path, skip, projected)
 
 
 def _slabs(lanes: Lanes) -> tuple[tuple[str, float], ...]:
@@ -145,7 +148,7 @@ def _family(nodes: Sequence[Node]) -> str:
 def _of_node(node: Node, counter: int) -> Map:
     letter = {"conv": "C", "linear": "F", "pool": "P" if node.label.startswith("max") else "S"}
     name = f"{letter.get(node.kind, 'L')}{counter}"
-    operation = node.text.split(",")[0] + node.stride
+    operation = node.label.split(",")[0] + node.stride
     if node.kind == "conv" and not node.label.startswith(("dw", "sep", "up")):
         operation = f"conv {operation}"
     if node.groups > 1 and node.family == "conv":
@@ -194,7 +197,7 @@ def _of_element(element: Lanes | Cell, counter: int) -> list[Map]:
     extra = series_nodes(residual.projection) if residual.projection is not None else ()
     params = last.params + sum(node.params for node in extra)
     macs = last.macs + sum(node.macs for node in extra)
-    inner[-1] = replace(last, params=params, macs=macs, skip=len(inner))
+    inner[-1] = replace(last, params=params, macs=macs, skip=len(inner), projected=bool(extra))
     if element.join.kind == "concat":
         inner.append(Map(Solid(_slabs(element), element.join.shape), "concat", f"L{counter + len(inner) + 1}",
                          0, 0, (), element.join.path, 0))  # fmt: skip
@@ -207,10 +210,14 @@ def _texts(item: Map, subject: Subject) -> list[tuple[str, str]]:
     if "shapes" in subject.show:
         texts.append(("t12", words.shape(item.solid.sizes)))
     if item.params and "params" in subject.show:
-        texts.append(("t11 m", f"{words.total(item.params)} params"))
+        texts.append(("t11 m", f"{_exact(item.params)} params"))
     if item.macs and "macs" in subject.show:
         texts.append(("t11 m", f"{words.count(item.macs)} MACs"))
     return texts
+
+
+def _exact(value: int) -> str:
+    return f"{value:,}" if value < 1_000_000 else words.count(value)
 
 
 def _rows(maps: Sequence[Map], subject: Subject) -> list[tuple[list[int], list[float]]]:
@@ -227,7 +234,8 @@ def _rows(maps: Sequence[Map], subject: Subject) -> list[tuple[list[int], list[f
         else:
             x = MARGIN + max(0.0, half - wide / 2)
         if not rows or x + max(wide, wide / 2 + half) > _WIDEST:
-            x = MARGIN + max(0.0, half - wide / 2) + (16 if not rows else 60)
+            operation = fitted([("t11b", item.operation)], 0)
+            x = MARGIN + max(40.0 if rows else 16.0, half - wide / 2, operation - wide / 2 + 8)
             rows.append(([], []))
         rows[-1][0].append(k)
         rows[-1][1].append(x)
@@ -261,7 +269,7 @@ def _draw_row(
     canvas.line("hair", (MARGIN, axis), (max(widest, placed[-1].x + placed[-1].solid.wide), axis))
     for k, item in enumerate(row):
         if item.skip and k - item.skip >= 0:
-            _draw_skip(canvas, placed[k - item.skip], placed[k])
+            _draw_skip(canvas, placed[k - item.skip], placed[k], "skipd" if item.projected else "skip")
     bottom = middle + tall / 2 + 24
     lines = 0
     for item, place in zip(row, placed, strict=True):
@@ -284,21 +292,20 @@ def _draw_between(canvas: Canvas, item: Map, before: Placed, after: Placed, axis
 
 def _draw_entry(canvas: Canvas, item: Map, after: Placed, axis: float) -> None:
     """What makes the first map of a further row."""
-    x = after.x - 20
-    canvas.text("t11b", after.x + after.solid.wide / 2, axis - 12, item.operation)
-    canvas.line("flow", (x - 20, after.y), (x - 5, after.y))
-    canvas.head("flowh", x, after.y, 1, 0)
+    canvas.text("t11b", MARGIN, axis - 12, item.operation, "start")
+    canvas.line("flow", (MARGIN, after.y), (after.x - 16, after.y))
+    canvas.head("flowh", after.x - 11, after.y, 1, 0)
 
 
-def _draw_skip(canvas: Canvas, before: Placed, after: Placed) -> None:
+def _draw_skip(canvas: Canvas, before: Placed, after: Placed, cls: str) -> None:
     """A shortcut over maps, from one's upper edge to another's."""
-    canvas.marks["skip"] = None
+    canvas.marks[cls] = None
     x0, y0 = before.middle, before.y - before.solid.tall / 2
     x1, y1 = after.middle, after.y - after.solid.tall / 2
     level = min(y0, y1) - 18
     n = number
     canvas.path(
-        "skip",
+        cls,
         f"M{n(x0)} {n(y0 - 2)}V{n(level + 8)}Q{n(x0)} {n(level)} {n(x0 + 8)} {n(level)}H{n(x1 - 8)}"
         f"Q{n(x1)} {n(level)} {n(x1)} {n(level + 8)}V{n(y1 - 8)}",
     )

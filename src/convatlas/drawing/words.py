@@ -48,3 +48,8 @@ def stride(sizes: Sequence[int]) -> str:
     if all(s == 1 for s in sizes):
         return ""
     return " /" + (str(sizes[0]) if len(set(sizes)) == 1 else "×".join(map(str, sizes)))
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
