@@ -23,7 +23,7 @@ from torch import nn
 import convatlas
 from convatlas.engines.export import export, untrained_network
 from convatlas.engines.exported import SUFFIXES
-from convatlas.engines.request import likenesses
+from convatlas.engines.request import synthetic_images
 
 
 def network(name: str) -> nn.Module:
@@ -34,7 +34,7 @@ def network(name: str) -> nn.Module:
         for norm in norms:
             norm.momentum = 1.0
         with torch.no_grad():
-            net.train()(likenesses((2, *convatlas.find_card(name).input_size)))
+            net.train()(synthetic_images((2, *convatlas.find_card(name).input_size)))
     return net.eval()
 
 

@@ -14,7 +14,7 @@ from convatlas.data.transforms import Transform
 from convatlas.engines.backend import EngineError
 from convatlas.engines.export import export, untrained_network
 from convatlas.engines.exported import SUFFIXES, open_exported
-from convatlas.engines.request import likenesses
+from convatlas.engines.request import synthetic_images
 from convatlas.predict.calibration import read_calibration
 from convatlas.predict.load import load_network
 
@@ -45,7 +45,7 @@ def network(name: str, size: int) -> nn.Module:
         for norm in norms:
             norm.momentum = 1.0
         with torch.no_grad():
-            net.train()(likenesses((16, chans, size, size)))
+            net.train()(synthetic_images((16, chans, size, size)))
     return net.eval()
 
 
@@ -73,7 +73,7 @@ def test_a_file_gives_the_network_s_scores(name: str, size: int, suffix: str, tm
     net = network(name, size)
     made = export(net, tmp_path / f"net{suffix}", size)
     assert made.error <= 1e-4 and made.path.is_file()
-    x = likenesses((3, net.config.in_chans, size, size))
+    x = synthetic_images((3, net.config.in_chans, size, size))
     scores = open_exported(made.path)(x)
     assert net(x).std() > 1e-3
     assert relative(scores, net(x)) <= 1e-4

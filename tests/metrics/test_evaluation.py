@@ -10,7 +10,7 @@ from convatlas.data.sets import ImageSet
 from convatlas.metrics.classification import Evaluation
 from convatlas.models.lenet import rbf_loss
 from convatlas.training.distributed import Ranks
-from convatlas.training.evaluation import Viewing, evaluate
+from convatlas.training.evaluation import EvalTransform, evaluate
 
 ALONE = Ranks(torch.device("cpu"))
 COUNT, CLASSES = 53, 7
@@ -32,8 +32,8 @@ class Net(nn.Module):
         return self.fc(self.norm(x).flatten(1))
 
 
-def measure(viewing: Viewing, loss: str = "softmax", ranks: Ranks = ALONE) -> Evaluation:
-    return evaluate(Net(), part(), viewing, num_classes=CLASSES, ranks=ranks, loss=loss)
+def measure(eval_transform: EvalTransform, loss: str = "softmax", ranks: Ranks = ALONE) -> Evaluation:
+    return evaluate(Net(), part(), eval_transform, num_classes=CLASSES, ranks=ranks, loss=loss)
 
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -48,7 +48,7 @@ def expected_logits() -> Tensor:
 @pytest.mark.parametrize("batch_size", [1, 10, 53, 256])
 def test_all_figures(batch_size: int) -> None:
     found, logits, labels = (
-        measure(Viewing(MEAN, STD, batch_size=batch_size)),
+        measure(EvalTransform(MEAN, STD, batch_size=batch_size)),
         expected_logits(),
         part().labels,
     )
@@ -71,11 +71,13 @@ def test_all_figures(batch_size: int) -> None:
 
 def test_losses_are_those_of_the_recipe() -> None:
     logits, labels = expected_logits(), part().labels
-    hinge = measure(Viewing(MEAN, STD), "hinge").loss
+    hinge = measure(EvalTransform(MEAN, STD), "hinge").loss
     right = logits.gather(1, labels[:, None])
     margins = (logits - right + 1.0).clamp(min=0.0).scatter(1, labels[:, None], 0.0)
     assert hinge == pytest.approx(float(margins.sum(dim=1).mean()), rel=1e-5)
-    assert measure(Viewing(MEAN, STD), "rbf").loss == pytest.approx(float(rbf_loss(logits, labels)), rel=1e-5)
+    assert measure(EvalTransform(MEAN, STD), "rbf").loss == pytest.approx(
+        float(rbf_loss(logits, labels)), rel=1e-5
+    )
 
 
 def test_five_classes_have_no_top_five() -> None:
@@ -85,16 +87,16 @@ def test_five_classes_have_no_top_five() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x)[:, :5]
 
-    found = evaluate(Five(), few, Viewing(MEAN, STD), num_classes=5, ranks=ALONE)
+    found = evaluate(Five(), few, EvalTransform(MEAN, STD), num_classes=5, ranks=ALONE)
     assert found.top5 is None
     assert found.top5_accuracy is None
     assert found.confusion.shape == (5, 5)
 
 
 def test_a_lower_precision_is_near() -> None:
-    exact = measure(Viewing(MEAN, STD))
+    exact = measure(EvalTransform(MEAN, STD))
     rough = evaluate(
-        Net(), part(), Viewing(MEAN, STD), num_classes=CLASSES, ranks=ALONE, dtype=torch.bfloat16
+        Net(), part(), EvalTransform(MEAN, STD), num_classes=CLASSES, ranks=ALONE, dtype=torch.bfloat16
     )
     assert rough.losses.tolist() != exact.losses.tolist()
     assert torch.allclose(rough.losses, exact.losses, atol=0.05)
@@ -117,11 +119,11 @@ def test_pictures_are_brought_to_size() -> None:
                 raise PictureError("picture 4: cannot be read")
             return torch.full((3, 10 + index, 12), 20 * index, dtype=torch.uint8)
 
-    viewing = Viewing(MEAN, STD, TestFit(6), batch_size=2, on_bad_image="skip")
-    found = evaluate(Net(), Uneven(), viewing, num_classes=CLASSES, ranks=ALONE)
+    eval_transform = EvalTransform(MEAN, STD, TestFit(6), batch_size=2, on_bad_image="skip")
+    found = evaluate(Net(), Uneven(), eval_transform, num_classes=CLASSES, ranks=ALONE)
     assert found.count == 8
     assert int(found.confusion.sum()) == 8
     assert found.losses[4] == 0.0
     assert found.loss == pytest.approx(float(found.losses.sum()) / 8)
     with pytest.raises(PictureError, match="picture 4"):
-        evaluate(Net(), Uneven(), Viewing(MEAN, STD, TestFit(6)), num_classes=CLASSES, ranks=ALONE)
+        evaluate(Net(), Uneven(), EvalTransform(MEAN, STD, TestFit(6)), num_classes=CLASSES, ranks=ALONE)

@@ -121,7 +121,7 @@ def test_the_whole_study_on_small_networks(tmp_path: object) -> None:
     names = ["mobilenet_v1_025", "mobilenet_v1_050", "mobilenet_v2_035", "mobilenet_v2_050", "vgg19"]
     said: list[str] = []
     folder, record = run_study(
-        "atlas-chart", out=str(tmp_path), say=said.append, networks=names, most_gmacs=1.0, seeds=2
+        "atlas-chart", out=str(tmp_path), log=said.append, networks=names, most_gmacs=1.0, seeds=2
     )
     assert [line.partition(":")[0] for line in said] == names[:-1]  # vgg19 is sized and not timed
     page = (folder / "report.md").read_text()

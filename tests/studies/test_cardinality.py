@@ -14,7 +14,7 @@ from convatlas.studies.cardinality import (
     count,
     find,
 )
-from convatlas.studies.context import Lab, run_study
+from convatlas.studies.context import StudyContext, run_study
 from convatlas.studies.verdict import Verdict, conclude
 
 DIGITS: dict[str, Any] = {"data": "digits", "images": 60, "test_images": 40, "px": 8}
@@ -36,8 +36,8 @@ def test_all_blocks_have_about_70_thousand() -> None:
 
 
 def test_small_networks_cost_the_same() -> None:
-    lab = Lab(knobs=CardinalityKnobs(**DIGITS), runs=Path("unused"), say=print)
-    assert {fact.verdict for fact in compare({c: cost(lab, c) for c in (1, 2, 4, 32)})} == {Verdict.HOLDS}
+    ctx = StudyContext(knobs=CardinalityKnobs(**DIGITS), runs=Path("unused"), log=print)
+    assert {fact.verdict for fact in compare({c: cost(ctx, c) for c in (1, 2, 4, 32)})} == {Verdict.HOLDS}
 
 
 def test_costs_that_differ_are_no_comparison() -> None:
@@ -62,7 +62,7 @@ def test_tiny_run(tmp_path: Path) -> None:
     folder, record = run_study(
         "cardinality",
         out=tmp_path,
-        say=said.append,
+        log=said.append,
         seeds=1,
         epochs=1,
         blocks=1,

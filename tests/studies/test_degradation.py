@@ -47,7 +47,7 @@ def test_a_study_that_was_run_uses_its_trainings_again(tmp_path: Path) -> None:
     said: list[str] = []
     small = {"data": "digits", "images": 60, "test_images": 40, "px": 8, "seeds": 1, "deep": 32}
     for _ in range(2):
-        folder, record = run_study("degradation", out=tmp_path, say=said.append, **small)
+        folder, record = run_study("degradation", out=tmp_path, log=said.append, **small)
     assert record["verdict"] == "no evidence at this budget"  # one seed
     assert (folder / "degradation.png").stat().st_size > 0
     assert len(said) == 8

@@ -62,7 +62,7 @@ def test_both_units_have_as_many_parameters(depth: int, params: int) -> None:
 def test_a_tiny_run(tmp_path: Path) -> None:
     small = {"data": "digits", "images": 40, "test_images": 40, "px": 8, "seeds": 2, "depths": (8, 14)}
     said: list[str] = []
-    folder, record = run_study("identity", out=tmp_path, say=said.append, **small)
+    folder, record = run_study("identity", out=tmp_path, log=said.append, **small)
     assert len(said) == 8
     assert [entry["kind"] for entry in record["findings"]] == ["fact"] * 2 + ["effect"] * 4
     assert (folder / "identity.png").stat().st_size > 0

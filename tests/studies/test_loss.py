@@ -59,7 +59,7 @@ def test_a_softmax_loss_is_never_0() -> None:
 def test_a_tiny_run(tmp_path: Path) -> None:
     small = {"data": "digits", "images": 60, "test_images": 40, "px": 8, "seeds": 2, "epochs": 2}
     said: list[str] = []
-    folder, record = run_study("loss", out=tmp_path, say=said.append, **small)
+    folder, record = run_study("loss", out=tmp_path, log=said.append, **small)
     assert len(said) == 4
     effects = {entry["name"]: entry for entry in record["findings"] if entry["kind"] == "effect"}
     worse, better = (

@@ -68,7 +68,7 @@ def test_tiny_run(tmp_path: Path) -> None:
     folder, record = run_study(
         "multipliers",
         out=tmp_path,
-        say=said.append,
+        log=said.append,
         data="digits",
         images=40,
         test_images=40,

@@ -94,7 +94,7 @@ def test_network() -> None:
 def test_a_tiny_run(tmp_path: Path) -> None:
     small = {"data": "digits", "images": 40, "test_images": 40, "px": 8, "seeds": 1, "epochs": 2, "width": 4}
     said: list[str] = []
-    folder, record = run_study("regularisation", out=tmp_path, say=said.append, **small)
+    folder, record = run_study("regularisation", out=tmp_path, log=said.append, **small)
     assert len(said) == 6
     assert len({line.partition(":")[0] for line in said}) == 6  # each a training of its own
     assert sum(finding["decides"] for finding in record["findings"]) == 3

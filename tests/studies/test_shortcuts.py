@@ -62,7 +62,7 @@ def test_projected() -> None:
 def test_a_tiny_run(tmp_path: Path) -> None:
     said: list[str] = []
     small = {"data": "digits", "images": 60, "test_images": 40, "px": 8, "seeds": 1, "depth": 8, "epochs": 1}
-    folder, record = run_study("shortcuts", out=tmp_path, say=said.append, **small)
+    folder, record = run_study("shortcuts", out=tmp_path, log=said.append, **small)
     assert len(said) == 4
     assert len({line.partition(":")[0].rpartition("-seed")[0] for line in said}) == 4
     kinds = [finding["kind"] for finding in record["findings"]]

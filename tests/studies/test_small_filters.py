@@ -87,7 +87,7 @@ def test_tiny_run(tmp_path: Path) -> None:
     said: list[str] = []
     small = {"data": "digits", "images": 60, "test_images": 40, "px": 8, "seeds": 2, "width": 3, "epochs": 1}
     folder, record = run_study(
-        "small-filters", out=tmp_path, say=said.append, kernels=[5], batch_size=20, **small
+        "small-filters", out=tmp_path, log=said.append, kernels=[5], batch_size=20, **small
     )
     assert len(said) == 6
     effect = record["findings"][0]

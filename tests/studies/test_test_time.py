@@ -8,7 +8,7 @@ import torch
 from convatlas.data.sets import ImageSet
 from convatlas.evaluation.evaluate import evaluate
 from convatlas.predict.predictor import Predictor
-from convatlas.studies.context import Lab, run_study
+from convatlas.studies.context import StudyContext, run_study
 from convatlas.studies.study import find_study
 from convatlas.studies.test_time import Errors, find, protocols, score, share_wrong
 from convatlas.studies.verdict import Verdict, conclude
@@ -77,7 +77,7 @@ def test_probabilities_are_averaged_over_views_and_networks() -> None:
 
 def test_a_tiny_run_agrees_with_the_evaluation_of_convatlas(tmp_path: Path) -> None:
     said: list[str] = []
-    folder, _ = run_study("test-time", out=tmp_path, say=said.append, **SMALL)
+    folder, _ = run_study("test-time", out=tmp_path, log=said.append, **SMALL)
     assert len(said) == 4
     assert [line.partition(":")[0].rpartition("-seed")[2] for line in said] == ["0", "1", "2", "3"]
     assert (folder / "test-time.png").stat().st_size > 0
@@ -85,8 +85,8 @@ def test_a_tiny_run_agrees_with_the_evaluation_of_convatlas(tmp_path: Path) -> N
     assert "| 2 | dense, 3 scales | 6 whole pictures | 9, 10, 12 |" in page
 
     study = find_study("test-time")
-    lab = Lab(knobs=study.knobs("quick", SMALL), runs=tmp_path / "runs", say=said.append)
-    trained = lab.train(
+    ctx = StudyContext(knobs=study.knobs("quick", SMALL), runs=tmp_path / "runs", log=said.append)
+    trained = ctx.train(
         "resnet20_cifar",
         seed=0,
         model={"blocks_per_stage": 1},
@@ -98,10 +98,14 @@ def test_a_tiny_run_agrees_with_the_evaluation_of_convatlas(tmp_path: Path) -> N
     )
     assert said[-1].endswith("(was there)")
     predictor = Predictor(
-        trained.net, transform=trained.transform, class_names=lab.source.class_names, workers=1, device="cpu"
+        trained.net,
+        transform=trained.transform,
+        class_names=ctx.source.class_names,
+        workers=1,
+        device="cpu",
     )
-    report = evaluate(predictor, lab.source, protocol="10crop", scales=(10,))
-    ours = share_wrong(lab.source.test, [score(lab, trained, protocols(8, (256, 288, 336))["10 crops"])])
+    report = evaluate(predictor, ctx.source, protocol="10crop", scales=(10,))
+    ours = share_wrong(ctx.source.test, [score(ctx, trained, protocols(8, (256, 288, 336))["10 crops"])])
     assert ours == pytest.approx(100.0 * (1.0 - report.top1))
 
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from convatlas.studies.context import Lab, run_study
+from convatlas.studies.context import StudyContext, run_study
 from convatlas.studies.verdict import Fact, Verdict, conclude
 from convatlas.studies.wide_or_deep import Results, Shape, WideOrDeepKnobs, find, match, shape
 
 DIGITS: dict[str, Any] = {"data": "digits", "images": 60, "test_images": 40}
 
 
-def make_lab(**knobs: Any) -> Lab[WideOrDeepKnobs]:
-    return Lab(knobs=WideOrDeepKnobs(**(DIGITS | knobs)), runs=Path("unused"), say=print)
+def make_lab(**knobs: Any) -> StudyContext[WideOrDeepKnobs]:
+    return StudyContext(knobs=WideOrDeepKnobs(**(DIGITS | knobs)), runs=Path("unused"), log=print)
 
 
 def params_by_hand(blocks: int, mult: int) -> int:
@@ -37,19 +37,19 @@ def test_parameters(blocks: int, mult: int) -> None:
 
 @pytest.mark.parametrize("mult", [2, 3, 4], ids=str)
 def test_the_thin_network_is_the_nearest(mult: int) -> None:
-    lab = make_lab()
-    wide = shape(lab, 1, mult)
-    thin = match(lab, wide)
+    ctx = make_lab()
+    wide = shape(ctx, 1, mult)
+    thin = match(ctx, wide)
     nearest = min(range(1, 40), key=lambda blocks: abs(params_by_hand(blocks, 1) - wide.params))
     assert (thin.blocks, thin.width_mult) == (nearest, 1)
 
 
 def test_a_thin_network_that_nobody_would_train() -> None:
-    lab = make_lab(width_mult=20)
+    ctx = make_lab(width_mult=20)
     with pytest.raises(
         ValueError, match=r"`width_mult`=20, `blocks`=1: the thin network would need \d+ blocks"
     ):
-        match(lab, shape(lab, 1, 20))
+        match(ctx, shape(ctx, 1, 20))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_tiny_run(tmp_path: Path) -> None:
     folder, record = run_study(
         "wide-or-deep",
         out=tmp_path,
-        say=said.append,
+        log=said.append,
         seeds=2,
         epochs=1,
         width_mult=2,

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from convatlas.training.cpu.bf16_conv import CarefulConv2d, be_careful
-from convatlas.training.cpu.choose import choose_speed, prepare
+from convatlas.training.cpu.bf16_conv import Bf16SafeConv2d, make_bf16_safe
+from convatlas.training.cpu.choose import choose_execution, prepare
 from convatlas.training.cpu.fused_layers import part
 from steps import assert_near, in_double, learn
 
@@ -39,7 +39,7 @@ def test_all_gradients_are_written(options: dict[str, Any], size: tuple[int, int
     net = nn.Sequential(nn.Conv2d(32, 32, stride=2, bias=False, **options)).train().to(memory_format=LAST)
     x = torch.randn(8, 32, *size).contiguous(memory_format=LAST).requires_grad_()
     expected = in_double(net, x)
-    be_careful(net)
+    make_bf16_safe(net)
     for _ in range(3):
         spoil_memory()
         net.zero_grad()
@@ -58,14 +58,14 @@ def test_only_convolutions_with_a_stride_are_changed_and_only_in_half_precision(
         nn.ConvTranspose2d(8, 8, 3, stride=2),
     )
     text = str(net)
-    speed = dataclasses.replace(choose_speed(torch.device("cpu"), net=net), replaced=())
-    prepare(net, dataclasses.replace(speed, autocast=None))
-    assert CarefulConv2d not in map(type, net)
-    prepare(net, dataclasses.replace(speed, autocast=torch.bfloat16))
-    assert [type(layer) is CarefulConv2d for layer in net] == [True, False, False, False]
+    execution = dataclasses.replace(choose_execution(torch.device("cpu"), net=net), replaced=())
+    prepare(net, dataclasses.replace(execution, autocast=None))
+    assert Bf16SafeConv2d not in map(type, net)
+    prepare(net, dataclasses.replace(execution, autocast=torch.bfloat16))
+    assert [type(layer) is Bf16SafeConv2d for layer in net] == [True, False, False, False]
     assert str(net) == text
     part(net)
-    assert CarefulConv2d not in map(type, net)
+    assert Bf16SafeConv2d not in map(type, net)
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=["float32", "bfloat16 on larger maps"])
@@ -75,5 +75,5 @@ def test_what_torch_does_right_is_torchs(dtype: torch.dtype | None) -> None:
     x = torch.randn(2, 8, *((8, 8) if dtype else (2, 2)))
     with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
         expected = net(x)
-        be_careful(net)
+        make_bf16_safe(net)
         assert torch.equal(net(x), expected)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from convatlas import create_model
-from convatlas.training.cpu.choose import choose_speed, prepare
+from convatlas.training.cpu.choose import choose_execution, prepare
 from convatlas.training.cpu.depthwise import DEPTHWISE, DepthwiseConv2d
 from convatlas.training.cpu.fused_layers import part
 from convatlas.training.cpu.replacement import Replacement
@@ -159,10 +159,10 @@ def test_a_network_learns_the_same(make: Callable[[], nn.Module]) -> None:
     x, labels = torch.randn(4, 3, 224, 224), torch.arange(4)
 
     def gradients(net: nn.Module, *, exact: bool) -> Tensor:
-        speed = choose_speed(CPU, exact=exact, net=net)
+        execution = choose_execution(CPU, exact=exact, net=net)
         if not exact:
-            speed = dataclasses.replace(speed, autocast=None, replaced=DEPTHWISE)
-        forward = prepare(net, speed)
+            execution = dataclasses.replace(execution, autocast=None, replaced=DEPTHWISE)
+        forward = prepare(net, execution)
         at = x.to(next(net.parameters()).dtype, memory_format=LAST)
         nn.functional.cross_entropy(forward(at), labels).backward()
         return torch.cat([p.grad.double().flatten() for p in net.parameters() if p.grad is not None])

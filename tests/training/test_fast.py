@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convatlas import create_model
-from convatlas.training.cpu.choose import Speed, choose_speed, prepare
+from convatlas.training.cpu.choose import ExecutionPlan, choose_execution, prepare
 from convatlas.training.cpu.fused_layers import part, spare_copies
 
 CPU = torch.device("cpu")
@@ -53,43 +53,43 @@ def test_the_chip_decides(
     chip: Callable[..., None], instructions: dict[str, bool], autocast: torch.dtype | None, reason: str
 ) -> None:
     chip(**instructions)
-    speed = choose_speed(CPU)
-    assert (speed.autocast, speed.scaler, speed.channels_last) == (autocast, False, True)
-    assert (speed.fused, speed.compile) == (True, False)
-    assert reason in speed.reasons
+    execution = choose_execution(CPU)
+    assert (execution.autocast, execution.scaler, execution.channels_last) == (autocast, False, True)
+    assert (execution.fused, execution.compile) == (True, False)
+    assert reason in execution.reasons
 
 
 def test_a_network_without_convolutions_needs_no_layout() -> None:
-    speed = choose_speed(CPU, net=nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
-    assert not speed.channels_last
-    assert not any("channels-last" in reason for reason in speed.reasons)
+    execution = choose_execution(CPU, net=nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
+    assert not execution.channels_last
+    assert not any("channels-last" in reason for reason in execution.reasons)
 
 
 def test_exact_turns_all_of_it_off(chip: Callable[..., None]) -> None:
     chip(bf16=True)
-    speed = choose_speed(CPU, exact=True)
-    assert (speed.autocast, speed.scaler, speed.channels_last) == (None, False, False)
-    assert (speed.fused, speed.compile) == (False, False)
-    assert len(speed.reasons) == 1
+    execution = choose_execution(CPU, exact=True)
+    assert (execution.autocast, execution.scaler, execution.channels_last) == (None, False, False)
+    assert (execution.fused, execution.compile) == (False, False)
+    assert len(execution.reasons) == 1
 
 
 def test_the_compiler_is_used_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", sys.executable)  # Something that exists: it is not run here.
-    speed = choose_speed(CPU, compile=True)
-    assert speed.compile
-    assert "compiled: as asked" in speed.reasons
+    execution = choose_execution(CPU, compile=True)
+    assert execution.compile
+    assert "compiled: as asked" in execution.reasons
 
 
 def test_the_compiler_needs_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(ValueError, match=r"`compile`=True; on a CPU, it needs a C\+\+ compiler"):
-        choose_speed(CPU, compile=True)
+        choose_execution(CPU, compile=True)
 
 
 def test_exact_and_compiled_exclude_each_other() -> None:
     with pytest.raises(ValueError, match=r"`compile`=True; the compiler rearranges sums"):
-        choose_speed(CPU, exact=True, compile=True)
+        choose_execution(CPU, exact=True, compile=True)
 
 
 @pytest.mark.parametrize("name", ["resnet20_cifar", "mobilenet_v2_035", "efficientnet_b0"])
@@ -100,8 +100,8 @@ def test_the_fast_path_learns_as_the_exact_one(chip: Callable[..., None], name: 
     net = create_model(name, num_classes=10, drop_rate=0.0).train().double()
     x = torch.randn(4, 3, 64, 64, dtype=torch.float64)
     exact = copy.deepcopy(net)
-    expected = gradients(exact, prepare(exact, choose_speed(CPU, exact=True, net=exact)), x)
-    found = gradients(net, prepare(net, choose_speed(CPU, net=net)), x)
+    expected = gradients(exact, prepare(exact, choose_execution(CPU, exact=True, net=exact)), x)
+    found = gradients(net, prepare(net, choose_execution(CPU, net=net)), x)
     assert net.get_parameter("stem.conv.weight").is_contiguous(memory_format=torch.channels_last)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
@@ -159,7 +159,7 @@ def test_clipped_values_pass_no_gradient_on() -> None:
 def test_lower_precision_computes_in_it_and_keeps_the_weights(chip: Callable[..., None]) -> None:
     chip(bf16=True)
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 36, 10))
-    forward = prepare(net, choose_speed(CPU, net=net))
+    forward = prepare(net, choose_execution(CPU, net=net))
     x = torch.randn(4, 3, 8, 8)
     assert forward(x).dtype == torch.bfloat16
     assert all(gradient.dtype == torch.float32 for gradient in gradients(net, forward, x))
@@ -198,5 +198,5 @@ def test_memory_is_kept_within() -> None:
 
 
 def test_speed_says_what_it_is() -> None:
-    assert isinstance(choose_speed(CPU), Speed)
-    assert all(isinstance(reason, str) and reason for reason in choose_speed(CPU).reasons)
+    assert isinstance(choose_execution(CPU), ExecutionPlan)
+    assert all(isinstance(reason, str) and reason for reason in choose_execution(CPU).reasons)

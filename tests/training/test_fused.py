@@ -17,7 +17,7 @@ from convatlas import create_model
 from convatlas.blocks.conv import ConvNormAct
 from convatlas.blocks.residual import BasicBlock, Bottleneck, make_shortcut
 from convatlas.training.cpu import fused_norm
-from convatlas.training.cpu.choose import Speed, choose_speed, prepare
+from convatlas.training.cpu.choose import ExecutionPlan, choose_execution, prepare
 from convatlas.training.cpu.fused_layers import fuse, part, spare_copies
 from convatlas.training.cpu.fused_norm import FusedNorm
 from convatlas.training.cpu.library import library
@@ -313,17 +313,17 @@ def test_a_network_learns_the_same(name: str) -> None:
     x = torch.randn(4, 3, 64, 64)
     labels = torch.arange(4)
 
-    def gradients(net: nn.Module, speed: Speed) -> Tensor:
-        forward = prepare(net, speed)
+    def gradients(net: nn.Module, execution: ExecutionPlan) -> Tensor:
+        forward = prepare(net, execution)
         nn.functional.cross_entropy(forward(x.to(next(net.parameters()).dtype)), labels).backward()
         return torch.cat([p.grad.double().flatten() for p in net.parameters() if p.grad is not None])
 
     exact = copy.deepcopy(net).double()
-    expected = gradients(exact, choose_speed(CPU, exact=True, net=exact))
-    speed = dataclasses.replace(choose_speed(CPU, net=net), autocast=None)
-    assert speed.native
+    expected = gradients(exact, choose_execution(CPU, exact=True, net=exact))
+    execution = dataclasses.replace(choose_execution(CPU, net=net), autocast=None)
+    assert execution.native
     # In single precision, torch itself is off by 0.001 here: some activations are at a bound.
-    assert (gradients(net, speed) - expected).norm() < 0.01 * expected.norm()
+    assert (gradients(net, execution) - expected).norm() < 0.01 * expected.norm()
 
 
 def test_without_a_compiler_layers_are_torchs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -331,10 +331,10 @@ def test_without_a_compiler_layers_are_torchs(monkeypatch: pytest.MonkeyPatch, t
     library.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    speed = choose_speed(CPU, net=net)
-    assert not speed.native
-    assert "normalisation and activation one by one: needs a C++ compiler" in "\n".join(speed.reasons)
-    prepare(net, speed)
+    execution = choose_execution(CPU, net=net)
+    assert not execution.native
+    assert "normalisation and activation one by one: needs a C++ compiler" in "\n".join(execution.reasons)
+    prepare(net, execution)
     assert not any(type(layer) is FusedNorm for layer in net.modules())
 
 
@@ -343,4 +343,4 @@ def test_without_a_compiler_layers_are_torchs(monkeypatch: pytest.MonkeyPatch, t
 )
 def test_nothing_is_compiled_without_a_use(net: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("convatlas.training.cpu.choose.library", lambda: pytest.fail("it is compiled"))
-    assert not choose_speed(CPU, net=net).native
+    assert not choose_execution(CPU, net=net).native

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from convatlas.metrics.classification import Evaluation
-from convatlas.training.batch_order import Plan
+from convatlas.training.batch_order import BatchOrder
 from convatlas.training.logging import metrics_logger as module
 from convatlas.training.logging.events import EpochDone, Silent, StepDone
-from convatlas.training.logging.metrics_logger import Journal, Stopwatch, cut_metrics, peak_memory
+from convatlas.training.logging.metrics_logger import MetricsLogger, Stopwatch, cut_metrics, peak_memory
 
-PLAN = Plan(num_samples=100, batch_size=10, num_epochs=2, seed=0)
+PLAN = BatchOrder(num_samples=100, batch_size=10, num_epochs=2, seed=0)
 
 
 class Clock:
@@ -26,7 +26,7 @@ def evaluation() -> Evaluation:
     return Evaluation(3, None, 4, 0.5, torch.zeros(2, 2), nothing, nothing)
 
 
-def make(folder: Path, callbacks: Any = (), first_step: int = 0) -> tuple[Journal, list[Any]]:
+def make(folder: Path, callbacks: Any = (), first_step: int = 0) -> tuple[MetricsLogger, list[Any]]:
     told: list[Any] = []
 
     class Told(Silent):
@@ -36,7 +36,7 @@ def make(folder: Path, callbacks: Any = (), first_step: int = 0) -> tuple[Journa
         def epoch(self, done: EpochDone) -> None:
             told.append(done)
 
-    return Journal(folder, PLAN, Told(), callbacks, torch.device("cpu"), first_step), told
+    return MetricsLogger(folder, PLAN, Told(), callbacks, torch.device("cpu"), first_step), told
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -63,21 +63,21 @@ def test_a_watch_tells_training_from_waiting() -> None:
 def test_lines_come_every_few_seconds_and_each_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, received = Clock(), []
     monkeypatch.setattr(module.time, "perf_counter", clock)
-    journal, told = make(tmp_path, [received.append])
+    metrics_logger, told = make(tmp_path, [received.append])
     watch = Stopwatch(clock)
     for step in range(1, 11):
         clock.now += 1.0
         watch.images += 10
-        journal.step(step, loss=float(step * 10), images=10, lr=0.1, watch=watch)
-    journal.epoch(10, 0.25, 0.1, watch, evaluation(), 0.625)
+        metrics_logger.step(step, loss=float(step * 10), images=10, lr=0.1, watch=watch)
+    metrics_logger.epoch(10, 0.25, 0.1, watch, evaluation(), 0.625)
     between, end = lines(tmp_path)
-    speed = {"images_per_s": 10.0, "data_share": 0.0}
-    assert between == {"step": 5, "epoch": 1, "loss": 3.0, "lr": 0.1} | speed
+    execution = {"images_per_s": 10.0, "data_share": 0.0}
+    assert between == {"step": 5, "epoch": 1, "loss": 3.0, "lr": 0.1} | execution
     assert (
         end
         == {"step": 10, "epoch": 1, "loss": 0.25, "lr": 0.1, "train_accuracy": 0.625}
         | {"test_accuracy": 0.75, "test_loss": 0.5}
-        | speed
+        | execution
     )
     assert received == [between, end]
     steps, epochs = told[:-1], told[-1]
@@ -96,9 +96,9 @@ def test_what_is_beyond_the_checkpoint_goes(tmp_path: Path) -> None:
     cut_metrics(tmp_path, 10)
     assert lines(tmp_path) == rows[:2]
     cut_metrics(tmp_path / "nowhere", 10)
-    journal, _ = make(tmp_path, first_step=7)
+    metrics_logger, _ = make(tmp_path, first_step=7)
     assert lines(tmp_path) == rows[:1]
-    journal.go_back(0)
+    metrics_logger.go_back(0)
     assert lines(tmp_path) == []
 
 

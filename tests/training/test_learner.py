@@ -3,13 +3,13 @@ from torch import Tensor, nn
 
 from convatlas.data.batches import Batch
 from convatlas.data.draws import uniform
-from convatlas.training.cpu.choose import Speed, choose_speed
+from convatlas.training.cpu.choose import ExecutionPlan, choose_execution
 from convatlas.training.distributed import Ranks
 from convatlas.training.recipes.recipe import Recipe
 from convatlas.training.train_step import FIRST_SCALE, GROWTH_STEPS, Learner
 
 CPU = torch.device("cpu")
-HALF = Speed(
+HALF = ExecutionPlan(
     channels_last=False,
     autocast=torch.float16,
     scaler=True,
@@ -33,13 +33,13 @@ class Scaled(nn.Module):
         return self.fc(x.flatten(1)) * self.factor
 
 
-def make(net: nn.Module, speed: Speed | None = None) -> Learner:
+def make(net: nn.Module, execution: ExecutionPlan | None = None) -> Learner:
     recipe = Recipe(epochs=1, batch_size=8, lr=0.1)
     return Learner(
         net,
         recipe,
         ranks=Ranks(CPU),
-        speed=speed or choose_speed(CPU, exact=True),
+        execution=execution or choose_execution(CPU, exact=True),
         seed=0,
         mean=(0.5,),
         std=(0.5,),
@@ -130,7 +130,7 @@ def test_the_average_is_lent_and_then_left() -> None:
         Scaled(),
         Recipe(epochs=1, batch_size=8, lr=0.1, ema_decay=0.5),
         ranks=Ranks(CPU),
-        speed=choose_speed(CPU, exact=True),
+        execution=choose_execution(CPU, exact=True),
         seed=0,
         mean=(0.5,),
         std=(0.5,),

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from convatlas.training.logging.events import EpochDone, Facts, Silent, StepDone
-from convatlas.training.logging.progress import Lines, Several, View, duration, memory
+from convatlas.training.logging.progress import CompositeCallback, Lines, View, duration, memory
 from made_runs import Clock, epoch_done, facts, step_done
 
 
@@ -33,7 +33,7 @@ def test_lines_within_long_epochs_are_a_minute_apart() -> None:
     written: list[str] = []
     clock = Clock()
     watcher = Lines(written.append, every_s=60.0, clock=clock)
-    watcher.start(facts(speed=()))
+    watcher.start(facts(execution=()))
     for number, now in enumerate((10.0, 59.0, 61.0, 119.0, 122.0), 1):
         clock.now = now
         watcher.step(step_done(number * 50))
@@ -136,7 +136,7 @@ def test_several_watchers_are_told_the_same_in_order() -> None:
         def note(self, text: str) -> None:
             told.append((self.name, text))
 
-    with Several(Listener("a"), Listener("b")) as several:
+    with CompositeCallback(Listener("a"), Listener("b")) as several:
         several.start(facts())
         several.step(step_done(7))
         several.epoch(epoch_done(0, 0.5))

@@ -105,11 +105,11 @@ def test_processes_that_differ_are_refused(together: dict[str, Any]) -> None:
 def test_alone_nothing_is_exchanged() -> None:
     with open_ranks("cpu") as ranks:
         assert (ranks.rank, ranks.world_size, ranks.is_first) == (0, 1, True)
-        assert ranks.share(7) == slice(0, 7)
-        assert ranks.tell("x") == "x"
+        assert ranks.shard(7) == slice(0, 7)
+        assert ranks.broadcast_object("x") == "x"
         ones = torch.ones(2)
-        assert ranks.add_up(ones) is ones
-        ranks.copy_from_first([ones])
+        assert ranks.all_reduce_sum(ones) is ones
+        ranks.broadcast_([ones])
         ranks.check_same("configuration", "any")
         net = torch.nn.Linear(1, 1)
         assert ranks.wrap(net, unused=False) is net
@@ -129,7 +129,7 @@ def test_each_life_has_a_name_of_its_own() -> None:
 
 @pytest.mark.parametrize(("count", "world_size"), [(10, 3), (2, 4), (7, 7), (0, 2)])
 def test_shares_are_contiguous_and_equal_to_within_one(count: int, world_size: int) -> None:
-    shares = [Ranks(torch.device("cpu"), rank, world_size).share(count) for rank in range(world_size)]
+    shares = [Ranks(torch.device("cpu"), rank, world_size).shard(count) for rank in range(world_size)]
     assert [i for share in shares for i in range(count)[share]] == list(range(count))
     sizes = [share.stop - share.start for share in shares]
     assert max(sizes) - min(sizes) <= 1

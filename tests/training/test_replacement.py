@@ -7,7 +7,7 @@ import torch
 
 from convatlas import create_model
 from convatlas.training.cpu import replacement
-from convatlas.training.cpu.choose import choose_speed, prepare
+from convatlas.training.cpu.choose import choose_execution, prepare
 from convatlas.training.cpu.depthwise import DEPTHWISE, DepthwiseConv2d
 from convatlas.training.cpu.fused_layers import part
 from convatlas.training.cpu.library import library
@@ -91,11 +91,11 @@ def test_what_is_faster_is_used(
     monkeypatch.setattr("convatlas.training.cpu.choose.gain", lambda *_: times)
     net = create_model(name, num_classes=10)
     kinds = [type(layer) for layer in net.modules()]
-    speed = choose_speed(CPU, net=net)
+    execution = choose_execution(CPU, net=net)
     is_used = times > 1.1
-    assert speed.replaced == ((ours,) if is_used else ())
-    assert reason in speed.reasons
-    prepare(net, speed)
+    assert execution.replaced == ((ours,) if is_used else ())
+    assert reason in execution.reasons
+    prepare(net, execution)
     assert any(type(layer) in (WinogradConv2d, DepthwiseConv2d) for layer in net.modules()) == is_used
     part(net)
     assert [type(layer) for layer in net.modules()] == kinds
@@ -113,37 +113,37 @@ def test_what_a_training_began_with_is_not_measured(
     before: tuple[str, ...], reasons: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("convatlas.training.cpu.choose.gain", lambda *_: pytest.fail("it is measured"))
-    speed = choose_speed(CPU, net=create_model("vgg11", num_classes=10), replaced=before)
-    assert tuple(ours.name for ours in speed.replaced) == before
-    assert [reason for reason in speed.reasons if "3x3" in reason] == reasons
+    execution = choose_execution(CPU, net=create_model("vgg11", num_classes=10), replaced=before)
+    assert tuple(ours.name for ours in execution.replaced) == before
+    assert [reason for reason in execution.reasons if "3x3" in reason] == reasons
 
 
 def test_channels_that_fill_no_vector_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     if library().train_lanes() == 4:
         pytest.skip("12 channels are three whole vectors on this processor")
     monkeypatch.setattr("convatlas.training.cpu.choose.gain", lambda *_: pytest.fail("it is measured"))
-    speed = choose_speed(CPU, net=create_model("densenet40_12_cifar", num_classes=10))
-    assert not speed.replaced
-    assert "3x3 convolutions by torch: their channels are not multiples of" in "\n".join(speed.reasons)
+    execution = choose_execution(CPU, net=create_model("densenet40_12_cifar", num_classes=10))
+    assert not execution.replaced
+    assert "3x3 convolutions by torch: their channels are not multiples of" in "\n".join(execution.reasons)
 
 
 def test_nothing_is_measured_without_a_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("convatlas.training.cpu.choose.gain", lambda *_: pytest.fail("it is measured"))
-    assert not choose_speed(CPU, net=create_model("lenet5", num_classes=10)).replaced
+    assert not choose_execution(CPU, net=create_model("lenet5", num_classes=10)).replaced
 
 
 def test_a_cache_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(replacement, "cache_folder", lambda: tmp_path / "missing")
     monkeypatch.setattr(replacement, "_measure", lambda *_: 2.0)
-    speed = choose_speed(CPU, net=create_model("vgg11", num_classes=10))
-    assert not speed.replaced
-    assert "3x3 convolutions by torch: what was measured cannot be kept in" in "\n".join(speed.reasons)
+    execution = choose_execution(CPU, net=create_model("vgg11", num_classes=10))
+    assert not execution.replaced
+    assert "3x3 convolutions by torch: what was measured cannot be kept in" in "\n".join(execution.reasons)
 
 
 def test_without_a_compiler_convolutions_are_torchs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     library.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    speed = choose_speed(CPU, net=create_model("vgg11", num_classes=10))
-    assert not speed.replaced
-    assert "3x3 convolutions by torch: needs a C++ compiler" in "\n".join(speed.reasons)
+    execution = choose_execution(CPU, net=create_model("vgg11", num_classes=10))
+    assert not execution.replaced
+    assert "3x3 convolutions by torch: needs a C++ compiler" in "\n".join(execution.reasons)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from convatlas import train
 from convatlas.data.sets import ImageSet, Source
-from convatlas.training.batch_order import Plan
+from convatlas.training.batch_order import BatchOrder
 from convatlas.training.distributed import Ranks
 from convatlas.training.logging.events import Silent
 from convatlas.training.nonfinite import MOST_SKIPPED, MOST_TIMES_BACK, TrainingError
@@ -66,8 +66,8 @@ class Notes(Silent):
 
 def poisoned_step(epoch: int) -> int:
     """The step whose batch holds the poisoned sample, counted from 1."""
-    plan = Plan(num_samples=48, batch_size=8, num_epochs=2, seed=0)
-    steps = plan.batches(epoch, Ranks(torch.device("cpu")))
+    batch_order = BatchOrder(num_samples=48, batch_size=8, num_epochs=2, seed=0)
+    steps = batch_order.batches(epoch, Ranks(torch.device("cpu")))
     return 6 * epoch + 1 + next(i for i, (part,) in enumerate(steps) if POISON in part.tolist())
 
 
@@ -86,8 +86,8 @@ def test_it_stops_and_says_where(tmp_path: Path) -> None:
         run(Brittle(always), tmp_path)
     dump = json.loads((tmp_path / "run" / f"not-finite-step-{step}.json").read_text())
     assert (dump["step"], dump["epoch"], dump["found"], dump["lr"]) == (step, 1, "loss nan", 0.05)
-    plan = Plan(num_samples=48, batch_size=8, num_epochs=2, seed=0)
-    expected = plan.batches(0, Ranks(torch.device("cpu")))[step - 1][0].tolist()
+    batch_order = BatchOrder(num_samples=48, batch_size=8, num_epochs=2, seed=0)
+    expected = batch_order.batches(0, Ranks(torch.device("cpu")))[step - 1][0].tolist()
     assert dump["samples_by_step"] == {str(step): expected}
     assert dump["names"][str(POISON)] == f"image {POISON}"
     steps = [int(path.name[5:]) for path in (tmp_path / "run" / "checkpoints").iterdir()]

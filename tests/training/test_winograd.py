@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from convatlas import create_model
-from convatlas.training.cpu.choose import Speed, choose_speed, prepare
+from convatlas.training.cpu.choose import ExecutionPlan, choose_execution, prepare
 from convatlas.training.cpu.fused_layers import part
 from convatlas.training.cpu.winograd import WINOGRAD, WinogradConv2d
 from numbers_of_threads import with_threads
@@ -128,14 +128,14 @@ def test_a_network_learns_the_same(name: str) -> None:
     net = create_model(name, num_classes=10, drop_rate=0.0).train()
     x, labels = torch.randn(4, 3, 64, 64), torch.arange(4)
 
-    def gradients(net: nn.Module, speed: Speed) -> Tensor:
-        forward = prepare(net, speed)
+    def gradients(net: nn.Module, execution: ExecutionPlan) -> Tensor:
+        forward = prepare(net, execution)
         at = x.to(next(net.parameters()).dtype, memory_format=LAST)
         nn.functional.cross_entropy(forward(at), labels).backward()
         return torch.cat([p.grad.double().flatten() for p in net.parameters() if p.grad is not None])
 
     exact = copy.deepcopy(net).double()
-    expected = gradients(exact, choose_speed(CPU, exact=True, net=exact))
-    speed = dataclasses.replace(choose_speed(CPU, net=net), autocast=None, replaced=(WINOGRAD,))
+    expected = gradients(exact, choose_execution(CPU, exact=True, net=exact))
+    execution = dataclasses.replace(choose_execution(CPU, net=net), autocast=None, replaced=(WINOGRAD,))
     # In single precision, torch itself is off by 0.001 here: some activations are at a bound.
-    assert (gradients(net, speed) - expected).norm() < 0.01 * expected.norm()
+    assert (gradients(net, execution) - expected).norm() < 0.01 * expected.norm()

@@ -21,7 +21,7 @@ from convatlas.data.sources import load_source
 from convatlas.models.registry import create_model
 from convatlas.training.cpu import choose as fast
 from convatlas.training.distributed import Ranks, RanksError, open_ranks
-from convatlas.training.evaluation import Viewing, evaluate
+from convatlas.training.evaluation import EvalTransform, evaluate
 from convatlas.training.train_step import Learner
 
 OPTIONS: dict[str, Any] = {"recipe": "lenet5", "epochs": 2, "save_every": 4}
@@ -51,8 +51,8 @@ class WithNorm(nn.Module):
 def measured(ranks: Ranks) -> dict[str, Any]:
     """The evaluation of a fixed network, as JSON."""
     torch.manual_seed(0)
-    net, viewing = create_model("lenet5").eval(), Viewing((0.1,), (0.3,), batch_size=16)
-    found = evaluate(net, few_digits().test, viewing, num_classes=10, ranks=ranks)
+    net, eval_transform = create_model("lenet5").eval(), EvalTransform((0.1,), (0.3,), batch_size=16)
+    found = evaluate(net, few_digits().test, eval_transform, num_classes=10, ranks=ranks)
     return {
         "correct": found.correct,
         "top5": found.top5,
@@ -108,7 +108,7 @@ def main(root: Path) -> None:
         torch.manual_seed(ranks.rank)  # The first process's weights count.
         net = WithNorm()
         train(net, data=data, out=root, name="norm", accumulate=2, **OPTIONS)
-        every = ranks.add_up(torch.cat([p.detach().flatten() for p in net.parameters()]))
+        every = ranks.all_reduce_sum(torch.cat([p.detach().flatten() for p in net.parameters()]))
         own = torch.cat([p.detach().flatten() for p in net.parameters()])
         facts["equal_weights"] = bool(torch.equal(every, own * ranks.world_size))
         kill_second_at(13)

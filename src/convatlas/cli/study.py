@@ -63,7 +63,7 @@ def run_study_command(
     turned = {"seeds": seeds, "data": data}
     settings = parse_settings(set_) | {key: value for key, value in turned.items() if value is not None}
     try:
-        folder, record = run_study(name, preset=preset, out=out, say=print, **settings)
+        folder, record = run_study(name, preset=preset, out=out, log=print, **settings)
     except StoppedError as stopped:
         print(f"convatlas: {stopped}; the same command goes on from there", file=sys.stderr)
         return TRY_AGAIN

@@ -199,7 +199,7 @@ def make_inputs(job: Job, images: Tensor | None) -> Inputs:
     """Images for timing, checking and calibrating; drawn where none are given."""
     batch = job.shape[0]
     if images is None:
-        example = likenesses(job.shape)
+        example = synthetic_images(job.shape)
         return Inputs(example, example, None, are_real=False)
     kept = torch.arange(len(images)) % 4 == 3
     learns = job.precision == "int8"
@@ -209,7 +209,7 @@ def make_inputs(job: Job, images: Tensor | None) -> Inputs:
     return Inputs(check[:batch], check, to_learn if learns else None, are_real=True)
 
 
-def likenesses(shape: tuple[int, int, int, int]) -> Tensor:
+def synthetic_images(shape: tuple[int, int, int, int]) -> Tensor:
     """Random images with as much contrast at each scale as photographs have, of mean 0 and deviation 1.
 
     White noise is nothing that a network has seen; its scores for that can hang on the last digit.

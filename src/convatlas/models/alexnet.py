@@ -41,7 +41,7 @@ from convatlas.blocks.conv import ConvNormAct
 from convatlas.blocks.init import gaussian_, init_layers
 from convatlas.blocks.mlp_head import MlpHead, refuse_global_pool
 from convatlas.blocks.norm import LocalResponseNorm
-from convatlas.models.network import Config, Feature, FeatureInfo, Network, Tap, pass_on
+from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, identity
 
 HIDDEN = 4096
 MAP_SIZE = 6
@@ -181,7 +181,7 @@ class AlexNet(AlexNetBase):
             drop_first=config.drop_first,
         )
 
-    def features(self, x: Tensor, tap: Tap = pass_on) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """conv1 to conv5: (B, 3, H, W) -> (B, 256, H', W'), 6 px for 227."""
         x = tap(self.stem(x))  # (B, 96, 55, 55)
         x = tap(self.stages[0](self.pools[0](x)))  # (B, 256, 27, 27)
@@ -266,7 +266,7 @@ class SplitAlexNet(AlexNetBase):
         self.joined = nn.ModuleList(Join() for _ in range(4))
         self.head = SplitHead(config)
 
-    def features(self, x: Tensor, tap: Tap = pass_on) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """conv1 to conv5: (B, 3, H, W) -> (B, 256, H', W') on the first device."""
         trunks = [tower for tower in self.towers if isinstance(tower, Trunk)]
         parts = [trunk.stem(x.to(device_of(trunk))) for trunk in trunks]
@@ -279,8 +279,8 @@ class SplitAlexNet(AlexNetBase):
         parts = [trunk.pools[2](part) for trunk, part in zip(trunks, parts, strict=True)]
         return tap(self.joined[3](parts))
 
-    def _show(self, index: int, parts: Sequence[Tensor], tap: Tap) -> None:
-        if tap is not pass_on:
+    def _show(self, index: int, parts: Sequence[Tensor], tap: FeatureHook) -> None:
+        if tap is not identity:
             tap(self.joined[index](parts))
 
     def _placement(self) -> list[tuple[nn.Module, torch.device]]:

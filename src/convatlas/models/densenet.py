@@ -33,7 +33,7 @@ from convatlas.blocks.dense import DenseBlock, Transition
 from convatlas.blocks.head import ClassifierHead
 from convatlas.blocks.init import he_normal_, init_layers, linear_uniform_
 from convatlas.blocks.preact import NormAct
-from convatlas.models.network import Config, Feature, FeatureInfo, Network, Tap, check_count, pass_on
+from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, check_count, identity
 
 
 def check_depths(depths: object, num_stages: int) -> None:
@@ -182,7 +182,7 @@ class DenseNet(Network[DenseNetConfig]):
             self.num_features, config.num_classes, global_pool=config.global_pool, drop_rate=config.drop_rate
         )
 
-    def features(self, x: Tensor, tap: Tap = pass_on) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """Runs the stem and the stages."""
         x = tap(self.stem(x))  # (B, 64, H/2, W/2)
         x = self.pool(x)  # (B, 64, H/4, W/4)
@@ -204,7 +204,7 @@ class DenseNetCifar(DenseNet):
     Shapes in comments: densenet_bc100_12_cifar.
     """
 
-    def features(self, x: Tensor, tap: Tap = pass_on) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """Runs the stem and the stages."""
         x = tap(self.stem(x))  # (B, 24, H, W)
         x = tap(self.stages[0](x))  # (B, 216, H, W)

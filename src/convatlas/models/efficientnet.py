@@ -43,7 +43,7 @@ from convatlas.blocks.init import init_layers
 from convatlas.blocks.inverted import InvertedResidual, SamePad, zero_last_projections
 from convatlas.blocks.separable import check_mult, round_chans
 from convatlas.blocks.squeeze import SqueezeExcite
-from convatlas.models.network import Config, Feature, FeatureInfo, Network, Tap, check_rate, pass_on
+from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, check_rate, identity
 
 STEM_CHANS = 32
 LAST_CHANS = 1280
@@ -174,7 +174,7 @@ class EfficientNet(Network[EfficientNetConfig]):
             last_chans, config.num_classes, global_pool=config.global_pool, drop_rate=config.drop_rate
         )
 
-    def features(self, x: Tensor, tap: Tap = pass_on) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """Runs everything before the pooling."""
         x = tap(self.stem(self.pad(x)))  # (B, 32, H/2, W/2)
         x = tap(self.stages[0](x))  # (B, 16, H/2, W/2)

@@ -39,12 +39,12 @@ from convatlas.blocks.init import init_layers
 from convatlas.models.network import (
     Config,
     Feature,
+    FeatureHook,
     FeatureInfo,
     Network,
-    Tap,
     check_count,
     check_rate,
-    pass_on,
+    identity,
 )
 
 NUM_BLOCKS = 5
@@ -160,7 +160,7 @@ class FractalNet(Network[FractalNetConfig]):
         column = (draws[0] * config.num_columns).long().clamp(max=config.num_columns - 1)
         return torch.where(draws[1] < config.global_share, column, -1)
 
-    def features(self, x: Tensor, tap: Tap = pass_on) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """Runs the blocks; while training, with one draw of global drop-path for all of them."""
         chosen = self.choose_columns(x)
         x = tap(self.stages[0](x, chosen))  # (B, 64, H/2, W/2)
@@ -213,7 +213,7 @@ class FractalColumn(Network[FractalNetConfig]):
         )
         self.head = net.head
 
-    def features(self, x: Tensor, tap: Tap = pass_on) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """Runs the column."""
         for stage in self.stages:
             x = tap(stage(x))

@@ -46,11 +46,11 @@ from convatlas.models.network import (
     AuxLogits,
     Config,
     Feature,
+    FeatureHook,
     FeatureInfo,
     Network,
-    Tap,
     check_input,
-    pass_on,
+    identity,
 )
 
 
@@ -222,7 +222,7 @@ class GoogLeNet(Network[GoogLeNetConfig]):
             ends[-1], config.num_classes, global_pool=config.global_pool, drop_rate=config.drop_rate
         )
 
-    def features(self, x: Tensor, tap: Tap = pass_on, aux_tap: Tap = pass_on) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity, aux_tap: FeatureHook = identity) -> Tensor:
         """Runs the stem and the stages; `aux_tap` sees the maps that the side classifiers hang on."""
         x = tap(self.stem(x))  # (B, 64, 112, 112)
         x = tap(self.stages[0](x))  # (B, 192, 56, 56)

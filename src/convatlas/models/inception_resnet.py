@@ -37,7 +37,7 @@ from convatlas.blocks.head import ClassifierHead
 from convatlas.blocks.inception import Branch, Conv, InceptionMix, InceptionResidual, he_uniform_
 from convatlas.blocks.init import init_layers, xavier_uniform_
 from convatlas.models.inception_v4 import check_three
-from convatlas.models.network import Config, Feature, FeatureInfo, Network, Tap, check_count, pass_on
+from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, check_count, identity
 
 
 class Widths(NamedTuple):
@@ -252,7 +252,7 @@ class InceptionResNet(Network[InceptionResNetConfig]):
             self.num_features, config.num_classes, global_pool=config.global_pool, drop_rate=config.drop_rate
         )
 
-    def features(self, x: Tensor, tap: Tap = pass_on) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """Runs the stem and the stages."""
         x = tap(self.stem(x))  # (B, 64, 147, 147)
         x = tap(self.stages[0](x))  # (B, 192, 71, 71)

@@ -40,7 +40,7 @@ from convatlas.blocks.head import ClassifierHead
 from convatlas.blocks.inception import Branch, Conv, InceptionMix, he_uniform_
 from convatlas.blocks.init import init_layers, xavier_uniform_
 from convatlas.blocks.squeeze import SqueezeExcite
-from convatlas.models.network import Config, Feature, FeatureInfo, Network, Tap, check_count, pass_on
+from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, check_count, identity
 
 
 class Row(NamedTuple):
@@ -175,7 +175,7 @@ class InceptionV2(Network[InceptionV2Config]):
             ends[-1], config.num_classes, global_pool=config.global_pool, drop_rate=config.drop_rate
         )
 
-    def features(self, x: Tensor, tap: Tap = pass_on) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """Runs the stem and the stages."""
         x = tap(self.stem(x))  # (B, 64, 112, 112)
         x = tap(self.stages[0](x))  # (B, 192, 56, 56)

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from convatlas.blocks.head import ClassifierHead
 from convatlas.blocks.inception import AuxHead, Branch, Conv, InceptionMix, he_uniform_
 from convatlas.blocks.init import init_layers, xavier_uniform_
-from convatlas.models.network import AuxLogits, Config, Feature, FeatureInfo, Network, Tap, pass_on
+from convatlas.models.network import AuxLogits, Config, Feature, FeatureHook, FeatureInfo, Network, identity
 
 MIXED_7X7_CHANS = (128, 160, 160, 192)
 """Channels within the branches of each module of 1x7 and 7x1 convolutions."""
@@ -190,7 +190,7 @@ class InceptionV3(Network[InceptionV3Config]):
             2048, config.num_classes, global_pool=config.global_pool, drop_rate=config.drop_rate
         )
 
-    def features(self, x: Tensor, tap: Tap = pass_on) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """Runs the stem and the stages."""
         x = tap(self.stem(x))  # (B, 64, 147, 147)
         x = tap(self.stages[0](x))  # (B, 192, 71, 71)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from convatlas.blocks.head import ClassifierHead
 from convatlas.blocks.inception import Branch, Conv, InceptionMix, he_uniform_
 from convatlas.blocks.init import init_layers, xavier_uniform_
-from convatlas.models.network import Config, Feature, FeatureInfo, Network, Tap, check_count, pass_on
+from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, check_count, identity
 
 
 def check_three(name: str, value: object) -> None:
@@ -209,7 +209,7 @@ class InceptionV4(Network[InceptionV4Config]):
             1536, config.num_classes, global_pool=config.global_pool, drop_rate=config.drop_rate
         )
 
-    def features(self, x: Tensor, tap: Tap = pass_on) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """Runs the stem and the stages."""
         x = tap(self.stem(x))  # (B, 64, 147, 147)
         x = tap(self.stages[0](x))  # (B, 160, 73, 73)

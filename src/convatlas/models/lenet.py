@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from convatlas.blocks.conv import ConvNormAct
 from convatlas.blocks.init import init_layers, lecun_uniform_, xavier_uniform_
-from convatlas.models.network import Config, Feature, FeatureInfo, Network, Tap, pass_on
+from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, identity
 
 # Table I: which maps of S2 feed each map of C3.
 C3_INPUTS = (
@@ -250,7 +250,7 @@ class LeNet(Network[LeNetConfig]):
         self.head_hidden_size = F6_UNITS
         self.min_input_size = 32
 
-    def features(self, x: Tensor, tap: Tap = pass_on) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """C1 to S4: (B, 1, H, W) -> (B, 16, H', W'), 5 px for 32."""
         x = tap(self.stages[0](x))  # (B, 6, 14, 14)
         x = tap(self.stages[1](x))  # (B, 16, 5, 5)

@@ -32,7 +32,7 @@ from convatlas.blocks.conv import ConvNormAct, relu, relu6
 from convatlas.blocks.head import ClassifierHead
 from convatlas.blocks.init import init_layers
 from convatlas.blocks.separable import DepthwiseSeparable, check_mult, slim_normal_
-from convatlas.models.network import Config, Feature, FeatureInfo, Network, Tap, pass_on
+from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, identity
 
 STEM_CHANS = 32
 STAGES = ((64, 1), (128, 2), (256, 2), (512, 6), (1024, 2))
@@ -102,7 +102,7 @@ class MobileNetV1(Network[MobileNetV1Config]):
             chans, config.num_classes, global_pool=config.global_pool, drop_rate=config.drop_rate
         )
 
-    def features(self, x: Tensor, tap: Tap = pass_on) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """Runs the stem and the stages."""
         x = tap(self.stem(x))  # (B, 32, H/2, W/2)
         x = tap(self.stages[0](x))  # (B, 64, H/2, W/2)

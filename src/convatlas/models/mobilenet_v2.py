@@ -35,7 +35,7 @@ from convatlas.blocks.head import ClassifierHead
 from convatlas.blocks.init import init_layers
 from convatlas.blocks.inverted import InvertedResidual, zero_last_projections
 from convatlas.blocks.separable import check_mult, round_chans, slim_normal_
-from convatlas.models.network import Config, Feature, FeatureInfo, Network, Tap, pass_on
+from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, identity
 
 STEM_CHANS = 32
 LAST_CHANS = 1280
@@ -128,7 +128,7 @@ class MobileNetV2(Network[MobileNetV2Config]):
             self.num_features, config.num_classes, global_pool=config.global_pool, drop_rate=config.drop_rate
         )
 
-    def features(self, x: Tensor, tap: Tap = pass_on) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """Runs everything before the pooling."""
         x = tap(self.stem(x))  # (B, 32, H/2, W/2)
         x = tap(self.stages[0](x))  # (B, 16, H/2, W/2)

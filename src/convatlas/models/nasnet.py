@@ -35,11 +35,11 @@ from convatlas.models.network import (
     AuxLogits,
     Config,
     Feature,
+    FeatureHook,
     FeatureInfo,
     Network,
-    Tap,
     check_count,
-    pass_on,
+    identity,
 )
 
 # Figure 4. State 0 is the input of the cell, state 1 that of the cell before.
@@ -249,7 +249,7 @@ class NASNet(Network[NASNetConfig]):
             if isinstance(cell, Cell):
                 cell.drop_path.drop_rate = cell.drop_path_rate * value
 
-    def features(self, x: Tensor, tap: Tap = pass_on) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """Runs the stem and the cells."""
         outputs = [tap(self.stem(x))]  # (B, 96, 165, 165)
         second_inputs = iter(self._second_inputs)

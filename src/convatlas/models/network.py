@@ -9,11 +9,11 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-Tap = Callable[[Tensor], Tensor]
+FeatureHook = Callable[[Tensor], Tensor]
 """Sees a feature map on its way through `features` and hands it on."""
 
 
-def pass_on(x: Tensor) -> Tensor:
+def identity(x: Tensor) -> Tensor:
     """The tap that looks at nothing."""
     return x
 
@@ -149,7 +149,7 @@ class Network(nn.Module, Generic[ConfigT]):
         self.transform: Callable[[Any], Tensor] | None = None
         self.class_names: tuple[str, ...] = ()
 
-    def features(self, x: Tensor, tap: Tap = pass_on) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """Runs everything before the head, showing `tap` each map of `feature_info` in order."""
         raise NotImplementedError(f"{type(self).__name__} has no `features`")
 

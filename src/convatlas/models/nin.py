@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from convatlas.blocks.conv import ConvNormAct
 from convatlas.blocks.head import check_global_pool, global_pool_2d
 from convatlas.blocks.init import gaussian_, init_layers
-from convatlas.models.network import Config, Feature, FeatureInfo, Network, Tap, pass_on
+from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, identity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +163,7 @@ class NiN(Network[NiNConfig]):
         self.head_hidden_size = in_chans
         self.min_input_size = smallest_input(config)
 
-    def features(self, x: Tensor, tap: Tap = pass_on) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """All but the last convolution: (B, 3, H, W) -> (B, num_features, H', W')."""
         x = tap(self.stages[0](x))  # (B, 96, 54, 54)
         x = tap(self.stages[1](x))  # (B, 256, 27, 27)

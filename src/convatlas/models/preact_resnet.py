@@ -35,7 +35,7 @@ from convatlas.blocks.head import ClassifierHead
 from convatlas.blocks.init import he_normal_, init_layers, linear_uniform_
 from convatlas.blocks.preact import NormAct, PreActBasicBlock, PreActBottleneck, zero_last_convs
 from convatlas.blocks.residual import ShortcutKind, StrideOn, check_shortcut, check_stride_on, make_shortcut
-from convatlas.models.network import Config, Feature, FeatureInfo, Network, Tap, check_count, pass_on
+from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, check_count, identity
 from convatlas.models.resnet import DEPTHS, STAGE_WIDTHS, check_depths
 from convatlas.models.resnet_cifar import stack_stages
 
@@ -284,7 +284,7 @@ class PreActResNet(Network[PreActResNetConfig]):
         self.norm = NormAct(chans[-1])
         self.head = make_head(config)
 
-    def features(self, x: Tensor, tap: Tap = pass_on) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """Runs the stem, the stages and the last activation."""
         x = tap(self.stem(x))  # (B, 64, H/2, W/2)
         x = self.pool(x)  # (B, 64, H/4, W/4)
@@ -325,7 +325,7 @@ class PreActResNetCifar(Network[PreActConfig]):
         self.norm = NormAct(chans[-1])
         self.head = make_head(config)
 
-    def features(self, x: Tensor, tap: Tap = pass_on) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """Runs the stem, the stages and the last activation."""
         x = tap(self.stem(x))  # (B, 16, H, W)
         x = tap(self.stages[0](x))  # (B, 64, H, W)

@@ -42,7 +42,7 @@ from convatlas.blocks.residual import (
     make_shortcut,
     zero_last_norms,
 )
-from convatlas.models.network import Config, Feature, FeatureInfo, Network, Tap, check_count, pass_on
+from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, check_count, identity
 
 STAGE_WIDTHS = (64, 128, 256, 512)
 
@@ -233,7 +233,7 @@ class ResNet(Network[PlainConfig]):
             drop_rate=config.drop_rate,
         )
 
-    def features(self, x: Tensor, tap: Tap = pass_on) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """Runs the stem and the stages."""
         x = tap(self.stem(x))  # (B, 64, H/2, W/2)
         x = self.pool(x)  # (B, 64, H/4, W/4)

@@ -34,7 +34,7 @@ from convatlas.blocks.residual import (
     make_shortcut,
     zero_last_norms,
 )
-from convatlas.models.network import Config, Feature, FeatureInfo, Network, Tap, check_count, pass_on
+from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, check_count, identity
 
 MakeBlock = Callable[[int, int, int, int], nn.Module]
 """Makes a block from its input's channels, its output's channels, its stride and its place in the network."""
@@ -166,7 +166,7 @@ class ResNetCifar(Network[PlainCifarConfig]):
             drop_rate=config.drop_rate,
         )
 
-    def features(self, x: Tensor, tap: Tap = pass_on) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """Runs the stem and the stages."""
         x = tap(self.stem(x))  # (B, 16, H, W)
         x = tap(self.stages[0](x))  # (B, 16, H, W)

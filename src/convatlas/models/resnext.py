@@ -40,7 +40,7 @@ from convatlas.blocks.residual import (
     make_shortcut,
     zero_last_norms,
 )
-from convatlas.models.network import Config, Feature, FeatureInfo, Network, Tap, check_count, pass_on
+from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, check_count, identity
 from convatlas.models.resnet import DEPTHS, ResidualConfig
 
 EXPANSION = 4
@@ -211,7 +211,7 @@ class ResNeXtCifar(Network[ResNeXtCifarConfig]):
             )
         )
 
-    def features(self, x: Tensor, tap: Tap = pass_on) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """Runs the stem and the stages."""
         x = tap(self.stem(x))  # (B, 64, H, W)
         x = tap(self.stages[0](x))  # (B, 256, H, W)

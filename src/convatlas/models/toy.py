@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from convatlas.blocks.conv import ConvNormAct
 from convatlas.blocks.init import he_normal_, init_layers
 from convatlas.blocks.mlp_head import MlpHead
-from convatlas.models.network import Config, Feature, FeatureInfo, Network, Tap, check_count, pass_on
+from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, check_count, identity
 
 FILTERS = 12
 MAP_SIZE = 16
@@ -73,7 +73,7 @@ class ToyConvNet(Network[ToyConfig]):
         self.head_hidden_size = self.head.hidden_size
         self.min_input_size = 2
 
-    def features(self, x: Tensor, tap: Tap = pass_on) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """CONV to POOL: (B, 3, H, W) -> (B, 12, H/2, W/2)."""
         x = tap(self.stem(x))  # (B, 12, H, W)
         x = tap(self.pool(x))  # (B, 12, H/2, W/2)

@@ -31,7 +31,7 @@ from convatlas.blocks.conv import ConvNormAct
 from convatlas.blocks.init import init_layers, xavier_uniform_
 from convatlas.blocks.mlp_head import MlpHead
 from convatlas.blocks.norm import LocalResponseNorm
-from convatlas.models.network import Config, Feature, FeatureInfo, Network, Tap, pass_on
+from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, identity
 
 WIDTHS = (64, 128, 256, 512, 512)
 
@@ -103,7 +103,7 @@ class VGG(Network[VGGConfig]):
         self.head_hidden_size = self.head.hidden_size
         self.min_input_size = 32
 
-    def features(self, x: Tensor, tap: Tap = pass_on) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """Stages 1 to 5: (B, 3, H, W) -> (B, 512, H/32, W/32)."""
         x = tap(self.stages[0](x))  # (B, 64, H, W)
         x = tap(self.stages[1](self.pools[0](x)))  # (B, 128, H/2, W/2)

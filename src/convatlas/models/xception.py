@@ -27,7 +27,7 @@ from convatlas.blocks.conv import ConvNormAct, Norm
 from convatlas.blocks.head import ClassifierHead
 from convatlas.blocks.init import init_layers, xavier_uniform_
 from convatlas.blocks.residual import make_shortcut
-from convatlas.models.network import Config, Feature, FeatureInfo, Network, Tap, check_count, pass_on
+from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, check_count, identity
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,7 +143,7 @@ class Xception(Network[XceptionConfig]):
             2048, config.num_classes, global_pool=config.global_pool, drop_rate=config.drop_rate
         )
 
-    def features(self, x: Tensor, tap: Tap = pass_on) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """Runs the entry, middle and exit flows."""
         x = tap(self.stem(x))  # (B, 64, 147, 147)
         x = tap(self.stages[0](x))  # (B, 128, 74, 74)

@@ -30,7 +30,7 @@ from convatlas.blocks.conv import ConvNormAct
 from convatlas.blocks.init import gaussian_, init_layers
 from convatlas.blocks.mlp_head import MlpHead
 from convatlas.blocks.norm import LocalResponseNorm
-from convatlas.models.network import Config, Feature, FeatureInfo, Network, Tap, pass_on
+from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, identity
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class ZFNet(Network[ZFNetConfig]):
         self.head_hidden_size = self.head.hidden_size
         self.min_input_size = 47
 
-    def features(self, x: Tensor, tap: Tap = pass_on) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """Layers 1 to 5: (B, 3, H, W) -> (B, 256, H', W'), 6 px for 224."""
         x = tap(self.stem(x))  # (B, 96, 110, 110)
         x = tap(self.stages[0](self.pools[0](x)))  # (B, 256, 26, 26)

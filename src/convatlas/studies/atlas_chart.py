@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from convatlas.benchmark.measurement import Measurement
-    from convatlas.studies.context import Lab
+    from convatlas.studies.context import StudyContext
 
 WASTEFUL = ("alexnet", "vgg16", "vgg19")
 """Those of which the paper says that they use their parameters worst."""
@@ -95,18 +95,18 @@ class Point:
         return self.top1 / (self.params / 1e6)
 
 
-def run(lab: Lab[AtlasChartKnobs]) -> Outcome:
+def run(ctx: StudyContext[AtlasChartKnobs]) -> Outcome:
     """Sizes every network, times them one after the other, and relates accuracy, sizes and time."""
     from convatlas.benchmark.chart import draw_bench
 
-    knobs = lab.knobs
+    knobs = ctx.knobs
     points: list[Point] = []
     measured: list[Measurement] = []
     for point in chart(knobs.networks):
         if point.macs <= 1e9 * knobs.most_gmacs:
             row = measure(point.name, knobs)
             measured.append(row)
-            lab.say(f"{point.name}: {1e3 * (row.latency or math.nan):.1f} ms")
+            ctx.log(f"{point.name}: {1e3 * (row.latency or math.nan):.1f} ms")
             point = dataclasses.replace(point, seconds=row.latency)
         points.append(point)
     findings = find(points, groups=knobs.seeds, seed=knobs.first_seed)

@@ -26,7 +26,7 @@ from convatlas.training.losses import aux_loss
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from convatlas.studies.context import Lab
+    from convatlas.studies.context import StudyContext
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,14 +157,14 @@ class Pair:
         return self.errors[0] - self.errors[1]
 
 
-def run(lab: Lab[AuxiliaryHeadsKnobs]) -> Outcome:
+def run(ctx: StudyContext[AuxiliaryHeadsKnobs]) -> Outcome:
     """Probes and trains each network with and without the auxiliary losses, from the same weights."""
-    pairs = {norm: [_pair(lab, norm, seed) for seed in lab.seeds] for norm in (False, True)}
+    pairs = {norm: [_pair(ctx, norm, seed) for seed in ctx.seeds] for norm in (False, True)}
     return Outcome(
         findings=find(pairs),
         tables=(_table(pairs),),
         figures={"auxiliary-heads.png": render(functools.partial(draw, pairs), height=4.2)},
-        reading=_reading(lab.knobs, pairs),
+        reading=_reading(ctx.knobs, pairs),
     )
 
 
@@ -194,20 +194,20 @@ def find(pairs: dict[bool, list[Pair]]) -> tuple[Effect, ...]:
     return tuple(findings)
 
 
-def _make(lab: Lab[AuxiliaryHeadsKnobs], norm: bool) -> SideNet:
-    knobs = lab.knobs
+def _make(ctx: StudyContext[AuxiliaryHeadsKnobs], norm: bool) -> SideNet:
+    knobs = ctx.knobs
     return SideNet(
         depth=knobs.depth,
         width=knobs.width,
         norm=norm,
-        in_chans=lab.in_chans,
-        num_classes=lab.num_classes,
+        in_chans=ctx.in_chans,
+        num_classes=ctx.num_classes,
     )
 
 
-def _pair(lab: Lab[AuxiliaryHeadsKnobs], norm: bool, seed: int) -> Pair:
-    knobs = lab.knobs
-    part = lab.source.train
+def _pair(ctx: StudyContext[AuxiliaryHeadsKnobs], norm: bool, seed: int) -> Pair:
+    knobs = ctx.knobs
+    part = ctx.source.train
     count = min(knobs.probe, len(part))
     images = torch.stack([part.picture(index) for index in range(count)]).double() / 255.0
     images = (images - images.mean()) / images.std()
@@ -217,9 +217,9 @@ def _pair(lab: Lab[AuxiliaryHeadsKnobs], norm: bool, seed: int) -> Pair:
     for weight in (0.0, knobs.weight):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            slopes.append(gradients(_make(lab, norm), images, labels, weight))
-        trained = lab.train(
-            functools.partial(_make, lab, norm),
+            slopes.append(gradients(_make(ctx, norm), images, labels, weight))
+        trained = ctx.train(
+            functools.partial(_make, ctx, norm),
             label=f"side{knobs.depth}x{knobs.width}{'-bn' if norm else ''}",
             seed=seed,
             recipe="resnet_cifar",

@@ -29,7 +29,7 @@ from convatlas.studies.verdict import Effect, Fact
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from convatlas.studies.context import Lab
+    from convatlas.studies.context import StudyContext
 
 PX = 28
 LEAST_CHANS = 4
@@ -162,14 +162,14 @@ Pair = tuple[float, float]
 """Of the naive module or network, and of the one with bottlenecks."""
 
 
-def run(lab: Lab[BottleneckKnobs]) -> Outcome:
+def run(ctx: StudyContext[BottleneckKnobs]) -> Outcome:
     """Counts, measures and trains."""
-    knobs = lab.knobs
+    knobs = ctx.knobs
     times = {example.name: measure(example, knobs) for example in EXAMPLES}
-    errors = [(_test_error(lab, False, seed), _test_error(lab, True, seed)) for seed in lab.seeds]
+    errors = [(_test_error(ctx, False, seed), _test_error(ctx, True, seed)) for seed in ctx.seeds]
     return Outcome(
         findings=(*find(times, errors, knobs.margin), *count()),
-        tables=(_macs_table(lab, times), _error_table(errors)),
+        tables=(_macs_table(ctx, times), _error_table(errors)),
         figures={"bottleneck.png": render(functools.partial(draw, times, errors))},
         reading=_reading(times, errors),
     )
@@ -252,21 +252,21 @@ def find(times: dict[str, list[Pair]], errors: list[Pair], margin: float) -> tup
     return (*faster, no_worse)
 
 
-def _net(lab: Lab[BottleneckKnobs], bottlenecks: bool) -> InceptionNet:
+def _net(ctx: StudyContext[BottleneckKnobs], bottlenecks: bool) -> InceptionNet:
     return InceptionNet(
         bottlenecks=bottlenecks,
-        modules=lab.knobs.modules,
-        share=lab.knobs.share,
-        in_chans=lab.in_chans,
-        num_classes=lab.num_classes,
+        modules=ctx.knobs.modules,
+        share=ctx.knobs.share,
+        in_chans=ctx.in_chans,
+        num_classes=ctx.num_classes,
     )
 
 
-def _test_error(lab: Lab[BottleneckKnobs], bottlenecks: bool, seed: int) -> float:
-    knobs = lab.knobs
+def _test_error(ctx: StudyContext[BottleneckKnobs], bottlenecks: bool, seed: int) -> float:
+    knobs = ctx.knobs
     kind = "reduced" if bottlenecks else "naive"
-    return lab.train(
-        functools.partial(_net, lab, bottlenecks),
+    return ctx.train(
+        functools.partial(_net, ctx, bottlenecks),
         label=f"inception-{kind}-{'-'.join(knobs.modules)}-{knobs.share}",
         seed=seed,
         recipe=knobs.recipe,
@@ -278,7 +278,7 @@ def _test_error(lab: Lab[BottleneckKnobs], bottlenecks: bool, seed: int) -> floa
     ).test_error
 
 
-def _macs_table(lab: Lab[BottleneckKnobs], times: dict[str, list[Pair]]) -> Table:
+def _macs_table(ctx: StudyContext[BottleneckKnobs], times: dict[str, list[Pair]]) -> Table:
     rows: list[tuple[str, ...]] = []
     for example in EXAMPLES:
         naive, reduced = macs_of(example)
@@ -288,12 +288,12 @@ def _macs_table(lab: Lab[BottleneckKnobs], times: dict[str, list[Pair]]) -> Tabl
         rows.append((example.name, *cells, *clock))
     with torch.device("meta"):
         whole = [size(create_model(name).eval(), 224).macs for name in ("googlenet_naive", "googlenet")]
-    trained = [size(_net(lab, kind), lab.source.image_size or 224).macs for kind in (False, True)]
+    trained = [size(_net(ctx, kind), ctx.source.image_size or 224).macs for kind in (False, True)]
     for name, (naive, reduced) in (("GoogLeNet, 224 px", whole), ("the trained networks", trained)):
         cells = (f"{naive / 1e6:,.1f} M", f"{reduced / 1e6:,.1f} M", f"{naive / reduced:.2f}x")
         rows.append((name, *cells, "", "", ""))
     heads = ("", "naive", "bottlenecks", "fewer MACs", "naive", "bottlenecks", "less time")
-    title = f"Multiply-adds of one image, and median time of a forward pass of {lab.knobs.timed_batch}"
+    title = f"Multiply-adds of one image, and median time of a forward pass of {ctx.knobs.timed_batch}"
     return Table(title, heads, tuple(rows))
 
 

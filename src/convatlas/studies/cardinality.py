@@ -25,7 +25,7 @@ from convatlas.studies.verdict import Effect, Fact
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from convatlas.studies.context import Lab
+    from convatlas.studies.context import StudyContext
 
 WIDTHS = {1: 64, 2: 40, 4: 24, 8: 14, 32: 4}
 """Table 2: cardinality C, and the width d of a group at which a block has about 70 thousand weights."""
@@ -130,14 +130,14 @@ Errors = dict[int, list[float]]
 """By cardinality: the test error for each seed, %."""
 
 
-def run(lab: Lab[CardinalityKnobs]) -> Outcome:
+def run(ctx: StudyContext[CardinalityKnobs]) -> Outcome:
     """Counts, then trains a network of each cardinality for each seed."""
-    knobs = lab.knobs
+    knobs = ctx.knobs
     errors: Errors = {
-        cardinality: [_test_error(lab, cardinality, seed) for seed in lab.seeds]
+        cardinality: [_test_error(ctx, cardinality, seed) for seed in ctx.seeds]
         for cardinality in knobs.cardinalities
     }
-    costs = {cardinality: cost(lab, cardinality) for cardinality in knobs.cardinalities}
+    costs = {cardinality: cost(ctx, cardinality) for cardinality in knobs.cardinalities}
     return Outcome(
         findings=(*find(errors), *count(), *compare(costs)),
         tables=(_table(errors, costs),),
@@ -183,9 +183,9 @@ Cost = tuple[int, int]
 """Parameters, and multiply-adds of an image."""
 
 
-def cost(lab: Lab[CardinalityKnobs], cardinality: int) -> Cost:
+def cost(ctx: StudyContext[CardinalityKnobs], cardinality: int) -> Cost:
     """Of a network that is trained, by tracing."""
-    sheet = size(_net(lab, cardinality).eval(), lab.source.image_size or 32)
+    sheet = size(_net(ctx, cardinality).eval(), ctx.source.image_size or 32)
     return sheet.params, sheet.macs
 
 
@@ -222,20 +222,20 @@ def find(errors: Errors) -> tuple[Effect, ...]:
     return tuple(effects)
 
 
-def _net(lab: Lab[CardinalityKnobs], cardinality: int) -> CardinalityNet:
+def _net(ctx: StudyContext[CardinalityKnobs], cardinality: int) -> CardinalityNet:
     return CardinalityNet(
         cardinality=cardinality,
-        stage_widths=lab.knobs.stage_widths,
-        blocks=lab.knobs.blocks,
-        in_chans=lab.in_chans,
-        num_classes=lab.num_classes,
+        stage_widths=ctx.knobs.stage_widths,
+        blocks=ctx.knobs.blocks,
+        in_chans=ctx.in_chans,
+        num_classes=ctx.num_classes,
     )
 
 
-def _test_error(lab: Lab[CardinalityKnobs], cardinality: int, seed: int) -> float:
-    knobs = lab.knobs
-    return lab.train(
-        functools.partial(_net, lab, cardinality),
+def _test_error(ctx: StudyContext[CardinalityKnobs], cardinality: int, seed: int) -> float:
+    knobs = ctx.knobs
+    return ctx.train(
+        functools.partial(_net, ctx, cardinality),
         label=f"groups{name_of(cardinality)}-{'-'.join(map(str, knobs.stage_widths))}x{knobs.blocks}",
         seed=seed,
         recipe=knobs.recipe,

@@ -25,10 +25,10 @@ from convatlas.runs.run import RECORD, Run, machine, open_run, versions
 from convatlas.studies.report import write_study
 from convatlas.studies.study import KnobsT, Study, TrainingKnobs, find_study
 from convatlas.training.distributed import Ranks
-from convatlas.training.evaluation import Viewing, evaluate
+from convatlas.training.evaluation import EvalTransform, evaluate
 from convatlas.weights.files import read_safetensors_metadata, read_weights
 
-Make = Callable[[], nn.Module]
+ModelFactory = Callable[[], nn.Module]
 """Makes a network of a study's own, with fresh weights."""
 
 
@@ -53,19 +53,19 @@ class Trained:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Lab(Generic[KnobsT]):
+class StudyContext(Generic[KnobsT]):
     """What a study is given to work with.
 
     Attributes:
         knobs: of the preset, as turned by the user.
         runs: folder of the trainings, shared by all studies.
-        say: tells the user a line.
+        log: tells the user a line.
         reused: seconds that each training took which was there already.
     """
 
     knobs: KnobsT
     runs: Path
-    say: Callable[[str], None]
+    log: Callable[[str], None]
     reused: list[float] = dataclasses.field(default_factory=list[float])
 
     @property
@@ -94,7 +94,7 @@ class Lab(Generic[KnobsT]):
 
     def train(
         self,
-        network: str | Make,
+        network: str | ModelFactory,
         *,
         seed: int,
         label: str = "",
@@ -135,10 +135,10 @@ class Lab(Generic[KnobsT]):
         transform = read_transform(read_safetensors_metadata(run.weights)["transform"])
         trained = Trained(run=run, net=net.eval(), transform=transform)
         how = "was there" if there else f"{time.perf_counter() - started:.0f} s"
-        self.say(f"{folder.name}: test error {trained.test_error:.2f} % ({how})")
+        self.log(f"{folder.name}: test error {trained.test_error:.2f} % ({how})")
         return trained
 
-    def _build(self, network: str | Make, seed: int, model: dict[str, Any]) -> nn.Module:
+    def _build(self, network: str | ModelFactory, seed: int, model: dict[str, Any]) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if not isinstance(network, str):
@@ -147,7 +147,7 @@ class Lab(Generic[KnobsT]):
 
     def _work(
         self,
-        network: str | Make,
+        network: str | ModelFactory,
         net: nn.Module,
         folder: Path,
         seed: int,
@@ -186,7 +186,7 @@ class Lab(Generic[KnobsT]):
         return evaluate(
             trained.net if net is None else net,
             samples,
-            Viewing(trained.transform.mean, trained.transform.std),
+            EvalTransform(trained.transform.mean, trained.transform.std),
             num_classes=self.num_classes,
             ranks=Ranks(torch.device("cpu")),
         )
@@ -233,7 +233,7 @@ def run_study(
     *,
     preset: str = "quick",
     out: str | Path = "studies",
-    say: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = lambda text: None,
     **settings: Any,
 ) -> tuple[Path, dict[str, Any]]:
     """Runs a study and writes its report.
@@ -242,7 +242,7 @@ def run_study(
         name: of the study.
         preset: "quick", "standard" or "full".
         out: folder for the trainings (`runs`) and the reports.
-        say: is told a line for each training.
+        log: is told a line for each training.
         settings: knobs to turn.
 
     Returns:
@@ -255,13 +255,13 @@ def run_study(
     study: Study[Any] = find_study(name)
     knobs = study.knobs(preset, settings)
     started = time.perf_counter()
-    lab = Lab(knobs=knobs, runs=Path(out) / "runs", say=say)
-    outcome = study.run(lab)
+    ctx = StudyContext(knobs=knobs, runs=Path(out) / "runs", log=log)
+    outcome = study.run(ctx)
     record = {
         "preset": preset,
         "knobs": dataclasses.asdict(knobs),
         "command": _command(name, preset, settings),
-        "seconds": round(time.perf_counter() - started + sum(lab.reused), 1),
+        "seconds": round(time.perf_counter() - started + sum(ctx.reused), 1),
         "machine": machine(torch.get_num_threads()),
         "versions": versions(),
     }

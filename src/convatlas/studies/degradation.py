@@ -17,7 +17,7 @@ from convatlas.studies.verdict import Effect
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from convatlas.studies.context import Lab
+    from convatlas.studies.context import StudyContext
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,11 +60,11 @@ Results = dict[tuple[str, int], list[Errors]]
 """By kind, "plain" or "resnet", and depth: the errors for each seed."""
 
 
-def run(lab: Lab[DegradationKnobs]) -> Outcome:
+def run(ctx: StudyContext[DegradationKnobs]) -> Outcome:
     """Trains four networks for each seed."""
-    knobs = lab.knobs
+    knobs = ctx.knobs
     results: Results = {
-        (kind, depth): [_errors(lab, kind, depth, seed) for seed in lab.seeds]
+        (kind, depth): [_errors(ctx, kind, depth, seed) for seed in ctx.seeds]
         for kind in ("plain", "resnet")
         for depth in (knobs.shallow, knobs.deep)
     }
@@ -119,14 +119,14 @@ def find(results: Results, shallow: int, deep: int) -> tuple[Effect, ...]:
     )
 
 
-def _errors(lab: Lab[DegradationKnobs], kind: str, depth: int, seed: int) -> Errors:
-    knobs = lab.knobs
+def _errors(ctx: StudyContext[DegradationKnobs], kind: str, depth: int, seed: int) -> Errors:
+    knobs = ctx.knobs
     if (depth - 2) % 6:
         raise ValueError(
             f"`shallow` and `deep` are 6n + 2 layers; received {depth}, near {depth - (depth - 2) % 6}"
         )
     name = f"{kind}{depth}_cifar"
-    trained = lab.train(
+    trained = ctx.train(
         name,
         seed=seed,
         recipe=knobs.recipe,
@@ -136,7 +136,7 @@ def _errors(lab: Lab[DegradationKnobs], kind: str, depth: int, seed: int) -> Err
         augment={"flip": 0.5, "pad_crop": {"pad": knobs.pad}},
     )
     epochs = [line for line in trained.run.metrics() if "test_accuracy" in line]
-    train = lab.evaluate(trained, "train")
+    train = ctx.evaluate(trained, "train")
     return Errors(
         train=100.0 * (1.0 - train.accuracy),
         test=trained.test_error,

@@ -25,7 +25,7 @@ from convatlas.studies.verdict import Effect, Fact
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
-    from convatlas.studies.context import Lab, Trained
+    from convatlas.studies.context import StudyContext, Trained
 
 DENSE = "densenet40_12_cifar"
 """What is made small: without bottlenecks, so that a filter's weights tell which map it reads (Figure 5)."""
@@ -82,12 +82,16 @@ class Result:
     losses: tuple[HeatMap, ...] = ()
 
 
-def run(lab: Lab[DenseKnobs]) -> Outcome:
+def run(ctx: StudyContext[DenseKnobs]) -> Outcome:
     """Trains a DenseNet and a ResNet, and looks into the DenseNet."""
-    results = [_result(lab, seed) for seed in lab.seeds]
-    params = _params(lab)
+    results = [_result(ctx, seed) for seed in ctx.seeds]
+    params = _params(ctx)
     return Outcome(
-        findings=(*find(results, lab.knobs.margin, params), *published_facts(), *connection_facts(lab.knobs)),
+        findings=(
+            *find(results, ctx.knobs.margin, params),
+            *published_facts(),
+            *connection_facts(ctx.knobs),
+        ),
         tables=(_table(results, params),),
         figures={"dense.png": render(functools.partial(draw, results, params), width=13.0, height=6.4)},
         reading=_reading(results, params),
@@ -236,7 +240,7 @@ def far(net: nn.Module) -> list[tuple[DenseLayer, slice]]:
     return [(layer, part) for layers in blocks(net) for layer, parts in layers for part in parts[:-1]]
 
 
-def loss_maps(lab: Lab[DenseKnobs], trained: Trained) -> tuple[HeatMap, ...]:
+def loss_maps(ctx: StudyContext[DenseKnobs], trained: Trained) -> tuple[HeatMap, ...]:
     """Points of test error that each connection is worth: cut alone, minus whole."""
     maps: list[HeatMap] = []
     for layers in blocks(trained.net):
@@ -244,13 +248,13 @@ def loss_maps(lab: Lab[DenseKnobs], trained: Trained) -> tuple[HeatMap, ...]:
         for column, (layer, parts) in enumerate(layers):
             for row, part in enumerate(parts):
                 with cut([(layer, part)]):
-                    heat[row, column] = _error(lab, trained) - trained.test_error
+                    heat[row, column] = _error(ctx, trained) - trained.test_error
         maps.append(heat)
     return tuple(maps)
 
 
-def _error(lab: Lab[DenseKnobs], trained: Trained) -> float:
-    return 100.0 * (1.0 - lab.evaluate(trained).accuracy)
+def _error(ctx: StudyContext[DenseKnobs], trained: Trained) -> float:
+    return 100.0 * (1.0 - ctx.evaluate(trained).accuracy)
 
 
 def _config(knobs: DenseKnobs) -> dict[str, Any]:
@@ -262,10 +266,10 @@ def _config(knobs: DenseKnobs) -> dict[str, Any]:
     }
 
 
-def _result(lab: Lab[DenseKnobs], seed: int) -> Result:
-    knobs = lab.knobs
+def _result(ctx: StudyContext[DenseKnobs], seed: int) -> Result:
+    knobs = ctx.knobs
     train = functools.partial(
-        lab.train,
+        ctx.train,
         seed=seed,
         recipe="resnet_cifar",
         epochs=knobs.epochs,
@@ -273,18 +277,21 @@ def _result(lab: Lab[DenseKnobs], seed: int) -> Result:
         batch_size=knobs.batch_size,
     )
     dense, resnet = train(DENSE, model=_config(knobs)), train(knobs.resnet)
-    losses = loss_maps(lab, dense) if seed == lab.seeds[0] else ()
+    losses = loss_maps(ctx, dense) if seed == ctx.seeds[0] else ()
     with cut(far(dense.net)):
-        near = _error(lab, dense)
+        near = _error(ctx, dense)
     return Result(dense.test_error, resnet.test_error, near, heat_maps(dense.net), losses)
 
 
-def _params(lab: Lab[DenseKnobs]) -> tuple[int, int]:
+def _params(ctx: StudyContext[DenseKnobs]) -> tuple[int, int]:
     """Of the DenseNet and of the ResNet."""
     from convatlas.models.registry import create_model
 
-    shape: dict[str, Any] = {"num_classes": lab.num_classes, "in_chans": lab.in_chans}
-    nets = (create_model(DENSE, **shape, **_config(lab.knobs)), create_model(lab.knobs.resnet, **shape))
+    shape: dict[str, Any] = {"num_classes": ctx.num_classes, "in_chans": ctx.in_chans}
+    nets = (
+        create_model(DENSE, **shape, **_config(ctx.knobs)),
+        create_model(ctx.knobs.resnet, **shape),
+    )
     dense, resnet = (sum(p.numel() for p in net.parameters()) for net in nets)
     return dense, resnet
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import nn
 
-    from convatlas.studies.context import Lab
+    from convatlas.studies.context import StudyContext
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,9 +73,9 @@ class Pair:
         return statistics.median(self.sped(i) for i in range(len(self.times[0])))
 
 
-def run(lab: Lab[DepthwiseKnobs]) -> Outcome:
+def run(ctx: StudyContext[DepthwiseKnobs]) -> Outcome:
     """Counts and measures each pair of layers."""
-    knobs = lab.knobs
+    knobs = ctx.knobs
     pairs = [measure(chans, kernel, knobs) for kernel in knobs.kernels for chans in knobs.chans]
     facts = [
         Fact(

@@ -22,7 +22,7 @@ from convatlas.studies.verdict import Effect, Fact
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from convatlas.studies.context import Lab, Trained
+    from convatlas.studies.context import StudyContext, Trained
 
 NUM_BLOCKS = 5
 
@@ -82,10 +82,10 @@ Results = dict[bool, list[Answers]]
 """Without and with drop-path: the answers for each seed."""
 
 
-def run(lab: Lab[FractalKnobs]) -> Outcome:
+def run(ctx: StudyContext[FractalKnobs]) -> Outcome:
     """Trains the network without and with drop-path, and tests it whole and column by column."""
-    results = {drop: [_answers(lab, drop, seed) for seed in lab.seeds] for drop in (False, True)}
-    costs = _costs(lab)
+    results = {drop: [_answers(ctx, drop, seed) for seed in ctx.seeds] for drop in (False, True)}
+    costs = _costs(ctx)
     return Outcome(
         findings=(*find(results), *facts(costs)),
         tables=(_table(results, costs),),
@@ -158,9 +158,9 @@ def facts(costs: Sequence[Cost]) -> tuple[Fact, ...]:
     )
 
 
-def _answers(lab: Lab[FractalKnobs], drop: bool, seed: int) -> Answers:
-    knobs = lab.knobs
-    trained = lab.train(
+def _answers(ctx: StudyContext[FractalKnobs], drop: bool, seed: int) -> Answers:
+    knobs = ctx.knobs
+    trained = ctx.train(
         knobs.network,
         seed=seed,
         model={
@@ -172,17 +172,17 @@ def _answers(lab: Lab[FractalKnobs], drop: bool, seed: int) -> Answers:
         epochs=knobs.epochs,
         lr=knobs.lr,
     )
-    errors = [_error(lab, trained, part) for part in (*columns(trained.net), trained.net)]
+    errors = [_error(ctx, trained, part) for part in (*columns(trained.net), trained.net)]
     return Answers(columns=tuple(errors[:-1]), whole=errors[-1], as_trained=trained.test_error)
 
 
-def _error(lab: Lab[FractalKnobs], trained: Trained, part: nn.Module) -> float:
+def _error(ctx: StudyContext[FractalKnobs], trained: Trained, part: nn.Module) -> float:
     """Test error, %, of the network or a column, with its own statistics of normalisation."""
-    samples = lab.source.train
-    count = min(lab.knobs.settle, len(samples))
+    samples = ctx.source.train
+    count = min(ctx.knobs.settle, len(samples))
     images = torch.stack([samples.picture(index) for index in range(count)])
     ready = settled(part, trained.transform.normalise(images))
-    return 100.0 * (1.0 - lab.evaluate(trained, net=ready).accuracy)
+    return 100.0 * (1.0 - ctx.evaluate(trained, net=ready).accuracy)
 
 
 def settled(net: nn.Module, images: Tensor, batch_size: int = 250) -> nn.Module:
@@ -221,23 +221,23 @@ def columns(net: nn.Module) -> list[nn.Module]:
     return [net.column(index) for index in range(net.config.num_columns)]
 
 
-def _costs(lab: Lab[FractalKnobs]) -> list[Cost]:
+def _costs(ctx: StudyContext[FractalKnobs]) -> list[Cost]:
     """Of each column and, last, of the whole network."""
     from convatlas.models.registry import create_model
     from convatlas.sizing.run import size
 
-    knobs = lab.knobs
+    knobs = ctx.knobs
     net = create_model(
         knobs.network,
-        num_classes=lab.num_classes,
-        in_chans=lab.in_chans,
+        num_classes=ctx.num_classes,
+        in_chans=ctx.in_chans,
         widths=knobs.widths,
         block_drop_rates=knobs.drops,
     ).eval()
-    px = 32 if lab.source.image_size is None else lab.source.image_size[1]
+    px = 32 if ctx.source.image_size is None else ctx.source.image_size[1]
     costs: list[Cost] = []
     for part in (*columns(net), net):
-        sheet = size(part, (lab.in_chans, px, px))
+        sheet = size(part, (ctx.in_chans, px, px))
         depths: dict[int, int] = {}
         for row in sheet.rows:
             before = max((depths.get(index, 0) for index in row.inputs), default=0)

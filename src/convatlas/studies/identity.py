@@ -19,7 +19,7 @@ from convatlas.studies.verdict import Effect, Fact
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from convatlas.studies.context import Lab
+    from convatlas.studies.context import StudyContext
 
 UNITS = {"post": "resnet20_cifar", "pre": "preact_resnet110_cifar"}
 """By place of the activation: a network whose depth is then changed. Both have option A's shortcuts."""
@@ -81,11 +81,11 @@ Results = dict[tuple[str, int], list[Result]]
 """By place of the activation and depth: one for each seed."""
 
 
-def run(lab: Lab[IdentityKnobs]) -> Outcome:
+def run(ctx: StudyContext[IdentityKnobs]) -> Outcome:
     """Trains both units at each depth for each seed."""
-    depths = lab.knobs.depths
+    depths = ctx.knobs.depths
     results: Results = {
-        (unit, depth): [_train(lab, unit, depth, seed) for seed in lab.seeds]
+        (unit, depth): [_train(ctx, unit, depth, seed) for seed in ctx.seeds]
         for depth in depths
         for unit in UNITS
     }
@@ -159,9 +159,9 @@ def _changes(depth: int) -> dict[str, Any]:
     return {"blocks_per_stage": (depth - 2) // 6, "shortcut": "A"}
 
 
-def _train(lab: Lab[IdentityKnobs], unit: str, depth: int, seed: int) -> Result:
-    knobs = lab.knobs
-    trained = lab.train(
+def _train(ctx: StudyContext[IdentityKnobs], unit: str, depth: int, seed: int) -> Result:
+    knobs = ctx.knobs
+    trained = ctx.train(
         UNITS[unit],
         seed=seed,
         model=_changes(depth),

@@ -24,7 +24,7 @@ from convatlas.training.nonfinite import TrainingError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from convatlas.studies.context import Lab
+    from convatlas.studies.context import StudyContext
 
 FILTER = 3
 
@@ -124,15 +124,15 @@ def probe(net: DeepNet, images: Tensor, labels: Tensor) -> Signal:
     return Signal(sizes, slopes)
 
 
-def run(lab: Lab[InitialisationKnobs]) -> Outcome:
+def run(ctx: StudyContext[InitialisationKnobs]) -> Outcome:
     """Probes the fresh networks, then trains them."""
     signals = {
-        (name, norm): [_probe(lab, name, norm, seed) for seed in lab.seeds]
+        (name, norm): [_probe(ctx, name, norm, seed) for seed in ctx.seeds]
         for norm in (False, True)
         for name in SCALES
     }
     errors = {
-        (name, norm): [_test_error(lab, name, norm, seed) for seed in lab.seeds]
+        (name, norm): [_test_error(ctx, name, norm, seed) for seed in ctx.seeds]
         for norm in (False, True)
         for name in SCALES
     }
@@ -153,40 +153,40 @@ def run(lab: Lab[InitialisationKnobs]) -> Outcome:
         findings=tuple(findings),
         tables=(_table(signals, errors),),
         figures={"initialisation.png": render(functools.partial(draw, signals), height=4.4)},
-        reading=_reading(lab.knobs, signals, errors),
+        reading=_reading(ctx.knobs, signals, errors),
     )
 
 
 Key = tuple[str, bool]
 
 
-def _make(lab: Lab[InitialisationKnobs], name: str, norm: bool) -> DeepNet:
-    knobs = lab.knobs
+def _make(ctx: StudyContext[InitialisationKnobs], name: str, norm: bool) -> DeepNet:
+    knobs = ctx.knobs
     return DeepNet(
         depth=knobs.depth,
         width=knobs.width,
         norm=norm,
         scale=SCALES[name],
-        in_chans=lab.in_chans,
-        num_classes=lab.num_classes,
+        in_chans=ctx.in_chans,
+        num_classes=ctx.num_classes,
     )
 
 
-def _probe(lab: Lab[InitialisationKnobs], name: str, norm: bool, seed: int) -> Signal:
-    part = lab.source.train
-    images = torch.stack([part.picture(index) for index in range(lab.knobs.probe)]).double() / 255.0
+def _probe(ctx: StudyContext[InitialisationKnobs], name: str, norm: bool, seed: int) -> Signal:
+    part = ctx.source.train
+    images = torch.stack([part.picture(index) for index in range(ctx.knobs.probe)]).double() / 255.0
     images = (images - images.mean()) / images.std()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return probe(_make(lab, name, norm), images, part.labels[: lab.knobs.probe])
+        return probe(_make(ctx, name, norm), images, part.labels[: ctx.knobs.probe])
 
 
-def _test_error(lab: Lab[InitialisationKnobs], name: str, norm: bool, seed: int) -> float:
-    knobs = lab.knobs
+def _test_error(ctx: StudyContext[InitialisationKnobs], name: str, norm: bool, seed: int) -> float:
+    knobs = ctx.knobs
     label = f"deep{knobs.depth}x{knobs.width}-{name.replace(' ', '-').lower()}{'-bn' if norm else ''}"
     try:
-        trained = lab.train(
-            functools.partial(_make, lab, name, norm),
+        trained = ctx.train(
+            functools.partial(_make, ctx, name, norm),
             label=label,
             seed=seed,
             recipe="resnet_cifar",
@@ -197,8 +197,8 @@ def _test_error(lab: Lab[InitialisationKnobs], name: str, norm: bool, seed: int)
             **NO_CROP,
         )
     except TrainingError:
-        lab.say(f"{label}, seed {seed}: diverged")
-        return 100.0 * (1.0 - 1.0 / lab.num_classes)
+        ctx.log(f"{label}, seed {seed}: diverged")
+        return 100.0 * (1.0 - 1.0 / ctx.num_classes)
     return trained.test_error
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from convatlas.studies.context import Lab, Trained
+    from convatlas.studies.context import StudyContext, Trained
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,10 +88,10 @@ class Lesions:
         return [error - self.before[which] for error, keeps in kept if keeps]
 
 
-def run(lab: Lab[LesionKnobs]) -> Outcome:
+def run(ctx: StudyContext[LesionKnobs]) -> Outcome:
     """Trains both networks for each seed, and damages them."""
-    results = [examine(lab, seed) for seed in lab.seeds]
-    chance = 100.0 * (1.0 - 1.0 / lab.num_classes)
+    results = [examine(ctx, seed) for seed in ctx.seeds]
+    chance = 100.0 * (1.0 - 1.0 / ctx.num_classes)
     return Outcome(
         findings=(*find(results), *facts()),
         tables=(_table(results),),
@@ -100,16 +100,16 @@ def run(lab: Lab[LesionKnobs]) -> Outcome:
     )
 
 
-def examine(lab: Lab[LesionKnobs], seed: int) -> Lesions:
+def examine(ctx: StudyContext[LesionKnobs], seed: int) -> Lesions:
     """Trains a residual and a plain network, and measures both with parts missing."""
-    knobs = lab.knobs
+    knobs = ctx.knobs
     settings: dict[str, Any] = {"epochs": knobs.epochs, "batch_size": knobs.batch_size}
     if knobs.pad == 0:
         settings["augment.pad_crop"] = "none"
     else:
         settings["augment.pad_crop.pad"] = knobs.pad
     trained = [
-        lab.train(name, seed=seed, recipe=knobs.recipe, **settings) for name in (knobs.resnet, knobs.plain)
+        ctx.train(name, seed=seed, recipe=knobs.recipe, **settings) for name in (knobs.resnet, knobs.plain)
     ]
     both = [parts_of(one.net) for one in trained]
     blocks = [part.module for part in both[0] if isinstance(part.module, BasicBlock)]
@@ -121,7 +121,7 @@ def examine(lab: Lab[LesionKnobs], seed: int) -> Lesions:
     draw_ = np.random.default_rng(seed)
 
     def error(which: int, net: nn.Module) -> float:
-        return 100.0 * (1.0 - lab.evaluate(trained[which], "test", net=net).accuracy)
+        return 100.0 * (1.0 - ctx.evaluate(trained[which], "test", net=net).accuracy)
 
     single = [
         tuple(error(which, without(trained[which].net, both[which], [i])) for i in range(len(both[which])))
@@ -143,7 +143,7 @@ def examine(lab: Lab[LesionKnobs], seed: int) -> Lesions:
         keeping=(tuple(part.keeps_shape for part in both[0]), tuple(part.keeps_shape for part in both[1])),
         removed=tuple(removed),
         swapped=tuple(swapped),
-        gradient=_gradient(lab, trained[0], blocks, draw_),
+        gradient=_gradient(ctx, trained[0], blocks, draw_),
     )
 
 
@@ -153,14 +153,17 @@ def counts(blocks: int) -> list[int]:
 
 
 def _gradient(
-    lab: Lab[LesionKnobs], trained: Trained, blocks: Sequence[BasicBlock], draw_: np.random.Generator
+    ctx: StudyContext[LesionKnobs],
+    trained: Trained,
+    blocks: Sequence[BasicBlock],
+    draw_: np.random.Generator,
 ) -> tuple[float, ...]:
-    part, count = lab.source.train, min(lab.knobs.probe, len(lab.source.train))
+    part, count = ctx.source.train, min(ctx.knobs.probe, len(ctx.source.train))
     images = torch.stack([part.picture(index) for index in range(count)])
     measure = path_gradient(trained.net, blocks, trained.transform.normalise(images), part.labels[:count])
 
     def sizes(k: int) -> list[float]:
-        draws = 1 if k in (0, len(blocks)) else 3 * lab.knobs.draws
+        draws = 1 if k in (0, len(blocks)) else 3 * ctx.knobs.draws
         return [measure(draw_.choice(len(blocks), size=k, replace=False).tolist()) for _ in range(draws)]
 
     return tuple(statistics.fmean(sizes(k)) for k in range(len(blocks) + 1))

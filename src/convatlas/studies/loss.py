@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from convatlas.studies.context import Lab, Trained
+    from convatlas.studies.context import StudyContext, Trained
 
 LOSSES = ("softmax", "hinge")
 
@@ -90,11 +90,11 @@ Results = dict[str, list[Result]]
 """By loss: one for each seed."""
 
 
-def run(lab: Lab[LossKnobs]) -> Outcome:
+def run(ctx: StudyContext[LossKnobs]) -> Outcome:
     """Computes the losses of known scores, then trains with each loss for each seed."""
-    results: Results = {loss: [_train(lab, loss, seed) for seed in lab.seeds] for loss in LOSSES}
+    results: Results = {loss: [_train(ctx, loss, seed) for seed in ctx.seeds] for loss in LOSSES}
     return Outcome(
-        findings=(*compute_facts(), *find(results, lab.knobs.margin)),
+        findings=(*compute_facts(), *find(results, ctx.knobs.margin)),
         tables=(_table(results),),
         figures={"loss.png": render(functools.partial(draw, results))},
         reading=_reading(results),
@@ -160,9 +160,9 @@ def find(results: Results, margin: float) -> tuple[Effect, ...]:
     )
 
 
-def _train(lab: Lab[LossKnobs], loss: str, seed: int) -> Result:
-    knobs = lab.knobs
-    trained = lab.train(
+def _train(ctx: StudyContext[LossKnobs], loss: str, seed: int) -> Result:
+    knobs = ctx.knobs
+    trained = ctx.train(
         "resnet20_cifar",
         seed=seed,
         model={"blocks_per_stage": knobs.blocks},
@@ -173,9 +173,9 @@ def _train(lab: Lab[LossKnobs], loss: str, seed: int) -> Result:
         augment={"flip": 0.5, "pad_crop": {"pad": knobs.pad}},
         loss=loss,
     )
-    scores, labels = score(lab, trained, "train")
+    scores, labels = score(ctx, trained, "train")
     losses = hinge_losses(scores, labels) if loss == "hinge" else softmax_losses(scores, labels)
-    tested, right = score(lab, trained, "test")
+    tested, right = score(ctx, trained, "test")
     best = tested.softmax(dim=1).max(dim=1)
     return Result(
         error=trained.test_error,
@@ -185,9 +185,11 @@ def _train(lab: Lab[LossKnobs], loss: str, seed: int) -> Result:
 
 
 @torch.inference_mode()
-def score(lab: Lab[LossKnobs], trained: Trained, part: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
+def score(
+    ctx: StudyContext[LossKnobs], trained: Trained, part: Literal["train", "test"]
+) -> tuple[Tensor, Tensor]:
     """Scores (N, K) of all images of a part, in float64, and their labels (N,)."""
-    samples = lab.source.train if part == "train" else lab.source.test
+    samples = ctx.source.train if part == "train" else ctx.source.test
     found: list[Tensor] = []
     for begin in range(0, len(samples), 256):
         rows = range(begin, min(begin + 256, len(samples)))

@@ -15,7 +15,7 @@ import torch
 from convatlas.models.registry import create_model
 from convatlas.plots.style import render
 from convatlas.sizing.run import size
-from convatlas.studies.context import Lab
+from convatlas.studies.context import StudyContext
 from convatlas.studies.study import Outcome, Study, Table, TrainingKnobs
 from convatlas.studies.timing import NO_CROP
 from convatlas.studies.verdict import Effect, Fact
@@ -100,23 +100,27 @@ class Results:
     macs: dict[tuple[float, float], int]
 
 
-def run(lab: Lab[MultipliersKnobs]) -> Outcome:
+def run(ctx: StudyContext[MultipliersKnobs]) -> Outcome:
     """Counts, then trains a row of widths and a row of resolutions."""
-    knobs = lab.knobs
-    full = knobs.px or (lab.source.image_size or (0, PX, PX))[1]
+    knobs = ctx.knobs
+    full = knobs.px or (ctx.source.image_size or (0, PX, PX))[1]
     alpha, rho = knobs.alphas[0], knobs.rhos[0]
     labs = {
-        each: Lab(knobs=dataclasses.replace(knobs, px=max(1, round(each * full))), runs=lab.runs, say=lab.say)
+        each: StudyContext(
+            knobs=dataclasses.replace(knobs, px=max(1, round(each * full))),
+            runs=ctx.runs,
+            log=ctx.log,
+        )
         for each in knobs.rhos
     }
     pairs = [*((each, rho) for each in knobs.alphas), *((alpha, each) for each in knobs.rhos)]
     results = Results(
-        widths={each: [_test_error(labs[rho], each, seed) for seed in lab.seeds] for each in knobs.alphas},
+        widths={each: [_test_error(labs[rho], each, seed) for seed in ctx.seeds] for each in knobs.alphas},
         resolutions={
-            each: [_test_error(labs[each], alpha, seed) for seed in lab.seeds] for each in knobs.rhos
+            each: [_test_error(labs[each], alpha, seed) for seed in ctx.seeds] for each in knobs.rhos
         },
         macs={
-            (a, r): sheet_of(a, labs[r].knobs.px, lab.num_classes, lab.in_chans).macs
+            (a, r): sheet_of(a, labs[r].knobs.px, ctx.num_classes, ctx.in_chans).macs
             for a, r in dict.fromkeys(pairs)
         },
     )
@@ -208,9 +212,9 @@ def find(results: Results) -> tuple[Effect, ...]:
     return tuple(effects)
 
 
-def _test_error(lab: Lab[MultipliersKnobs], alpha: float, seed: int) -> float:
-    knobs = lab.knobs
-    return lab.train(
+def _test_error(ctx: StudyContext[MultipliersKnobs], alpha: float, seed: int) -> float:
+    knobs = ctx.knobs
+    return ctx.train(
         NETWORK,
         seed=seed,
         model={"width_mult": alpha},

@@ -25,7 +25,7 @@ from convatlas.studies.verdict import Effect, Fact
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from convatlas.studies.context import Lab
+    from convatlas.studies.context import StudyContext
 
 KINDS: dict[str, type[nn.Module]] = {"mean": nn.AvgPool2d, "max": nn.MaxPool2d}
 ORDERS = ("before", "behind")
@@ -78,27 +78,27 @@ Errors = dict[tuple[str, str], list[float]]
 """By kind and order: the test error for each seed, in %."""
 
 
-def run(lab: Lab[PoolingKnobs]) -> Outcome:
+def run(ctx: StudyContext[PoolingKnobs]) -> Outcome:
     """Trains the networks that differ, and compares those that do not."""
     errors: Errors = {key: [] for key in (("mean", "before"), ("mean", "behind"), ("max", "before"))}
     for kind, order in errors:
-        for seed in lab.seeds:
+        for seed in ctx.seeds:
             make = functools.partial(
-                make_lenet, kind, order, in_chans=lab.in_chans, num_classes=lab.num_classes
+                make_lenet, kind, order, in_chans=ctx.in_chans, num_classes=ctx.num_classes
             )
             label = f"lenet5-{kind}-activation-{order}"
-            trained = lab.train(
+            trained = ctx.train(
                 make,
                 label=label,
                 seed=seed,
                 recipe="lenet5",
-                epochs=lab.knobs.epochs,
-                lr=lab.knobs.lr,
-                batch_size=lab.knobs.batch_size,
+                epochs=ctx.knobs.epochs,
+                lr=ctx.knobs.lr,
+                batch_size=ctx.knobs.batch_size,
                 **NO_AFFINE,
             )
             errors[kind, order].append(trained.test_error)
-    differences = {kind: order_difference(kind, lab.knobs.first_seed) for kind in KINDS}
+    differences = {kind: order_difference(kind, ctx.knobs.first_seed) for kind in KINDS}
     counts = {order: activations(order) for order in ORDERS}
     return Outcome(
         findings=(*facts(differences, counts), *find(errors)),

@@ -29,7 +29,7 @@ from convatlas.studies.verdict import Effect, Fact
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from convatlas.studies.context import Lab
+    from convatlas.studies.context import StudyContext
 
 Array = NDArray[np.float64]
 
@@ -142,14 +142,14 @@ class Fields:
     after: Array
 
 
-def run(lab: Lab[ReceptiveFieldKnobs]) -> Outcome:
+def run(ctx: StudyContext[ReceptiveFieldKnobs]) -> Outcome:
     """Measures fresh networks of several depths, and one before and after training."""
-    knobs = lab.knobs
-    fields = [examine(lab, seed) for seed in lab.seeds]
+    knobs = ctx.knobs
+    fields = [examine(ctx, seed) for seed in ctx.seeds]
     depths = sorted(set(knobs.depths))
-    sides = {depth: _theoretical(lab, depth) for depth in (*depths, knobs.depth)}
+    sides = {depth: _theoretical(ctx, depth) for depth in (*depths, knobs.depth)}
     return Outcome(
-        findings=(*facts(lab, depths), *find(fields, depths)),
+        findings=(*facts(ctx, depths), *find(fields, depths)),
         tables=(_table(fields, depths, sides, knobs.depth),),
         figures={
             "receptive-field.png": render(
@@ -160,69 +160,69 @@ def run(lab: Lab[ReceptiveFieldKnobs]) -> Outcome:
     )
 
 
-def _make(lab: Lab[ReceptiveFieldKnobs], depth: int) -> Stack:
-    return Stack(depth, lab.knobs.width, in_chans=lab.in_chans, num_classes=lab.num_classes)
+def _make(ctx: StudyContext[ReceptiveFieldKnobs], depth: int) -> Stack:
+    return Stack(depth, ctx.knobs.width, in_chans=ctx.in_chans, num_classes=ctx.num_classes)
 
 
-def _theoretical(lab: Lab[ReceptiveFieldKnobs], depth: int) -> int:
-    return theoretical(_make(lab, depth).layers, lab.in_chans, 2 * depth + 3)
+def _theoretical(ctx: StudyContext[ReceptiveFieldKnobs], depth: int) -> int:
+    return theoretical(_make(ctx, depth).layers, ctx.in_chans, 2 * depth + 3)
 
 
-def examine(lab: Lab[ReceptiveFieldKnobs], seed: int) -> Fields:
+def examine(ctx: StudyContext[ReceptiveFieldKnobs], seed: int) -> Fields:
     """Measures the networks of one seed.
 
     Fresh networks see noise, with a border that their field does not reach; the trained one sees test images.
     """
-    knobs = lab.knobs
+    knobs = ctx.knobs
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         by_depth: list[float] = []
         for depth in sorted(set(knobs.depths)):
             px = 2 * depth + 3
-            layers = _make(lab, depth).layers.train()  # Statistics of the batch: it has no others yet.
+            layers = _make(ctx, depth).layers.train()  # Statistics of the batch: it has no others yet.
             by_depth.append(
-                effective(gradient_map(layers, torch.randn(knobs.probe // 4, lab.in_chans, px, px)))
+                effective(gradient_map(layers, torch.randn(knobs.probe // 4, ctx.in_chans, px, px)))
             )
     settings: dict[str, Any] = {"epochs": knobs.epochs, "lr": knobs.lr, "batch_size": knobs.batch_size}
-    trained = lab.train(
-        functools.partial(_make, lab, knobs.depth),
+    trained = ctx.train(
+        functools.partial(_make, ctx, knobs.depth),
         label=f"stack{knobs.depth}x{knobs.width}",
         seed=seed,
         recipe="resnet_cifar",
         **settings,
         **NO_CROP,
     )
-    part = lab.source.test
+    part = ctx.source.test
     images = torch.stack([part.picture(i) for i in range(min(knobs.probe, len(part)))])
     x = trained.transform.normalise(images)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # The very weights that the training began with.
-        fresh = _make(lab, knobs.depth)
+        fresh = _make(ctx, knobs.depth)
         before = gradient_map(fresh.layers.train(), x)
         after = gradient_map(trained.net.get_submodule("layers").train(), x)
     return Fields(tuple(by_depth), before, after)
 
 
-def facts(lab: Lab[ReceptiveFieldKnobs], depths: Sequence[int]) -> tuple[Fact, ...]:
+def facts(ctx: StudyContext[ReceptiveFieldKnobs], depths: Sequence[int]) -> tuple[Fact, ...]:
     """What an output position can see: by the sizing, by the rule, and by where a gradient arrives."""
     found: list[Fact] = []
     for depth in depths:
         found.append(
             Fact(
                 name=f"{depth} layers of 3x3: side of the theoretical field",
-                value=float(_theoretical(lab, depth)),
+                value=float(_theoretical(ctx, depth)),
                 claimed=2.0 * depth + 1.0,
                 unit="px",
                 note="claimed: 1 + 2n",
             )
         )
-    depth, width = depths[0], lab.knobs.width
+    depth, width = depths[0], ctx.knobs.width
     linear = nn.Sequential(
-        *(nn.Conv2d(width if i else lab.in_chans, width, 3, padding=1).double() for i in range(depth))
+        *(nn.Conv2d(width if i else ctx.in_chans, width, 3, padding=1).double() for i in range(depth))
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(lab.knobs.first_seed)
-        gradient = gradient_map(linear, torch.randn(4, lab.in_chans, 2 * depth + 9, 2 * depth + 9).double())
+        torch.manual_seed(ctx.knobs.first_seed)
+        gradient = gradient_map(linear, torch.randn(4, ctx.in_chans, 2 * depth + 9, 2 * depth + 9).double())
     found.append(
         Fact(
             name=f"{depth} linear layers: side of where the gradient is not 0",

@@ -22,7 +22,7 @@ from convatlas.studies.verdict import Effect
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from convatlas.studies.context import Lab
+    from convatlas.studies.context import StudyContext
 
 KINDS = ("none", "dropout", "augmentation", "weight decay", "LRN", "all")
 """What is switched on: nothing, one of four, or all four."""
@@ -138,9 +138,9 @@ Results = dict[str, list[Errors]]
 """By what is switched on: one for each seed."""
 
 
-def run(lab: Lab[RegularisationKnobs]) -> Outcome:
+def run(ctx: StudyContext[RegularisationKnobs]) -> Outcome:
     """Trains the network with each of the regularisers, with none and with all, for each seed."""
-    results: Results = {kind: [_errors(lab, kind, seed) for seed in lab.seeds] for kind in KINDS}
+    results: Results = {kind: [_errors(ctx, kind, seed) for seed in ctx.seeds] for kind in KINDS}
     return Outcome(
         findings=find(results),
         tables=(_table(results),),
@@ -202,14 +202,14 @@ def settings_for(kind: str, knobs: RegularisationKnobs) -> tuple[dict[str, float
     return net, recipe
 
 
-def _errors(lab: Lab[RegularisationKnobs], kind: str, seed: int) -> Errors:
-    knobs = lab.knobs
+def _errors(ctx: StudyContext[RegularisationKnobs], kind: str, seed: int) -> Errors:
+    knobs = ctx.knobs
     net, recipe = settings_for(kind, knobs)
 
     def make() -> nn.Module:
-        return SmallAlexNet(in_chans=lab.in_chans, num_classes=lab.num_classes, width=knobs.width, **net)
+        return SmallAlexNet(in_chans=ctx.in_chans, num_classes=ctx.num_classes, width=knobs.width, **net)
 
-    trained = lab.train(
+    trained = ctx.train(
         make,
         label=f"small-alexnet{knobs.width}-drop{net['drop_rate']:g}-lrn{net['lrn_alpha']:g}",
         seed=seed,
@@ -220,7 +220,7 @@ def _errors(lab: Lab[RegularisationKnobs], kind: str, seed: int) -> Errors:
         schedule="cosine",
         **recipe,
     )
-    train = lab.evaluate(trained, "train")
+    train = ctx.evaluate(trained, "train")
     return Errors(train=100.0 * (1.0 - train.accuracy), test=trained.test_error)
 
 

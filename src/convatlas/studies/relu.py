@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from convatlas.data.sets import Samples
-    from convatlas.studies.context import Lab
+    from convatlas.studies.context import StudyContext
 
 KINDS = ("ReLU", "tanh")
 FIRST_STD = 0.01
@@ -127,11 +127,11 @@ Curves = dict[tuple[str, float], list[tuple[float, ...]]]
 """By kind and learning rate: the training error of each epoch for each seed, in %; empty if it diverged."""
 
 
-def run(lab: Lab[ReluKnobs]) -> Outcome:
+def run(ctx: StudyContext[ReluKnobs]) -> Outcome:
     """Trains both kinds at each learning rate, from the paper's start and from a scaled one."""
-    knobs, raw = lab.knobs, raw_deviation(lab.source.train)
+    knobs, raw = ctx.knobs, raw_deviation(ctx.source.train)
     paper, scaled = (
-        {(kind, lr): [_curve(lab, kind, std, lr, seed) for seed in lab.seeds] for kind in KINDS for lr in lrs}
+        {(kind, lr): [_curve(ctx, kind, std, lr, seed) for seed in ctx.seeds] for kind in KINDS for lr in lrs}
         for std, lrs in ((raw, knobs.lrs), (None, knobs.scaled_lrs))
     )
     return Outcome(
@@ -151,22 +151,24 @@ def raw_deviation(part: Samples, images: int = 512) -> float:
     return float(torch.stack([part.picture(index) for index in range(count)]).float().std())
 
 
-def _curve(lab: Lab[ReluKnobs], kind: str, raw_std: float | None, lr: float, seed: int) -> tuple[float, ...]:
-    knobs = lab.knobs
+def _curve(
+    ctx: StudyContext[ReluKnobs], kind: str, raw_std: float | None, lr: float, seed: int
+) -> tuple[float, ...]:
+    knobs = ctx.knobs
     make: Callable[[], nn.Module] = functools.partial(
         FourLayers,
         kind,
         raw_std,
         width=knobs.width,
         kernel_size=knobs.kernel_size,
-        in_chans=lab.in_chans,
-        num_classes=lab.num_classes,
+        in_chans=ctx.in_chans,
+        num_classes=ctx.num_classes,
     )
     start = "scaled" if raw_std is None else "raw"
     label = f"four-layers-{start}-{kind.lower()}-{knobs.width}-{knobs.kernel_size}px"
     settings: dict[str, Any] = {"schedule.kind": "constant", "augment.flip": 0.0, "weight_decay": 0.0}
     try:
-        trained = lab.train(
+        trained = ctx.train(
             make,
             label=label,
             seed=seed,
@@ -177,7 +179,7 @@ def _curve(lab: Lab[ReluKnobs], kind: str, raw_std: float | None, lr: float, see
             **settings,
         )
     except TrainingError:
-        lab.say(f"{label}, lr {lr:g}, seed {seed}: diverged")
+        ctx.log(f"{label}, lr {lr:g}, seed {seed}: diverged")
         return ()
     return tuple(100.0 * (1.0 - line["train_accuracy"]) for line in epoch_lines(trained.run.metrics()))
 

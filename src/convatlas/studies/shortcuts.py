@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import nn
 
-    from convatlas.studies.context import Lab
+    from convatlas.studies.context import StudyContext
 
 KINDS = ("plain", "A", "B", "C")
 """No shortcut; zeros for new channels; projections where shapes differ; projections everywhere."""
@@ -66,14 +66,14 @@ Errors = dict[str, list[float]]
 """By kind: the test error in % for each seed."""
 
 
-def run(lab: Lab[ShortcutsKnobs]) -> Outcome:
+def run(ctx: StudyContext[ShortcutsKnobs]) -> Outcome:
     """Counts the weights of each option, then trains each network for each seed."""
-    errors = {kind: [_test_error(lab, kind, seed) for seed in lab.seeds] for kind in KINDS}
+    errors = {kind: [_test_error(ctx, kind, seed) for seed in ctx.seeds] for kind in KINDS}
     return Outcome(
         findings=(*count_facts(), *find(errors)),
-        tables=(_table(lab, errors),),
+        tables=(_table(ctx, errors),),
         figures={"shortcuts.png": render(functools.partial(draw, errors))},
-        reading=_reading(lab.knobs.depth, errors),
+        reading=_reading(ctx.knobs.depth, errors),
     )
 
 
@@ -164,10 +164,10 @@ def _network(kind: str, depth: int) -> tuple[str, dict[str, Any]]:
     return ("plain20_cifar", blocks) if kind == "plain" else ("resnet20_cifar", blocks | {"shortcut": kind})
 
 
-def _test_error(lab: Lab[ShortcutsKnobs], kind: str, seed: int) -> float:
-    knobs = lab.knobs
+def _test_error(ctx: StudyContext[ShortcutsKnobs], kind: str, seed: int) -> float:
+    knobs = ctx.knobs
     name, model = _network(kind, knobs.depth)
-    return lab.train(
+    return ctx.train(
         name,
         seed=seed,
         model=model,
@@ -179,16 +179,16 @@ def _test_error(lab: Lab[ShortcutsKnobs], kind: str, seed: int) -> float:
     ).test_error
 
 
-def _table(lab: Lab[ShortcutsKnobs], errors: Errors) -> Table:
+def _table(ctx: StudyContext[ShortcutsKnobs], errors: Errors) -> Table:
     rows: list[tuple[str, ...]] = []
     for kind, values in errors.items():
-        name, model = _network(kind, lab.knobs.depth)
-        count = _params(create_model(name, in_chans=lab.in_chans, num_classes=lab.num_classes, **model))
+        name, model = _network(kind, ctx.knobs.depth)
+        count = _params(create_model(name, in_chans=ctx.in_chans, num_classes=ctx.num_classes, **model))
         each = ", ".join(f"{value:.2f}" for value in values)
         mean = f"{statistics.fmean(values):.2f} %"
         rows.append((kind, f"{count:,}", mean, each, f"{PUBLISHED[kind]:.2f} %"))
     heads = ("shortcut", "parameters", "test error", "each seed", "published (ImageNet, 34 layers)")
-    return Table(f"Each network of {lab.knobs.depth} layers", heads, tuple(rows))
+    return Table(f"Each network of {ctx.knobs.depth} layers", heads, tuple(rows))
 
 
 def _reading(depth: int, errors: Errors) -> str:

@@ -26,7 +26,7 @@ from convatlas.studies.verdict import Effect, Fact
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from convatlas.studies.context import Lab
+    from convatlas.studies.context import StudyContext
 
 WORDS = {2: "two", 3: "three", 4: "four", 5: "five"}
 
@@ -127,18 +127,18 @@ Errors = dict[tuple[int, Kind], list[float]]
 """By the size of the large filter, and what stands there: the test error for each seed, %."""
 
 
-def run(lab: Lab[SmallFiltersKnobs]) -> Outcome:
+def run(ctx: StudyContext[SmallFiltersKnobs]) -> Outcome:
     """Counts, then trains three networks for each seed and size of filter."""
-    knobs = lab.knobs
+    knobs = ctx.knobs
     errors: Errors = {
-        (kernel, kind): [_test_error(lab, kind, kernel, seed) for seed in lab.seeds]
+        (kernel, kind): [_test_error(ctx, kind, kernel, seed) for seed in ctx.seeds]
         for kernel in knobs.kernels
         for kind in KINDS
     }
     facts = [fact for kernel in knobs.kernels for fact in count(kernel, knobs.width)]
     return Outcome(
         findings=(*find(errors, knobs.width, knobs.margin), *facts),
-        tables=(_table(lab, errors),),
+        tables=(_table(ctx, errors),),
         figures={"small-filters.png": render(functools.partial(draw, errors, knobs.width))},
         reading=_reading(errors, knobs.width),
     )
@@ -212,23 +212,23 @@ def find(errors: Errors, width: int, margin: float) -> tuple[Effect, ...]:
     return tuple(effects)
 
 
-def _net(lab: Lab[SmallFiltersKnobs], kind: Kind, kernel: int) -> FilterNet:
-    knobs = lab.knobs
+def _net(ctx: StudyContext[SmallFiltersKnobs], kind: Kind, kernel: int) -> FilterNet:
+    knobs = ctx.knobs
     return FilterNet(
         kind,
         kernel,
         width_of(kind, kernel, knobs.width),
         stages=knobs.stages,
-        in_chans=lab.in_chans,
-        num_classes=lab.num_classes,
+        in_chans=ctx.in_chans,
+        num_classes=ctx.num_classes,
     )
 
 
-def _test_error(lab: Lab[SmallFiltersKnobs], kind: Kind, kernel: int, seed: int) -> float:
-    knobs = lab.knobs
+def _test_error(ctx: StudyContext[SmallFiltersKnobs], kind: Kind, kernel: int, seed: int) -> float:
+    knobs = ctx.knobs
     width = width_of(kind, kernel, knobs.width)
-    return lab.train(
-        functools.partial(_net, lab, kind, kernel),
+    return ctx.train(
+        functools.partial(_net, ctx, kind, kernel),
         label=f"{kind.replace(' ', '-')}{kernel}-{knobs.stages}x{width}",
         seed=seed,
         recipe=knobs.recipe,
@@ -240,13 +240,13 @@ def _test_error(lab: Lab[SmallFiltersKnobs], kind: Kind, kernel: int, seed: int)
     ).test_error
 
 
-def _table(lab: Lab[SmallFiltersKnobs], errors: Errors) -> Table:
+def _table(ctx: StudyContext[SmallFiltersKnobs], errors: Errors) -> Table:
     rows: list[tuple[str, ...]] = []
     for (kernel, kind), values in errors.items():
-        sheet = size(_net(lab, kind, kernel), lab.source.image_size or 224)
+        sheet = size(_net(ctx, kind, kernel), ctx.source.image_size or 224)
         rows.append(
             (
-                name_of(kind, kernel, lab.knobs.width),
+                name_of(kind, kernel, ctx.knobs.width),
                 f"{sheet.params:,}",
                 f"{sheet.macs / 1e6:.1f} M",
                 f"{statistics.fmean(values):.2f} %",

@@ -29,7 +29,7 @@ from convatlas.studies.verdict import Effect
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from convatlas.studies.context import Lab, Trained
+    from convatlas.studies.context import StudyContext, Trained
 
 Array = NDArray[np.float64]
 
@@ -106,28 +106,28 @@ class Results:
     deep: Array
 
 
-def run(lab: Lab[SqueezeExciteKnobs]) -> Outcome:
+def run(ctx: StudyContext[SqueezeExciteKnobs]) -> Outcome:
     """Counts what gates cost in the paper's networks; trains a small pair and looks at its gates."""
-    results = [examine(lab, seed) for seed in lab.seeds]
+    results = [examine(ctx, seed) for seed in ctx.seeds]
     pairs = [count(line) for line in TABLE_2]
     return Outcome(
         findings=(*cost_facts(), *find(results)),
-        tables=(cost_table(pairs), _gate_table(lab.knobs, results)),
+        tables=(cost_table(pairs), _gate_table(ctx.knobs, results)),
         figures={"squeeze-excite.png": render(functools.partial(draw, results), width=13.0)},
         reading=_reading(pairs, results),
     )
 
 
-def examine(lab: Lab[SqueezeExciteKnobs], seed: int) -> Results:
+def examine(ctx: StudyContext[SqueezeExciteKnobs], seed: int) -> Results:
     """Trains both networks and watches the gates of one on the test images."""
-    knobs = lab.knobs
+    knobs = ctx.knobs
     base = ResNetCifarConfig(
-        blocks_per_stage=knobs.blocks, in_chans=lab.in_chans, num_classes=lab.num_classes
+        blocks_per_stage=knobs.blocks, in_chans=ctx.in_chans, num_classes=ctx.num_classes
     )
     gated = GatedConfig(
         blocks_per_stage=knobs.blocks,
-        in_chans=lab.in_chans,
-        num_classes=lab.num_classes,
+        in_chans=ctx.in_chans,
+        num_classes=ctx.num_classes,
         reduction=knobs.reduction,
     )
     trained: list[Trained] = []
@@ -139,13 +139,13 @@ def examine(lab: Lab[SqueezeExciteKnobs], seed: int) -> Results:
             "batch_size": knobs.batch_size,
             "augment.pad_crop": "none",
         }
-        trained.append(lab.train(make, label=label, seed=seed, recipe=knobs.recipe, **settings))
-    answers = watch_gates(trained[1].net, lambda net: lab.evaluate(trained[1], "test", net=net))
-    labels = lab.source.test.labels.numpy()
+        trained.append(ctx.train(make, label=label, seed=seed, recipe=knobs.recipe, **settings))
+    answers = watch_gates(trained[1].net, lambda net: ctx.evaluate(trained[1], "test", net=net))
+    labels = ctx.source.test.labels.numpy()
     return Results(
         errors=(trained[0].test_error, trained[1].test_error),
-        known=tuple(explained(gate, labels, lab.num_classes) for gate in answers),
-        deep=class_means(answers[-1], labels, lab.num_classes),
+        known=tuple(explained(gate, labels, ctx.num_classes) for gate in answers),
+        deep=class_means(answers[-1], labels, ctx.num_classes),
     )
 
 

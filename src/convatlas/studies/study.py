@@ -13,7 +13,7 @@ from convatlas.studies.index import CLAIMS
 from convatlas.studies.verdict import Effect, Fact
 
 if TYPE_CHECKING:
-    from convatlas.studies.context import Lab
+    from convatlas.studies.context import StudyContext
 
 PRESETS = ("quick", "standard", "full")
 
@@ -124,7 +124,7 @@ class Study(Generic[KnobsT]):
     protocol: str
     refuted_by: str
     presets: Mapping[str, KnobsT]
-    run: Callable[[Lab[KnobsT]], Outcome]
+    run: Callable[[StudyContext[KnobsT]], Outcome]
 
     @property
     def claim(self) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from convatlas.data.sets import Samples
-    from convatlas.studies.context import Lab, Trained
+    from convatlas.studies.context import StudyContext, Trained
 
 NOMINAL_PX = 224
 """Px of the crops for which the scales are given."""
@@ -92,21 +92,21 @@ def protocols(px: int, scales: Sequence[int]) -> dict[str, Protocol]:
     }
 
 
-def run(lab: Lab[TestTimeKnobs]) -> Outcome:
+def run(ctx: StudyContext[TestTimeKnobs]) -> Outcome:
     """Trains an ensemble for each seed and tests it and its members by each protocol."""
-    knobs = lab.knobs
-    size = lab.source.image_size
+    knobs = ctx.knobs
+    size = ctx.source.image_size
     if size is None or size[1] != size[2]:
         raise ValueError(f"`data`={knobs.data!r}; expected square pictures of one size")
     shown = protocols(size[1], knobs.scales)
     errors: Errors = {(name, count): [] for count in (1, knobs.members) for name in shown}
-    for seed in lab.seeds:
-        nets = [_train(lab, seed * knobs.members + number) for number in range(knobs.members)]
+    for seed in ctx.seeds:
+        nets = [_train(ctx, seed * knobs.members + number) for number in range(knobs.members)]
         for name, protocol in shown.items():
-            scores = [score(lab, trained, protocol) for trained in nets]
-            alone = [share_wrong(lab.source.test, [views]) for views in scores]
+            scores = [score(ctx, trained, protocol) for trained in nets]
+            alone = [share_wrong(ctx.source.test, [views]) for views in scores]
             errors[name, 1].append(statistics.fmean(alone))
-            errors[name, knobs.members].append(share_wrong(lab.source.test, scores))
+            errors[name, knobs.members].append(share_wrong(ctx.source.test, scores))
     return Outcome(
         findings=find(errors, knobs.members),
         tables=(_table(errors, shown),),
@@ -161,10 +161,10 @@ def find(errors: Errors, members: int) -> tuple[Effect, ...]:
     )
 
 
-def _train(lab: Lab[TestTimeKnobs], seed: int) -> Trained:
-    knobs = lab.knobs
+def _train(ctx: StudyContext[TestTimeKnobs], seed: int) -> Trained:
+    knobs = ctx.knobs
     low, _, high = knobs.scales
-    return lab.train(
+    return ctx.train(
         "resnet20_cifar",
         seed=seed,
         model={"blocks_per_stage": knobs.blocks},
@@ -176,13 +176,17 @@ def _train(lab: Lab[TestTimeKnobs], seed: int) -> Trained:
     )
 
 
-def score(lab: Lab[TestTimeKnobs], trained: Trained, protocol: Protocol) -> list[Tensor]:
+def score(ctx: StudyContext[TestTimeKnobs], trained: Trained, protocol: Protocol) -> list[Tensor]:
     """Scores of a network for the views of each test picture, (V, K)."""
     predictor = Predictor(
-        trained.net, transform=trained.transform, class_names=lab.source.class_names, workers=1, device="cpu"
+        trained.net,
+        transform=trained.transform,
+        class_names=ctx.source.class_names,
+        workers=1,
+        device="cpu",
     )
     member = make_member(predictor, protocol, is_ready=True)
-    test, found = lab.source.test, list[Tensor]()
+    test, found = ctx.source.test, list[Tensor]()
     for begin in range(0, len(test), 64):
         pictures = [test.picture(row) for row in range(begin, min(begin + 64, len(test)))]
         views = [[view for scale in member.views(picture) for view in scale] for picture in pictures]

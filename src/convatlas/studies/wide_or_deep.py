@@ -24,7 +24,7 @@ from convatlas.studies.verdict import Effect, Fact
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from convatlas.studies.context import Lab
+    from convatlas.studies.context import StudyContext
 
 NETWORK = "wide_resnet16_4_cifar"
 DEEPEST = 200
@@ -108,16 +108,16 @@ class Results:
     passes: Times
 
 
-def run(lab: Lab[WideOrDeepKnobs]) -> Outcome:
+def run(ctx: StudyContext[WideOrDeepKnobs]) -> Outcome:
     """Finds the thin network with as many parameters, times both, and trains both for each seed."""
-    knobs = lab.knobs
-    wide = shape(lab, knobs.blocks, knobs.width_mult)
-    thin = match(lab, wide)
-    steps, passes = measure(lab, thin, wide)
+    knobs = ctx.knobs
+    wide = shape(ctx, knobs.blocks, knobs.width_mult)
+    thin = match(ctx, wide)
+    steps, passes = measure(ctx, thin, wide)
     results = Results(
         errors=(
-            [_test_error(lab, thin, seed) for seed in lab.seeds],
-            [_test_error(lab, wide, seed) for seed in lab.seeds],
+            [_test_error(ctx, thin, seed) for seed in ctx.seeds],
+            [_test_error(ctx, wide, seed) for seed in ctx.seeds],
         ),
         steps=steps,
         passes=passes,
@@ -130,51 +130,51 @@ def run(lab: Lab[WideOrDeepKnobs]) -> Outcome:
     )
 
 
-def make_net(lab: Lab[WideOrDeepKnobs], blocks: int, width_mult: int) -> nn.Module:
+def make_net(ctx: StudyContext[WideOrDeepKnobs], blocks: int, width_mult: int) -> nn.Module:
     """A wide residual network for the images; with `width_mult` 1 a thin one."""
     return create_model(
         NETWORK,
-        num_classes=lab.num_classes,
-        in_chans=lab.in_chans,
+        num_classes=ctx.num_classes,
+        in_chans=ctx.in_chans,
         blocks_per_stage=blocks,
         width_mult=width_mult,
     )
 
 
-def shape(lab: Lab[WideOrDeepKnobs], blocks: int, width_mult: int) -> Shape:
+def shape(ctx: StudyContext[WideOrDeepKnobs], blocks: int, width_mult: int) -> Shape:
     """What a network costs, by tracing."""
-    px = lab.source.image_size or 32
+    px = ctx.source.image_size or 32
     with torch.device("meta"):
-        net = make_net(lab, blocks, width_mult)
+        net = make_net(ctx, blocks, width_mult)
     sheet = size(net.eval(), px)
     return Shape(blocks, width_mult, sheet.params, sheet.macs)
 
 
-def match(lab: Lab[WideOrDeepKnobs], wide: Shape) -> Shape:
+def match(ctx: StudyContext[WideOrDeepKnobs], wide: Shape) -> Shape:
     """The thin network whose number of parameters is nearest to the wide one's.
 
     Raises:
         ValueError: it would be too deep to be built.
     """
-    one, two = shape(lab, 1, 1), shape(lab, 2, 1)
+    one, two = shape(ctx, 1, 1), shape(ctx, 2, 1)
     blocks = 1 + max(0, round((wide.params - one.params) / (two.params - one.params)))
     if blocks > DEEPEST:
         raise ValueError(
             f"`width_mult`={wide.width_mult}, `blocks`={wide.blocks}: the thin network would need {blocks} "
             f"blocks in each stage; the most is {DEEPEST}"
         )
-    return shape(lab, blocks, 1)
+    return shape(ctx, blocks, 1)
 
 
-def measure(lab: Lab[WideOrDeepKnobs], thin: Shape, wide: Shape) -> tuple[Times, Times]:
+def measure(ctx: StudyContext[WideOrDeepKnobs], thin: Shape, wide: Shape) -> tuple[Times, Times]:
     """Times training steps of a batch and forward passes of one image, both networks in turns."""
-    knobs = lab.knobs
-    chans, height, width = lab.source.image_size or (lab.in_chans, 32, 32)
+    knobs = ctx.knobs
+    chans, height, width = ctx.source.image_size or (ctx.in_chans, 32, 32)
     torch.manual_seed(knobs.first_seed)
     x = torch.randn(knobs.batch_size, chans, height, width).to(memory_format=torch.channels_last)
-    labels = torch.randint(lab.num_classes, (knobs.batch_size,))
+    labels = torch.randint(ctx.num_classes, (knobs.batch_size,))
     nets = [
-        make_net(lab, each.blocks, each.width_mult).to(memory_format=torch.channels_last)
+        make_net(ctx, each.blocks, each.width_mult).to(memory_format=torch.channels_last)
         for each in (thin, wide)
     ]
     slow, fast = time_in_turns(
@@ -224,10 +224,10 @@ def find(thin: Shape, wide: Shape, results: Results) -> tuple[Effect | Fact, ...
     )
 
 
-def _test_error(lab: Lab[WideOrDeepKnobs], each: Shape, seed: int) -> float:
-    knobs = lab.knobs
-    return lab.train(
-        functools.partial(make_net, lab, each.blocks, each.width_mult),
+def _test_error(ctx: StudyContext[WideOrDeepKnobs], each: Shape, seed: int) -> float:
+    knobs = ctx.knobs
+    return ctx.train(
+        functools.partial(make_net, ctx, each.blocks, each.width_mult),
         label=each.name.lower(),
         seed=seed,
         recipe=knobs.recipe,

@@ -21,7 +21,7 @@ Samples = NDArray[np.int64]
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class BatchOrder:
     """The order of a whole training.
 
     Attributes:
@@ -77,7 +77,7 @@ class Plan:
 
     def _parts(self, number: int, ranks: Ranks) -> list[tuple[int, int]]:
         begin, end = self.bounds(number)
-        own = ranks.share(end - begin)
+        own = ranks.shard(end - begin)
         size, pieces = own.stop - own.start, self.accumulate
         ends = [begin + own.start + size * piece // pieces for piece in range(pieces + 1)]
         return list(itertools.pairwise(ends))

@@ -57,18 +57,18 @@ class Ranks:
         """Whether this is the process that writes and shows."""
         return self.rank == 0
 
-    def share(self, count: int) -> slice:
+    def shard(self, count: int) -> slice:
         """This process's part of `count` things: a contiguous one, as long as the others' to within one."""
         begin, end = (count * rank // self.world_size for rank in (self.rank, self.rank + 1))
         return slice(begin, end)
 
-    def add_up(self, tensor: Tensor) -> Tensor:
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         """Replaces the values of `tensor` by their sums over all processes, and returns it."""
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
 
-    def tell(self, value: Any) -> Any:
+    def broadcast_object(self, value: Any) -> Any:
         """What the first process passes here, in every process."""
         if self.world_size == 1:
             return value
@@ -76,7 +76,7 @@ class Ranks:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast_(self, tensors: Iterable[Tensor]) -> None:
         """Gives `tensors` the values that they have in the first process."""
         if self.world_size > 1:
             for tensor in tensors:

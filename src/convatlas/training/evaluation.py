@@ -20,7 +20,7 @@ from convatlas.training.losses import hinge_losses
 
 
 @dataclasses.dataclass(frozen=True)
-class Viewing:
+class EvalTransform:
     """How test images are shown to a network.
 
     Attributes:
@@ -44,7 +44,7 @@ class Viewing:
 def evaluate(
     net: nn.Module,
     part: Samples,
-    viewing: Viewing,
+    eval_transform: EvalTransform,
     *,
     num_classes: int,
     ranks: Ranks,
@@ -59,7 +59,7 @@ def evaluate(
     Args:
         net: on the device of `ranks`.
         part: test images.
-        viewing: how the network sees them.
+        eval_transform: how the network sees them.
         num_classes: K.
         ranks: the processes.
         loss: as in a recipe: "softmax", "hinge" or "rbf".
@@ -67,15 +67,24 @@ def evaluate(
     """
     net.eval()
     count = len(part)
-    own = np.arange(count)[ranks.share(count)]
-    steps = [own[begin : begin + viewing.batch_size] for begin in range(0, len(own), viewing.batch_size)]
+    own = np.arange(count)[ranks.shard(count)]
+    steps = [
+        own[begin : begin + eval_transform.batch_size]
+        for begin in range(0, len(own), eval_transform.batch_size)
+    ]
     # A picture that cannot be read, where those are skipped, is not seen and not counted.
     losses, predicted, among5, seen = (torch.zeros(count, dtype=torch.float64) for _ in range(4))
-    plan = [(samples, None) for samples in steps]
+    batch_order = [(samples, None) for samples in steps]
     for batch in read_batches(
-        part, plan, viewing.fit, workers=viewing.workers, on_bad_image=viewing.on_bad_image
+        part,
+        batch_order,
+        eval_transform.fit,
+        workers=eval_transform.workers,
+        on_bad_image=eval_transform.on_bad_image,
     ):
-        images = normalise(batch.images.to(ranks.device, non_blocking=True), viewing.mean, viewing.std)
+        images = normalise(
+            batch.images.to(ranks.device, non_blocking=True), eval_transform.mean, eval_transform.std
+        )
         labels, rows = batch.labels.to(ranks.device), torch.from_numpy(batch.samples)
         with torch.autocast(ranks.device.type, dtype=dtype, enabled=dtype is not None):
             logits: Tensor = net(images).float()
@@ -85,7 +94,7 @@ def evaluate(
         among5[rows] = (best == labels[:, None]).any(dim=1).double().cpu()
         seen[rows] = 1.0
     for table in (losses, predicted, among5, seen):
-        ranks.add_up(table)
+        ranks.all_reduce_sum(table)
     return count_answers(part.labels, losses, predicted.long(), among5, seen.bool(), num_classes)
 
 

@@ -40,10 +40,10 @@ def skip(training: Training, loss: str) -> None:
         TrainingError: too many in a row were of no use.
     """
     found = write_down(training, f"loss {loss}" if loss in ("nan", "inf", "-inf") else "gradient")
-    if training.job.wish.on_nan != "skip":
+    if training.setup.spec.on_nan != "skip":
         raise NotFiniteError(found)
-    training.standing.skipped += 1
-    if training.standing.skipped > MOST_SKIPPED:
+    training.state.skipped += 1
+    if training.state.skipped > MOST_SKIPPED:
         raise TrainingError(f"{found}, and so it was in the {MOST_SKIPPED} steps before; {advice(training)}")
     training.note(f"{found}: the step is skipped")
     training.learner.optimiser.zero_grad()
@@ -55,21 +55,21 @@ def go_back(training: Training, found: str) -> None:
     Raises:
         TrainingError: that is not wanted, or has been done often enough.
     """
-    standing = training.standing
-    if training.job.wish.on_nan == "stop":
+    state = training.state
+    if training.setup.spec.on_nan == "stop":
         raise TrainingError(f"{found}; {advice(training)}, or `on_nan` 'rollback' or 'skip'")
-    if standing.times_back >= MOST_TIMES_BACK:
+    if state.times_back >= MOST_TIMES_BACK:
         raise TrainingError(f"{found}, after going back {MOST_TIMES_BACK} times; {advice(training)}")
-    factor, times = standing.lr_factor / 2.0, standing.times_back + 1
+    factor, times = state.lr_factor / 2.0, state.times_back + 1
     newest = None
     if training.ranks.is_first:
         newest = files.newest_checkpoint(training.checkpoints, training.note)
     training.learner.optimiser.zero_grad()
     training.restore(newest)
-    training.standing.lr_factor, training.standing.times_back = factor, times
-    if training.journal is not None:
-        training.journal.go_back(training.standing.step)
-    training.note(f"{found}: back to step {training.standing.step}, on with {factor:g} of the learning rate")
+    training.state.lr_factor, training.state.times_back = factor, times
+    if training.metrics_logger is not None:
+        training.metrics_logger.go_back(training.state.step)
+    training.note(f"{found}: back to step {training.state.step}, on with {factor:g} of the learning rate")
 
 
 def write_down(training: Training, what: str, step: int | None = None) -> str:
@@ -83,21 +83,21 @@ def write_down(training: Training, what: str, step: int | None = None) -> str:
     Returns:
         What was found, and where, for a message.
     """
-    step, per_epoch = training.standing.step if step is None else step, training.plan.steps_per_epoch
+    step, per_epoch = training.state.step if step is None else step, training.batch_order.steps_per_epoch
     first = step
-    while first % per_epoch and not training.is_look(first - 1):
+    while first % per_epoch and not training.syncs_at(first - 1):
         first -= 1
-    epoch, source = step // per_epoch, training.job.source.train
+    epoch, source = step // per_epoch, training.setup.source.train
     path = training.folder / f"not-finite-step-{step + 1}.json"
     if training.ranks.is_first:
         everybody = Ranks(torch.device("cpu"))
-        steps = training.plan.batches(epoch, everybody, first % per_epoch)[: step - first + 1]
+        steps = training.batch_order.batches(epoch, everybody, first % per_epoch)[: step - first + 1]
         samples = {
             str(number + 1): [int(sample) for part in parts for sample in part]
             for number, parts in enumerate(steps, first)
         }
         names = {str(s): source.name(s) for seen in samples.values() for s in seen}
-        lr = training.recipe.lr_at(step, training.plan.num_steps) * training.standing.lr_factor
+        lr = training.recipe.lr_at(step, training.batch_order.num_steps) * training.state.lr_factor
         facts = {"step": step + 1, "epoch": epoch + 1, "found": what, "lr": lr}
         write_json(path, facts | {"samples_by_step": samples, "names": names})
     said = f"the loss is {what[5:]}" if what.startswith("loss ") else SAID[what]
@@ -112,13 +112,13 @@ def advice(training: Training) -> str:
 @contextlib.contextmanager
 def buffers_kept(training: Training) -> Generator[None]:
     """Where unusable steps are skipped: gives back the statistics of normalisation that one has spoilt."""
-    if training.job.wish.on_nan != "skip":
+    if training.setup.spec.on_nan != "skip":
         yield
         return
     buffers = list(training.learner.net.buffers())
-    before, skipped = [buffer.clone() for buffer in buffers], training.standing.skipped
+    before, skipped = [buffer.clone() for buffer in buffers], training.state.skipped
     yield
-    if training.standing.skipped > skipped:
+    if training.state.skipped > skipped:
         with torch.no_grad():
             for own, kept in zip(buffers, before, strict=True):
                 own.copy_(kept)

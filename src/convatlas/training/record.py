@@ -17,12 +17,12 @@ from convatlas.config import build, to_toml
 from convatlas.runs.run import RECORD, RunError, find_runs, flat, machine, versions
 from convatlas.training.distributed import Ranks, launch_name
 from convatlas.training.recipes.recipe import Recipe
-from convatlas.training.setup import Job
-from convatlas.training.spec import Wish
+from convatlas.training.setup import TrainSetup
+from convatlas.training.spec import TrainSpec
 
 
 def make_record(
-    job: Job,
+    setup: TrainSetup,
     settings: Mapping[str, Any],
     options: Mapping[str, Any],
     upkeep: Mapping[str, Any],
@@ -33,27 +33,27 @@ def make_record(
     """The record of a training that begins.
 
     Args:
-        job: the training.
+        setup: the training.
         settings: fields of the recipe that were changed.
         options: other flags of the command that repeats it, where they are not the default.
         upkeep: what goes on around it.
         named: whether the data can be loaded by their name.
         repeatable: whether a command can repeat it: nothing came from Python.
     """
-    source = job.source
+    source = setup.source
     return {
-        "config": config_of(job.wish),
-        "seed": job.wish.seed,
+        "config": config_of(setup.spec),
+        "seed": setup.spec.seed,
         "settings": {name: _plain(value) for name, value in settings.items()},
         "options": dict(options),
         "from_names": repeatable,
         "upkeep": dict(upkeep),
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "launch": launch_name(),
-        "speed": list(job.speed.reasons),
-        "replaced": replaced_by(job),
+        "speed": list(setup.execution.reasons),
+        "replaced": replaced_by(setup),
         "versions": versions(),
-        "machine": machine(torch.get_num_threads()) | _place(job.ranks),
+        "machine": machine(torch.get_num_threads()) | _place(setup.ranks),
         "data": {
             "fingerprint": source.fingerprint,
             "train": len(source.train),
@@ -65,18 +65,18 @@ def make_record(
 
 
 def continued(
-    record: Mapping[str, Any], job: Job, settings: Mapping[str, Any], upkeep: Mapping[str, Any]
+    record: Mapping[str, Any], setup: TrainSetup, settings: Mapping[str, Any], upkeep: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The record of a training that goes on: what it is now, begun when and on what it was.
 
     Args:
         record: as it was.
-        job: the training as it is now.
+        setup: the training as it is now.
         settings: fields of the recipe that are changed now.
         upkeep: what goes on around it now.
     """
     now = make_record(
-        job,
+        setup,
         {**record["settings"], **settings},
         record["options"],
         upkeep,
@@ -88,41 +88,41 @@ def continued(
     return {**record, **now, **kept}
 
 
-def replaced_by(job: Job) -> list[str]:
+def replaced_by(setup: TrainSetup) -> list[str]:
     """Names of the convolutions of ours that a training takes."""
-    return [ours.name for ours in job.speed.replaced]
+    return [ours.name for ours in setup.execution.replaced]
 
 
-def config_of(wish: Wish) -> dict[str, Any]:
+def config_of(spec: TrainSpec) -> dict[str, Any]:
     """What was asked for, as JSON holds it."""
     return {
-        "network": wish.network,
-        "model": dict(wish.model),
-        "data": wish.data,
-        "pretrained": wish.pretrained,
-        "input_size": wish.input_size,
-        "exact": wish.exact,
-        "compile": wish.compile,
-        "on_nan": wish.on_nan,
-        "on_bad_image": wish.on_bad_image,
-        "recipe": tomllib.loads(to_toml(wish.recipe)),
+        "network": spec.network,
+        "model": dict(spec.model),
+        "data": spec.data,
+        "pretrained": spec.pretrained,
+        "input_size": spec.input_size,
+        "exact": spec.exact,
+        "compile": spec.compile,
+        "on_nan": spec.on_nan,
+        "on_bad_image": spec.on_bad_image,
+        "recipe": tomllib.loads(to_toml(spec.recipe)),
     }
 
 
 def options_of(
-    wish: Wish, recipe: str | Path | Recipe | None, data_dir: str | Path | None, tensorboard: bool
+    spec: TrainSpec, recipe: str | Path | Recipe | None, data_dir: str | Path | None, tensorboard: bool
 ) -> dict[str, Any]:
     """The flags of `convatlas train`, beside `--set`, that were not left at their default."""
     given = {
         "recipe": None if recipe is None or isinstance(recipe, Recipe) else str(recipe),
         "data_dir": None if data_dir is None else str(data_dir),
-        "input": wish.input_size,
-        "pretrained": wish.pretrained is True,
-        "tag": wish.pretrained if isinstance(wish.pretrained, str) else None,
-        "exact": wish.exact,
-        "compile": wish.compile,
-        "on_nan": None if wish.on_nan == "stop" else wish.on_nan,
-        "on_bad_image": None if wish.on_bad_image == "refuse" else wish.on_bad_image,
+        "input": spec.input_size,
+        "pretrained": spec.pretrained is True,
+        "tag": spec.pretrained if isinstance(spec.pretrained, str) else None,
+        "exact": spec.exact,
+        "compile": spec.compile,
+        "on_nan": None if spec.on_nan == "stop" else spec.on_nan,
+        "on_bad_image": None if spec.on_bad_image == "refuse" else spec.on_bad_image,
         "tensorboard": tensorboard,
     }
     return {name: value for name, value in given.items() if value is not None and value is not False}
@@ -147,7 +147,7 @@ def check_agreement(record: Mapping[str, Any], ranks: Ranks) -> None:
     ranks.check_same("data", record["data"]["fingerprint"])
 
 
-def read_wish(folder: Path, record: Mapping[str, Any]) -> Wish:
+def read_spec(folder: Path, record: Mapping[str, Any]) -> TrainSpec:
     """What a run was asked for.
 
     Raises:
@@ -159,7 +159,7 @@ def read_wish(folder: Path, record: Mapping[str, Any]) -> Wish:
         _ = [record[name] for name in needed], record["data"]["named"], record["machine"]["threads"]
         config = dict(record["config"])
         recipe = build(Recipe, config.pop("recipe"))
-        return Wish(recipe=recipe, seed=record["seed"], **config)
+        return TrainSpec(recipe=recipe, seed=record["seed"], **config)
     except (KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{folder / RECORD}: is damaged ({type(error).__name__}: {error})") from None
 
@@ -180,19 +180,19 @@ def conditions(record: Mapping[str, Any]) -> dict[str, Any]:
     return found | {name: place.get(name) for name in names}
 
 
-def conditions_now(job: Job) -> dict[str, Any]:
+def conditions_now(setup: TrainSetup) -> dict[str, Any]:
     """The same of this process."""
-    place = machine(torch.get_num_threads()) | _place(job.ranks)
-    return conditions({"versions": versions(), "replaced": replaced_by(job), "machine": place})
+    place = machine(torch.get_num_threads()) | _place(setup.ranks)
+    return conditions({"versions": versions(), "replaced": replaced_by(setup), "machine": place})
 
 
-def find_launched(out: Path, name: str | None, wish: Wish) -> Path | None:
+def find_launched(out: Path, name: str | None, spec: TrainSpec) -> Path | None:
     """The run that this launch of torchrun began before it restarted us after a failure; or None.
 
     Args:
         out: folder of runs.
         name: of the run; None for any.
-        wish: what it was asked for.
+        spec: what it was asked for.
     """
     launch = launch_name()
     if launch is None or not out.is_dir():
@@ -200,8 +200,8 @@ def find_launched(out: Path, name: str | None, wish: Wish) -> Path | None:
     again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
     for run in reversed(find_runs(out)[0]):
         record = run.record
-        same = record.get("launch") == launch and record["config"] == config_of(wish)
-        same = same and record["seed"] == wish.seed and name in (None, run.folder.name)
+        same = record.get("launch") == launch and record["config"] == config_of(spec)
+        same = same and record["seed"] == spec.seed and name in (None, run.folder.name)
         if same and (again or "result" not in record):
             return run.folder
     return None

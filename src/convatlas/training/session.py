@@ -25,15 +25,15 @@ from convatlas.runs.run import WEIGHTS, Run, RunError, make_run_folder, write_re
 from convatlas.training.cpu.malloc import kept_memory
 from convatlas.training.distributed import Ranks
 from convatlas.training.logging.events import Callback, Facts, Silent, Watcher
-from convatlas.training.logging.metrics_logger import Journal, test_figures
-from convatlas.training.logging.progress import Several
+from convatlas.training.logging.metrics_logger import MetricsLogger, test_figures
+from convatlas.training.logging.progress import CompositeCallback
 from convatlas.training.logging.report import LiveCurves, write_report
 from convatlas.training.logging.tensorboard import FOLDER as TENSORBOARD
 from convatlas.training.logging.tensorboard import TensorBoard
 from convatlas.training.nonfinite import TrainingError
 from convatlas.training.optim import SLOTS
 from convatlas.training.record import asked
-from convatlas.training.setup import Job
+from convatlas.training.setup import TrainSetup
 from convatlas.training.signals import stop_flag
 from convatlas.training.trainer import Training
 from convatlas.weights.files import read_weights, write_safetensors
@@ -79,7 +79,7 @@ class Upkeep:
 @contextlib.contextmanager
 def attended(watcher: Watcher | None, ranks: Ranks) -> Generator[Watcher]:
     """Shows what the first process does, and draws its curves; the others are silent."""
-    with Several(watcher or Silent(), LiveCurves()) if ranks.is_first else Silent() as shown:
+    with CompositeCallback(watcher or Silent(), LiveCurves()) if ranks.is_first else Silent() as shown:
         yield shown
 
 
@@ -111,41 +111,41 @@ def hold(folder: Path, ranks: Ranks) -> Generator[None]:
         yield
 
 
-def check_room(job: Job, folder: Path, keep: int) -> None:
+def check_room(setup: TrainSetup, folder: Path, keep: int) -> None:
     """Refuses to begin what the disk cannot hold.
 
     Args:
-        job: the training.
+        setup: the training.
         folder: of the run, or where it will be made.
         keep: checkpoints that will be kept, beside the best and one in the making.
 
     Raises:
         SpaceError: as said; says how much is needed.
     """
-    recipe = job.wish.recipe
+    recipe = setup.spec.recipe
     copies = 1 + len(SLOTS[recipe.optimizer]) + (recipe.ema_decay is not None)
-    weights = files.bytes_needed({"weights": job.net.state_dict()})
+    weights = files.bytes_needed({"weights": setup.net.state_dict()})
     count = max(1, keep + 2 - len(files.steps_in(folder / CHECKPOINTS)))
     what = f"{count} checkpoints and the weights of a run"
     files.check_room(folder, weights * (copies * count + 1), what)
 
 
-def make_folder(out: Path, name: str | None, job: Job) -> Path:
+def make_folder(out: Path, name: str | None, setup: TrainSetup) -> Path:
     """Makes the folder of a new run, in the first process, and tells all its name.
 
     Args:
         out: folder of runs; made where it is missing.
         name: of the run; None for network, data and the next free number.
-        job: the training.
+        setup: the training.
 
     Raises:
         RunError: the folder cannot be made, or has a run already.
     """
-    if not job.ranks.is_first:
-        return job.ranks.tell(None)
+    if not setup.ranks.is_first:
+        return setup.ranks.broadcast_object(None)
     if name is None:
-        data = Path(job.wish.data.partition(":")[2] or job.wish.data).name
-        return job.ranks.tell(make_run_folder(out, f"{job.wish.network}-{data}"))
+        data = Path(setup.spec.data.partition(":")[2] or setup.spec.data).name
+        return setup.ranks.broadcast_object(make_run_folder(out, f"{setup.spec.network}-{data}"))
     folder = out / name
     if folder.parent != out or name in ("", ".", ".."):
         raise RunError(f"`name`={name!r}; expected the name of a folder in `out`={str(out)!r}, not a path")
@@ -155,11 +155,11 @@ def make_folder(out: Path, name: str | None, job: Job) -> Path:
         raise RunError(f"{folder}: is there already; `convatlas resume {folder}` goes on with it") from None
     except OSError as error:
         raise RunError(f"{folder}: cannot be made ({error.strerror})") from None
-    return job.ranks.tell(folder)
+    return setup.ranks.broadcast_object(folder)
 
 
 def work(
-    job: Job,
+    setup: TrainSetup,
     folder: Path,
     record: dict[str, Any],
     upkeep: Upkeep,
@@ -169,7 +169,7 @@ def work(
     """Trains to the end, and leaves weights and report.
 
     Args:
-        job: the training.
+        setup: the training.
         folder: of the run, which this process holds.
         record: what `run.json` says; gets its result.
         upkeep: what goes on around it.
@@ -181,25 +181,25 @@ def work(
         TrainingError: the loss is no number, and nothing helps.
         SpaceError: there is too little room on the disk.
     """
-    first = job.ranks.is_first
+    first = setup.ranks.is_first
     with stop_flag() as stop:
         training = Training(
-            job, folder, {"asked": asked(record)}, stop, save_every=upkeep.save_every, keep=upkeep.keep
+            setup, folder, {"asked": asked(record)}, stop, save_every=upkeep.save_every, keep=upkeep.keep
         )
         try:
-            if job.ranks.tell(found is not None):
+            if setup.ranks.broadcast_object(found is not None):
                 training.restore(found)
             if first:
                 write_record(folder, record)
-                training.journal = _journal(training, upkeep, watcher)
+                training.metrics_logger = _metrics_logger(training, upkeep, watcher)
             training.start()
             evaluation = training.run()
             result = _finish(training, evaluation, folder, record) if first else None
             training.learner.settle()
         except torch.OutOfMemoryError as error:
-            parts = 2 * job.wish.recipe.accumulate
+            parts = 2 * setup.spec.recipe.accumulate
             raise TrainingError(
-                f"the memory of {job.ranks.device} is full; `--set accumulate={parts}` computes each batch "
+                f"the memory of {setup.ranks.device} is full; `--set accumulate={parts}` computes each batch "
                 f"in {parts} parts"
             ) from error
         except OSError as error:
@@ -207,37 +207,40 @@ def work(
                 raise
             needed = files.bytes_needed(training.learner.groups())
             raise files.SpaceError(files.no_room(training.checkpoints, needed, "run")) from error
-    return Run(folder, record | {"result": job.ranks.tell(result)})
+    return Run(folder, record | {"result": setup.ranks.broadcast_object(result)})
 
 
 def load_final(run: Run, net: nn.Module, ranks: Ranks) -> None:
     """Gives a module the weights of a finished run, in every process."""
     if ranks.is_first:
         load_own(net, read_weights(run.weights))
-    ranks.copy_from_first(net.state_dict().values())
+    ranks.broadcast_(net.state_dict().values())
 
 
-def _journal(training: Training, upkeep: Upkeep, watcher: Watcher) -> Journal:
-    job, step = training.job, training.standing.step
+def _metrics_logger(training: Training, upkeep: Upkeep, watcher: Watcher) -> MetricsLogger:
+    setup, step = training.setup, training.state.step
+    recipe = setup.spec.recipe
     extra = (TensorBoard(training.folder / TENSORBOARD),) if upkeep.tensorboard else ()
     watcher.start(
         Facts(
-            network=job.wish.network,
-            data=job.wish.data,
+            network=setup.spec.network,
+            data=setup.spec.data,
             folder=training.folder,
-            num_images=len(job.source.train),
-            num_test_images=len(job.source.test),
-            num_epochs=job.plan.num_epochs,
-            num_steps=job.plan.num_steps,
+            num_images=len(setup.source.train),
+            num_test_images=len(setup.source.test),
+            num_epochs=setup.batch_order.num_epochs,
+            num_steps=setup.batch_order.num_steps,
             first_step=step,
-            batch_size=job.wish.recipe.batch_size,
-            world_size=job.ranks.world_size,
-            device=str(job.ranks.device),
-            rate=f"learning rate {job.wish.recipe.lr:g}, {kind_of(type(job.wish.recipe.schedule))} schedule",
-            speed=job.speed.reasons,
+            batch_size=setup.spec.recipe.batch_size,
+            world_size=setup.ranks.world_size,
+            device=str(setup.ranks.device),
+            rate=f"learning rate {recipe.lr:g}, {kind_of(type(recipe.schedule))} schedule",
+            execution=setup.execution.reasons,
         )
     )
-    return Journal(training.folder, job.plan, watcher, upkeep.callbacks + extra, job.ranks.device, step)
+    return MetricsLogger(
+        training.folder, setup.batch_order, watcher, upkeep.callbacks + extra, setup.ranks.device, step
+    )
 
 
 def _finish(
@@ -245,31 +248,31 @@ def _finish(
 ) -> dict[str, Any]:
     """Writes weights, report and, as the last thing, the result into the record."""
     training.count_time()
-    standing = training.standing
+    state = training.state
     result = test_figures(evaluation) | {
-        "epochs": standing.step // training.plan.steps_per_epoch,
-        "steps": standing.step,
-        "seconds": round(standing.seconds, 2),
-        "best_test_accuracy": standing.best_accuracy,
-        "best_epoch": standing.best_epoch,
+        "epochs": state.step // training.batch_order.steps_per_epoch,
+        "steps": state.step,
+        "seconds": round(state.seconds, 2),
+        "best_test_accuracy": state.best_accuracy,
+        "best_epoch": state.best_epoch,
     }
     _write_weights(training, folder, record, result["test_accuracy"])
     run = Run(folder, record | {"result": result})
-    write_report(run, evaluation, training.job.source.test, training.job.source.class_names)
+    write_report(run, evaluation, training.setup.source.test, training.setup.source.class_names)
     write_record(folder, run.record)
     return result
 
 
 def _write_weights(training: Training, folder: Path, record: dict[str, Any], accuracy: float) -> None:
-    wish, source = training.job.wish, training.job.source
-    card = all_cards().get(wish.network)
+    spec, source = training.setup.spec, training.setup.source
+    card = all_cards().get(spec.network)
     metadata = {
-        "network": wish.network,
-        "model": json.dumps(dict(wish.model), sort_keys=True),
-        "num_classes": str(training.job.num_classes),
+        "network": spec.network,
+        "model": json.dumps(dict(spec.model), sort_keys=True),
+        "num_classes": str(training.setup.num_classes),
         "class_names": json.dumps(source.class_names),
-        "transform": training.job.transform.record(),
-        "data": wish.data,
+        "transform": training.setup.transform.record(),
+        "data": spec.data,
         "data_fingerprint": source.fingerprint,
         "test_accuracy": str(accuracy),
         "convatlas": record["versions"]["convatlas"],

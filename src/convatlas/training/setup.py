@@ -21,11 +21,11 @@ from convatlas.data.transforms import Transform
 from convatlas.errors import nearest
 from convatlas.models.network import check_count
 from convatlas.models.registry import create_model
-from convatlas.training.batch_order import Plan
-from convatlas.training.cpu.choose import Speed, choose_speed
+from convatlas.training.batch_order import BatchOrder
+from convatlas.training.cpu.choose import ExecutionPlan, choose_execution
 from convatlas.training.distributed import Ranks
-from convatlas.training.evaluation import Viewing
-from convatlas.training.spec import Wish
+from convatlas.training.evaluation import EvalTransform
+from convatlas.training.spec import TrainSpec
 from convatlas.weights.published import find_published
 
 # Pixels that a batch of test images has at most.
@@ -33,31 +33,31 @@ TEST_PIXELS = 2**22
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Job:
+class TrainSetup:
     """A training that is ready to begin.
 
     Attributes:
-        wish: what was asked for.
+        spec: what was asked for.
         net: with its first weights, on the device.
         source: the data, at the size that they are trained at where all have one.
-        plan: the order of the samples.
-        viewing: how test images are shown.
+        batch_order: the order of the samples.
+        eval_transform: how test images are shown.
         transform: brings any picture to what the network saw.
         px: a side of the images, where pictures have any size; None where all have one.
         ranks: the processes.
-        speed: how it is computed.
+        execution: how it is computed.
         workers: processes that decode pictures.
     """
 
-    wish: Wish
+    spec: TrainSpec
     net: nn.Module
     source: Source
-    plan: Plan
-    viewing: Viewing
+    batch_order: BatchOrder
+    eval_transform: EvalTransform
     transform: Transform
     px: int | None
     ranks: Ranks
-    speed: Speed
+    execution: ExecutionPlan
     workers: int
 
     @property
@@ -67,22 +67,22 @@ class Job:
 
     def train_fit(self, epoch: int) -> TrainFit | None:
         """Brings the pictures of an epoch to size; None where all have it and nothing is done to each."""
-        augment = self.wish.recipe.augment
+        augment = self.spec.recipe.augment
         in_memory = isinstance(self.source.train, ImageSet)
-        if not augment.per_picture and (in_memory or (self.px is None and not self.wish.recipe.sizes)):
+        if not augment.per_picture and (in_memory or (self.px is None and not self.spec.recipe.sizes)):
             return None
         transform = self.transform
-        return TrainFit(augment, self.wish.seed, epoch, transform.crop_pct, transform.interpolation)
+        return TrainFit(augment, self.spec.seed, epoch, transform.crop_pct, transform.interpolation)
 
     def px_at(self, step: int) -> int | None:
         """A side of the images of a step; None for as they are."""
-        return self.wish.recipe.size_at(step, self.plan.num_steps) or self.px
+        return self.spec.recipe.size_at(step, self.batch_order.num_steps) or self.px
 
 
 def make_source(
     data: str | Source | Any,
     test_data: Any,
-    wish: Wish,
+    spec: TrainSpec,
     data_dir: str | Path | None,
     note: Callable[[str], None],
 ) -> Source:
@@ -91,7 +91,7 @@ def make_source(
     Args:
         data: a name, a source, or a map-style dataset.
         test_data: a map-style dataset to measure on, with one in `data`.
-        wish: what is asked for.
+        spec: what is asked for.
         data_dir: where small data sets lie.
         note: is told what takes long.
 
@@ -104,23 +104,23 @@ def make_source(
         return data
     if isinstance(data, str):
         folder = None if data_dir is None else Path(data_dir)
-        return load_source(data, data_dir=folder, on_bad_image=wish.on_bad_image, note=note)
+        return load_source(data, data_dir=folder, on_bad_image=spec.on_bad_image, note=note)
     return source_from(data, test_data)
 
 
-def make_job(
-    wish: Wish,
+def make_setup(
+    spec: TrainSpec,
     network: nn.Module | None,
     source: Source,
     ranks: Ranks,
     workers: int | None,
     replaced: Sequence[str] | None = None,
-) -> Job:
+) -> TrainSetup:
     """Builds what a training needs, and finds what cannot work.
 
     Args:
-        wish: what is asked for.
-        network: from Python; None for the one that `wish` names.
+        spec: what is asked for.
+        network: from Python; None for the one that `spec` names.
         source: the data.
         ranks: the processes.
         workers: processes that decode pictures, in each of `ranks`; None for what fits this machine.
@@ -130,32 +130,36 @@ def make_job(
         UnknownNameError: a name does not exist; names the nearest.
         ValueError: something does not fit; names what, and what would.
     """
-    card = find_card(wish.network) if network is None else None
+    card = find_card(spec.network) if network is None else None
     _check_labels(source)
-    published = None if wish.pretrained is False else find_published(wish.network, wish.pretrained)
-    source = in_memory(source, wish.input_size)
-    px = px_for(source, wish.input_size, card)
+    published = None if spec.pretrained is False else find_published(spec.network, spec.pretrained)
+    source = in_memory(source, spec.input_size)
+    px = px_for(source, spec.input_size, card)
     transform = make_transform(source, px, card, published)
-    net = network if network is not None else _build(wish, source, transform)
+    net = network if network is not None else _build(spec, source, transform)
     net.to(ranks.device)
-    _check_net(net, wish, source, transform)
-    plan = _make_plan(wish, source, net, ranks)
+    _check_net(net, spec, source, transform)
+    batch_order = _make_batch_order(spec, source, net, ranks)
     if workers is None:
         workers = 0 if isinstance(source.train, ImageSet) else default_workers(ranks)
     check_count("workers", workers, least=0)
     fit = None if px is None else TestFit(px, transform.crop_pct, transform.interpolation)
     height, width = transform.input_size[1:]
     batch_size = min(256, max(16, TEST_PIXELS // (height * width)))
-    return Job(
-        wish=wish,
+    return TrainSetup(
+        spec=spec,
         net=net,
         source=source,
-        plan=plan,
-        viewing=Viewing(transform.mean, transform.std, fit, batch_size, workers, wish.on_bad_image),
+        batch_order=batch_order,
+        eval_transform=EvalTransform(
+            transform.mean, transform.std, fit, batch_size, workers, spec.on_bad_image
+        ),
         transform=transform,
         px=px,
         ranks=ranks,
-        speed=choose_speed(ranks.device, exact=wish.exact, compile=wish.compile, net=net, replaced=replaced),
+        execution=choose_execution(
+            ranks.device, exact=spec.exact, compile=spec.compile, net=net, replaced=replaced
+        ),
         workers=workers,
     )
 
@@ -167,17 +171,17 @@ def default_workers(ranks: Ranks) -> int:
     return max(1, min(2, share) if ranks.device.type == "cpu" else min(8, share - 1))
 
 
-def _build(wish: Wish, source: Source, transform: Transform) -> nn.Module:
-    recipe = wish.recipe
+def _build(spec: TrainSpec, source: Source, transform: Transform) -> nn.Module:
+    recipe = spec.recipe
     rates = {"drop_rate": recipe.drop_rate, "drop_path_rate": recipe.drop_path_rate}
-    torch.manual_seed(wish.seed)
+    torch.manual_seed(spec.seed)
     return create_model(
-        wish.network,
-        pretrained=wish.pretrained,
+        spec.network,
+        pretrained=spec.pretrained,
         num_classes=len(source.class_names),
         in_chans=transform.input_size[0],
         **{name: rate for name, rate in rates.items() if rate is not None},
-        **wish.model,
+        **spec.model,
     )
 
 
@@ -196,37 +200,37 @@ def _check_labels(source: Source) -> None:
         raise ValueError(f"`data`={source.name!r}: has {count} class; a network tells at least two apart")
 
 
-def _make_plan(wish: Wish, source: Source, net: nn.Module, ranks: Ranks) -> Plan:
-    recipe = wish.recipe
-    plan = Plan(
+def _make_batch_order(spec: TrainSpec, source: Source, net: nn.Module, ranks: Ranks) -> BatchOrder:
+    recipe = spec.recipe
+    batch_order = BatchOrder(
         num_samples=len(source.train),
         batch_size=recipe.batch_size,
         num_epochs=recipe.epochs,
-        seed=wish.seed,
+        seed=spec.seed,
         accumulate=recipe.accumulate,
         mixes=recipe.augment.mixes,
     )
     # Training by the statistics of one image is no training, and torch refuses it where maps are 1x1.
     least = 2 if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in net.modules()) else 1
-    if plan.smallest_part(ranks) < least:
-        size, rows = plan.bounds(0)[1], ranks.world_size * recipe.accumulate
+    if batch_order.smallest_part(ranks) < least:
+        size, rows = batch_order.bounds(0)[1], ranks.world_size * recipe.accumulate
         raise ValueError(
             f"`batch_size`={recipe.batch_size}: batches of {size} of the {len(source.train)} training images "
             f"in {rows} parts (processes times `accumulate`); at least {rows * least} images are needed, "
             f"{least} for each part"
         )
-    return plan
+    return batch_order
 
 
-def _check_net(net: nn.Module, wish: Wish, source: Source, transform: Transform) -> None:
+def _check_net(net: nn.Module, spec: TrainSpec, source: Source, transform: Transform) -> None:
     """Shows the network two images, of the smallest size that it will see."""
     chans, height, width = transform.input_size
     least = getattr(net, "min_input_size", 1)
-    sizes = [px for _, px in wish.recipe.sizes]
+    sizes = [px for _, px in spec.recipe.sizes]
     if min(height, width) < least:
-        raise ValueError(_too_small(wish, source, (height, width), least))
+        raise ValueError(_too_small(spec, source, (height, width), least))
     if sizes and min(sizes) < least:
-        raise ValueError(f"`sizes`: {min(sizes)} px is too small; {wish.network} needs at least {least} px")
+        raise ValueError(f"`sizes`: {min(sizes)} px is too small; {spec.network} needs at least {least} px")
     device = next(net.parameters()).device
     shape = (2, chans, height, width)
     training = net.training
@@ -235,24 +239,24 @@ def _check_net(net: nn.Module, wish: Wish, source: Source, transform: Transform)
             scores = net.eval()(torch.zeros(shape, device=device))
     except RuntimeError as error:
         first = (str(error).splitlines() or [""])[0]
-        raise ValueError(f"{wish.network}: cannot take images of shape {shape}: {first[:200]}") from error
+        raise ValueError(f"{spec.network}: cannot take images of shape {shape}: {first[:200]}") from error
     finally:
         net.train(training)
     count = len(source.class_names)
     if not isinstance(scores, Tensor) or scores.shape != (2, count):
         given = tuple(scores.shape) if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
         raise ValueError(
-            f"{wish.network}: answers {given} to two images; `data`={source.name!r} has {count} classes, "
+            f"{spec.network}: answers {given} to two images; `data`={source.name!r} has {count} classes, "
             f"so expected (2, {count})"
         )
 
 
-def _too_small(wish: Wish, source: Source, size: tuple[int, int], least: int) -> str:
-    if wish.input_size is not None:
-        return f"{wish.network}: `input_size`={wish.input_size} is too small; at least {least} px are needed"
+def _too_small(spec: TrainSpec, source: Source, size: tuple[int, int], least: int) -> str:
+    if spec.input_size is not None:
+        return f"{spec.network}: `input_size`={spec.input_size} is too small; at least {least} px are needed"
     return (
-        f"{wish.network} needs images of {least}x{least} px at least; those of `data`={source.name!r} are "
-        f"{size[0]}x{size[1]}: train {_small_variant(wish.network)}, which is made for small images, or "
+        f"{spec.network} needs images of {least}x{least} px at least; those of `data`={source.name!r} are "
+        f"{size[0]}x{size[1]}: train {_small_variant(spec.network)}, which is made for small images, or "
         f"enlarge them with `--input {least}` (`input_size={least}`)"
     )
 

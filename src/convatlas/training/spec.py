@@ -19,7 +19,7 @@ OnNan = Literal["stop", "skip", "rollback"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Wish:
+class TrainSpec:
     """What a training is asked for, in words and numbers: it makes the result, and a run keeps it.
 
     Attributes:
@@ -63,13 +63,13 @@ class Wish:
                 raise ValueError(f"`{name}`={getattr(self, name)!r}; allowed are {choices}")
 
 
-def make_wish(
+def make_spec(
     network: str | nn.Module,
     data: str | Source | Any,
     recipe: str | Path | Recipe | None,
     settings: Mapping[str, Any],
     **others: Any,
-) -> Wish:
+) -> TrainSpec:
     """What is asked for, with names in place of what came from Python.
 
     Args:
@@ -77,7 +77,7 @@ def make_wish(
         data: a name, or the data.
         recipe: as `find_recipe` takes it; None for the network's own.
         settings: fields of the recipe to change.
-        others: fields of `Wish`.
+        others: fields of `TrainSpec`.
 
     Raises:
         UnknownNameError: a name does not exist; names the nearest.
@@ -94,4 +94,4 @@ def make_wish(
         title = find_card(network).name
         found = find_recipe(title, recipe, settings)
     name = data if isinstance(data, str) else str(getattr(data, "name", "dataset"))
-    return Wish(network=title, data=name, recipe=found, **others)
+    return TrainSpec(network=title, data=name, recipe=found, **others)

@@ -6,7 +6,7 @@ import dataclasses
 
 
 @dataclasses.dataclass
-class Standing:
+class TrainState:
     """A handful of numbers, which a checkpoint holds beside the tensors.
 
     Attributes:
@@ -41,7 +41,7 @@ class Standing:
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
+class StepSync:
     """What all processes learn together after some step.
 
     Attributes:

@@ -28,7 +28,7 @@ from convatlas.training.record import (
     find_launched,
     make_record,
     options_of,
-    read_wish,
+    read_spec,
 )
 from convatlas.training.session import (
     Upkeep,
@@ -40,8 +40,8 @@ from convatlas.training.session import (
     make_folder,
     work,
 )
-from convatlas.training.setup import Job, make_job, make_source
-from convatlas.training.spec import OnNan, make_wish
+from convatlas.training.setup import TrainSetup, make_setup, make_source
+from convatlas.training.spec import OnNan, make_spec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +132,7 @@ def train(
         ValueError: something does not fit, or the loss is no longer a number.
     """
     upkeep = Upkeep(save_every=save_every, keep=keep, callbacks=tuple(callbacks), tensorboard=tensorboard)
-    wish = make_wish(
+    spec = make_spec(
         network,
         data,
         recipe,
@@ -147,23 +147,23 @@ def train(
         on_bad_image=on_bad_image,
     )
     module = network if isinstance(network, nn.Module) else None
-    options = options_of(wish, recipe, data_dir, tensorboard)
+    options = options_of(spec, recipe, data_dir, tensorboard)
     with open_ranks(device) as ranks, attended(watcher, ranks) as shown:
-        launched = ranks.tell(find_launched(Path(out), name, wish) if ranks.is_first else None)
+        launched = ranks.broadcast_object(find_launched(Path(out), name, spec) if ranks.is_first else None)
         if launched is not None:  # torchrun has started this process anew after a failure.
             given = Given(module, data, test_data, workers)
             return _go_on(open_run(launched), given, ranks, upkeep, shown, False, {})
         with arithmetic(ranks, exact=exact):
-            source = make_source(data, test_data, wish, data_dir, shown.note)
-            job = make_job(wish, module, source, ranks, workers)
+            source = make_source(data, test_data, spec, data_dir, shown.note)
+            setup = make_setup(spec, module, source, ranks, workers)
             named = isinstance(data, str)
             plain = module is None and named and not isinstance(recipe, Recipe) and not model
-            record = make_record(job, settings, options, upkeep.record, named=named, repeatable=plain)
+            record = make_record(setup, settings, options, upkeep.record, named=named, repeatable=plain)
             check_agreement(record, ranks)
-            check_room(job, Path(out), keep)
-            folder = make_folder(Path(out), name, job)
+            check_room(setup, Path(out), keep)
+            folder = make_folder(Path(out), name, setup)
             with hold(folder, ranks):
-                return work(job, folder, record, upkeep, shown, None)
+                return work(setup, folder, record, upkeep, shown, None)
 
 
 def resume(
@@ -211,7 +211,7 @@ def resume(
     """
     given = Given(network, data, test_data, workers)
     with open_ranks(device) as ranks, attended(watcher, ranks) as shown:
-        run: Run = ranks.tell(open_run(Path(folder)) if ranks.is_first else None)
+        run: Run = ranks.broadcast_object(open_run(Path(folder)) if ranks.is_first else None)
         before = run.record.get("upkeep", {})
         upkeep = Upkeep(
             save_every=save_every or before.get("save_every"),
@@ -238,27 +238,27 @@ def _go_on(
             load_final(run, given.network.to(ranks.device), ranks)
         return run
     with hold(folder, ranks):
-        wish, named = read_wish(folder, record), record["data"]["named"]
-        if (given.network is None and not is_model(wish.network)) or (given.data is None and not named):
+        spec, named = read_spec(folder, record), record["data"]["named"]
+        if (given.network is None and not is_model(spec.network)) or (given.data is None and not named):
             raise RunError(
-                f"{folder}: was started from Python with {wish.network} on {wish.data}; only "
+                f"{folder}: was started from Python with {spec.network} on {spec.data}; only "
                 "`convatlas.resume(folder, network=..., data=...)` there can go on with it"
             )
-        data = wish.data if given.data is None else given.data
-        wish = dataclasses.replace(
-            wish, recipe=change(wish.recipe, settings), data=data if isinstance(data, str) else wish.data
+        data = spec.data if given.data is None else given.data
+        spec = dataclasses.replace(
+            spec, recipe=change(spec.recipe, settings), data=data if isinstance(data, str) else spec.data
         )
-        with arithmetic(ranks, exact=wish.exact, threads=record["machine"]["threads"]):
-            source = make_source(data, given.test_data, wish, record["options"].get("data_dir"), watcher.note)
-            job = make_job(wish, given.network, source, ranks, given.workers, record.get("replaced"))
-            check_room(job, folder, upkeep.keep)
+        with arithmetic(ranks, exact=spec.exact, threads=record["machine"]["threads"]):
+            source = make_source(data, given.test_data, spec, record["options"].get("data_dir"), watcher.note)
+            setup = make_setup(spec, given.network, source, ranks, given.workers, record.get("replaced"))
+            check_room(setup, folder, upkeep.keep)
             found = files.newest_checkpoint(folder / CHECKPOINTS, watcher.note) if ranks.is_first else None
-            now = continued(record, job, settings, upkeep.record)
+            now = continued(record, setup, settings, upkeep.record)
             check_agreement(now, ranks)
             if ranks.is_first:
                 _check_unchanged(folder, found.state["asked"] if found else asked(record), now, allow_change)
-                _tell_conditions(now, job, watcher)
-            return work(job, folder, now, upkeep, watcher, found)
+                _tell_conditions(now, setup, watcher)
+            return work(setup, folder, now, upkeep, watcher, found)
 
 
 def _check_unchanged(
@@ -272,9 +272,9 @@ def _check_unchanged(
         )
 
 
-def _tell_conditions(record: dict[str, Any], job: Job, watcher: Watcher) -> None:
+def _tell_conditions(record: dict[str, Any], setup: TrainSetup, watcher: Watcher) -> None:
     """Says, and keeps in the record, why the result may differ in its last bits from an uninterrupted one."""
-    changes = differences(conditions(record), conditions_now(job))
+    changes = differences(conditions(record), conditions_now(setup))
     if changes:
         text = "; ".join(changes)
         record["conditions_changed"] = [*record.get("conditions_changed", []), text]

@@ -17,7 +17,7 @@ from convatlas.data.batches import Batch
 from convatlas.data.draws import uniform
 from convatlas.data.mixing import mix
 from convatlas.models.network import AuxLogits, Network
-from convatlas.training.cpu.choose import Speed, prepare
+from convatlas.training.cpu.choose import ExecutionPlan, prepare
 from convatlas.training.cpu.fused_layers import part
 from convatlas.training.distributed import Ranks
 from convatlas.training.ema import Ema
@@ -38,7 +38,7 @@ class Learner:
         net: on the device of `ranks`; changed in place.
         recipe: how it learns.
         ranks: the processes.
-        speed: how it is computed.
+        execution: how it is computed.
         seed: of augmentation and dropout.
         mean: per channel, for values in [0, 1].
         std: per channel, likewise.
@@ -56,14 +56,14 @@ class Learner:
         recipe: Recipe,
         *,
         ranks: Ranks,
-        speed: Speed,
+        execution: ExecutionPlan,
         seed: int,
         mean: Sequence[float],
         std: Sequence[float],
         num_classes: int,
         labels: Tensor,
     ) -> None:
-        if speed.channels_last:
+        if execution.channels_last:
             net.to(memory_format=torch.channels_last)
         self.net, self.recipe, self.ranks, self.seed = net, recipe, ranks, seed
         self.mean, self.std, self.num_classes = mean, std, num_classes
@@ -71,13 +71,13 @@ class Learner:
         self.loss = make_loss(recipe, None if weights is None else weights.to(ranks.device))
         answering = _Answering(net, with_aux=recipe.aux_weight > 0.0 and _has_aux(net))
         self._wrapped = ranks.wrap(answering, unused=_may_leave_unused(net, answering.with_aux))
-        self.forward = prepare(self._wrapped, speed)
+        self.forward = prepare(self._wrapped, execution)
         params = [p for p in net.parameters() if p.requires_grad]
-        self.optimiser = Optimiser(params, recipe, fused=speed.fused)
+        self.optimiser = Optimiser(params, recipe, fused=execution.fused)
         self.ema = None if recipe.ema_decay is None else Ema(net, recipe.ema_decay)
-        self.scale = FIRST_SCALE if speed.scaler else 1.0
+        self.scale = FIRST_SCALE if execution.scaler else 1.0
         self._preparing_s = 0.0
-        self._scales, self._since_growth = speed.scaler, 0
+        self._scales, self._since_growth = execution.scaler, 0
 
     def gradients(self, batches: Sequence[Batch], *, of: int, epoch: int, step: int) -> Tensor:
         """Computes the gradients of a step.
@@ -147,7 +147,7 @@ class Learner:
     def follow_first(self) -> None:
         """Gives every process the first one's statistics and average: each has kept its own."""
         average = {} if self.ema is None else self.ema.state()
-        self.ranks.copy_from_first([*self.net.buffers(), *average.values()])
+        self.ranks.broadcast_([*self.net.buffers(), *average.values()])
 
     def averaged(self) -> contextlib.AbstractContextManager[None]:
         """While it lasts, the network has the averaged weights, where the recipe has them: the final ones."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from convatlas.training.cpu.library import HALF
 
 
-class CarefulConv2d(nn.Conv2d):
+class Bf16SafeConv2d(nn.Conv2d):
     """A convolution whose gradients are right in bfloat16 too.
 
     With a stride, and a map hardly larger than the kernel, some weights meet nothing but padding. torch 2.15
@@ -30,7 +30,7 @@ class CarefulConv2d(nn.Conv2d):
         return nn.Conv2d.__name__
 
 
-def be_careful(net: nn.Module) -> None:
+def make_bf16_safe(net: nn.Module) -> None:
     """Keeps the convolutions of a network from what torch does wrong in bfloat16 on CPUs.
 
     Args:
@@ -38,4 +38,4 @@ def be_careful(net: nn.Module) -> None:
     """
     for layer in net.modules():
         if type(layer) is nn.Conv2d and max(layer.stride) > 1 and max(layer.kernel_size) > 1:
-            layer.__class__ = CarefulConv2d
+            layer.__class__ = Bf16SafeConv2d

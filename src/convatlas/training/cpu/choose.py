@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from convatlas.native import CompilerError, find_compiler
-from convatlas.training.cpu.bf16_conv import be_careful
+from convatlas.training.cpu.bf16_conv import make_bf16_safe
 from convatlas.training.cpu.depthwise import DEPTHWISE
 from convatlas.training.cpu.fused_layers import fuse, has_norms, spare_copies
 from convatlas.training.cpu.library import library
@@ -22,7 +22,7 @@ LEAST_GAIN = 1.1  # less is lost in the noise of a measurement
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Speed:
+class ExecutionPlan:
     """How a training is computed. Weights and optimiser are float32 in any case.
 
     Attributes:
@@ -46,14 +46,14 @@ class Speed:
     reasons: tuple[str, ...]
 
 
-def choose_speed(
+def choose_execution(
     device: torch.device,
     *,
     exact: bool = False,
     compile: bool = False,
     net: nn.Module | None = None,
     replaced: Sequence[str] | None = None,
-) -> Speed:
+) -> ExecutionPlan:
     """Chooses how to train on a device.
 
     Args:
@@ -75,7 +75,7 @@ def choose_speed(
             raise ValueError(f"`compile`=True; on a CPU, it {error}") from None
     if exact:
         reasons = ("exact: float32 in torch's own layout, layers one by one, optimiser one by one",)
-        return Speed(
+        return ExecutionPlan(
             channels_last=False,
             autocast=None,
             scaler=False,
@@ -102,7 +102,7 @@ def choose_speed(
                 reasons.append(reason)
                 if is_taken:
                     taken.append(ours)
-    return Speed(
+    return ExecutionPlan(
         channels_last=convolves,
         autocast=autocast,
         scaler=autocast is torch.float16,
@@ -159,33 +159,34 @@ def _autocast(device: torch.device) -> tuple[torch.dtype | None, str]:
     return None, f"float32 arithmetic on {device.type}"
 
 
-def prepare(net: nn.Module, speed: Speed) -> Callable[..., Any]:
+def prepare(net: nn.Module, execution: ExecutionPlan) -> Callable[..., Any]:
     """Makes a network ready for training steps.
 
     Args:
         net: on its device already, perhaps in a `DistributedDataParallel`; its memory layout may change.
-        speed: as chosen.
+        execution: as chosen.
 
     Returns:
-        What is called with images in place of `net`; it computes in the type that `speed` says.
+        What is called with images in place of `net`; it computes in the type that `execution` says.
     """
-    if speed.channels_last:
+    if execution.channels_last:
         net.to(memory_format=torch.channels_last)
-    if speed.fused and not speed.compile:  # The compiler does better still, and must see plain layers.
+    # The compiler does better still, and must see plain layers.
+    if execution.fused and not execution.compile:
         spare_copies(net)
-    if speed.native:
+    if execution.native:
         fuse(net)
-    for ours in speed.replaced:
+    for ours in execution.replaced:
         ours.change(net)
-    if speed.autocast is torch.bfloat16:
-        be_careful(net)
-    forward: Callable[..., Any] = torch.compile(net) if speed.compile else net
-    if speed.autocast is None:
+    if execution.autocast is torch.bfloat16:
+        make_bf16_safe(net)
+    forward: Callable[..., Any] = torch.compile(net) if execution.compile else net
+    if execution.autocast is None:
         return forward
     device_type = next(net.parameters()).device.type
 
     def in_lower_precision(*args: Any) -> Any:
-        with torch.autocast(device_type, dtype=speed.autocast):
+        with torch.autocast(device_type, dtype=execution.autocast):
             return forward(*args)
 
     return in_lower_precision

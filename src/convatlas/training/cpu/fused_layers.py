@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from convatlas.blocks.conv import ConvNormAct
 from convatlas.blocks.preact import NormAct
 from convatlas.blocks.residual import BasicBlock, Bottleneck
-from convatlas.training.cpu.bf16_conv import CarefulConv2d
+from convatlas.training.cpu.bf16_conv import Bf16SafeConv2d
 from convatlas.training.cpu.depthwise import DepthwiseConv2d
 from convatlas.training.cpu.fused_norm import Act, FusedNorm
 from convatlas.training.cpu.library import LAST
@@ -55,7 +55,7 @@ def spare_copies(net: nn.Module) -> None:
 
 
 def part(net: nn.Module) -> None:
-    """Takes back what `fuse`, `spare_copies`, `be_careful` and replacements of convolutions made of layers.
+    """Undoes `fuse`, `spare_copies`, `make_bf16_safe` and the replacement of convolutions.
 
     Tools that know layers by their type may come now.
 
@@ -194,7 +194,7 @@ _PLAIN: dict[type[nn.Module], type[nn.Module]] = {
 } | {
     WinogradConv2d: nn.Conv2d,
     DepthwiseConv2d: nn.Conv2d,
-    CarefulConv2d: nn.Conv2d,
+    Bf16SafeConv2d: nn.Conv2d,
 }
 
 ACTS: dict[type[Any], Act] = {

@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from convatlas.devices import torch_threads
 from convatlas.files import cache_folder
 from convatlas.native import CompilerError
-from convatlas.training.cpu.bf16_conv import CarefulConv2d
+from convatlas.training.cpu.bf16_conv import Bf16SafeConv2d
 from convatlas.training.cpu.library import HALF, LAST, is_step, library, place
 from convatlas.training.cpu.malloc import kept_memory
 
@@ -43,7 +43,7 @@ class Call:
     shape: tuple[int, int, int, int]
 
 
-class ReplacedConv2d(CarefulConv2d):
+class ReplacedConv2d(Bf16SafeConv2d):
     """A convolution that `library` computes in training steps on a CPU, where that fits."""
 
     def forward(self, input: Tensor) -> Tensor:

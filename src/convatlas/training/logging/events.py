@@ -29,7 +29,7 @@ class Facts:
         world_size: processes that train together.
         device: what they train on, for example "cpu" or "cuda".
         rate: the learning rate where it is largest, and its schedule, in words.
-        speed: what was chosen to be fast, one line for each choice, with its reason.
+        execution: what was chosen to be fast, one line for each choice, with its reason.
     """
 
     network: str
@@ -44,7 +44,7 @@ class Facts:
     world_size: int
     device: str
     rate: str = ""
-    speed: tuple[str, ...] = ()
+    execution: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

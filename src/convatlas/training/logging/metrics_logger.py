@@ -15,7 +15,7 @@ import torch
 from convatlas.files import write_atomic
 from convatlas.metrics.classification import Evaluation
 from convatlas.runs.run import METRICS, read_metrics
-from convatlas.training.batch_order import Plan
+from convatlas.training.batch_order import BatchOrder
 from convatlas.training.logging.events import Callback, EpochDone, StepDone, Watcher
 
 T = TypeVar("T")
@@ -60,16 +60,16 @@ class Stopwatch:
 
     @property
     def images_per_s(self) -> float:
-        """Speed since the watch began."""
+        """ExecutionPlan since the watch began."""
         return self.images / self.seconds
 
 
-class Journal:
+class MetricsLogger:
     """Writes and tells; only the first process has one that does.
 
     Args:
         folder: of the run.
-        plan: of the training.
+        batch_order: of the training.
         watcher: is told everything.
         callbacks: receive each line of `metrics.jsonl`.
         device: whose memory is told.
@@ -79,13 +79,13 @@ class Journal:
     def __init__(
         self,
         folder: Path,
-        plan: Plan,
+        batch_order: BatchOrder,
         watcher: Watcher,
         callbacks: Sequence[Callback],
         device: torch.device,
         first_step: int,
     ) -> None:
-        self._folder, self._plan, self._device = folder, plan, device
+        self._folder, self._plan, self._device = folder, batch_order, device
         self._watcher, self._callbacks = watcher, callbacks
         self._began, self._first_step = time.perf_counter(), first_step
         self._written, self._loss, self._images = time.perf_counter(), 0.0, 0

@@ -159,7 +159,7 @@ class View(Silent):
         )
 
 
-class Several(Silent):
+class CompositeCallback(Silent):
     """Tells several watchers the same, in order.
 
     Args:
@@ -215,7 +215,7 @@ def facts_lines(facts: Facts) -> list[str]:
         f"{facts.network} on {facts.data}: {facts.num_images:,} images, {facts.num_epochs} epochs, "
         f"batches of {facts.batch_size}, on {facts.device}{processes}",
         *([f"  {facts.rate}"] if facts.rate else []),
-        *(f"  {reason}" for reason in facts.speed),
+        *(f"  {reason}" for reason in facts.execution),
         f"  run folder: {facts.folder}",
     ]
     if facts.first_step:
