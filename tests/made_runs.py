@@ -91,7 +91,7 @@ def facts(**changes: Any) -> Facts:
         "batch_size": 128,
         "world_size": 1,
         "device": "cpu",
-        "speed": ("channels-last: convolutions are faster so", "float32: no bf16 on this chip"),
+        "execution": ("channels-last: convolutions are faster so", "float32: no bf16 on this chip"),
     }
     return Facts(**(given | changes))
 
