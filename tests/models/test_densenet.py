@@ -7,11 +7,11 @@ import timm
 import torch
 import torchvision
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from convatlas import create_model
 from convatlas.blocks.dense import frozen_statistics
 from convatlas.weights import load_foreign
+from counting import count_macs, meta_model
 
 TABLE_1 = {
     # Layers in each block, and k.
@@ -21,17 +21,6 @@ TABLE_1 = {
     "densenet201": ((6, 12, 48, 32), 32),
     "densenet264": ((6, 12, 64, 48), 32),
 }
-
-
-def meta_model(name: str, **options: object) -> nn.Module:
-    with torch.device("meta"):
-        return create_model(name, **options)
-
-
-def count_macs(net: nn.Module, size: int) -> int:
-    with FlopCounterMode(display=False) as counter:
-        net(torch.empty(1, 3, size, size, device="meta"))
-    return counter.get_total_flops() // 2
 
 
 def derive(

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 import torchvision
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
 
@@ -18,21 +17,11 @@ from convatlas import create_model, find_card
 from convatlas.blocks.drop import DropPath
 from convatlas.blocks.inverted import SamePad
 from convatlas.weights import WeightsError, load_foreign
+from counting import count_macs, meta_model
 
 AUTHORS = {"same_padding": True, "norm_eps": 1e-3, "norm_momentum": 0.01}
 TIMM = {"same_padding": False, "norm_eps": 1e-5, "norm_momentum": 0.1}
 LITES = [f"efficientnet_lite{i}" for i in range(5)]
-
-
-def meta_model(name: str, **options: object) -> nn.Module:
-    with torch.device("meta"):
-        return create_model(name, **options)
-
-
-def count_macs(net: nn.Module, size: int) -> int:
-    with FlopCounterMode(display=False) as counter:
-        net(torch.empty(1, 3, size, size, device="meta"))
-    return counter.get_total_flops() // 2
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ import pytest
 import timm
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from convatlas import create_model
 from convatlas.weights import load_foreign
+from counting import MacCounter, count_macs, meta_model
 
 # Table 1: channels into and out of each separable block, and its depthwise stride.
 TABLE_1 = (
@@ -21,17 +21,6 @@ TABLE_1 = (
     (512, 1024, 2),
     (1024, 1024, 1),
 )
-
-
-def meta_model(name: str, **options: object) -> nn.Module:
-    with torch.device("meta"):
-        return create_model(name, **options)
-
-
-def count_macs(net: nn.Module, size: int) -> int:
-    with FlopCounterMode(display=False) as counter:
-        net(torch.empty(1, 3, size, size, device="meta"))
-    return counter.get_total_flops() // 2
 
 
 def derive(alpha: float, size: int = 224) -> tuple[int, int]:
@@ -78,15 +67,14 @@ def test_size(name: str, size: int, params: int, macs: int) -> None:
 )
 def test_share_of_each_kind_of_layer_in_table_two(kind: str, params_share: float, macs_share: float) -> None:
     net = meta_model("mobilenet_v1_100")
-    with FlopCounterMode(display=False, depth=10) as counter:
+    with MacCounter(net) as counter:
         net(torch.empty(1, 3, 224, 224, device="meta"))
     layers = [
         (path, layer)
         for path, layer in net.named_modules()
         if isinstance(layer, nn.Conv2d | nn.Linear) and kind in path
     ]
-    flops = counter.get_flop_counts()
-    macs = sum(sum(flops[f"MobileNetV1.{path}"].values()) for path, _ in layers) / 2
+    macs = sum(counter.by_module[path] for path, _ in layers)
     # The paper counts the norms nowhere; the classifier with its bias.
     weights = sum(p.numel() for _, layer in layers for p in layer.parameters())
     convs = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]

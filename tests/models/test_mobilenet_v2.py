@@ -5,26 +5,15 @@ import timm
 import torch
 import torchvision
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from convatlas import create_model
 from convatlas.blocks.drop import DropPath
 from convatlas.blocks.inverted import InvertedResidual
 from convatlas.blocks.separable import round_chans
 from convatlas.weights import load_foreign
+from counting import count_macs, meta_model
 
 WIDTHS = {"035": 0.35, "050": 0.5, "075": 0.75, "100": 1.0, "130": 1.3, "140": 1.4}
-
-
-def meta_model(name: str, **options: object) -> nn.Module:
-    with torch.device("meta"):
-        return create_model(name, **options)
-
-
-def count_macs(net: nn.Module, size: int) -> int:
-    with FlopCounterMode(display=False) as counter:
-        net(torch.empty(1, 3, size, size, device="meta"))
-    return counter.get_total_flops() // 2
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from convatlas import create_model
 from convatlas.blocks.drop import DropPath
 from convatlas.weights import load_foreign
+from counting import meta_model
 from peers import randomise_norms
 
 DEPTHS = {
@@ -22,11 +23,6 @@ DEPTHS = {
     152: (3, 8, 36, 3),
     200: (3, 24, 36, 3),
 }
-
-
-def meta_model(name: str, **options: object) -> nn.Module:
-    with torch.device("meta"):
-        return create_model(name, **options)
 
 
 def count_macs(net: nn.Module, px: int) -> int:

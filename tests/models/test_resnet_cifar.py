@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from convatlas import create_model
 from convatlas.blocks.drop import DropPath
 from convatlas.models.registry import UnknownNameError
+from counting import meta_model
 from peers import randomise_norms
 
 BLOCKS = {20: 3, 32: 5, 44: 7, 56: 9, 110: 18, 1202: 200}
@@ -21,11 +22,6 @@ NAMES = [*(f"resnet{depth}_cifar" for depth in BLOCKS), *(f"plain{depth}_cifar" 
 
 def depth_of(name: str) -> int:
     return int(name.removeprefix("resnet").removeprefix("plain").removesuffix("_cifar"))
-
-
-def meta_model(name: str, **options: object) -> nn.Module:
-    with torch.device("meta"):
-        return create_model(name, **options)
 
 
 def count(net: nn.Module) -> int:

@@ -7,26 +7,15 @@ import timm
 import torch
 import torchvision
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from convatlas import create_model
 from convatlas.blocks.drop import DropPath
 from convatlas.weights import load_foreign
+from counting import count_macs, meta_model
 from peers import assert_same_outputs, randomise_norms
 
 IMAGENET = ["resnext50_32x4d", "resnext101_32x4d", "resnext101_32x8d", "resnext101_64x4d"]
 CIFAR = ["resnext29_8x64d_cifar", "resnext29_16x64d_cifar"]
-
-
-def meta_model(name: str, **options: object) -> nn.Module:
-    with torch.device("meta"):
-        return create_model(name, **options)
-
-
-def count_macs(net: nn.Module, size: int = 224) -> int:
-    with FlopCounterMode(display=False) as counter:
-        net(torch.empty(1, 3, size, size, device="meta"))
-    return counter.get_total_flops() // 2
 
 
 def stage_params(cardinality: int, width: int, in_chans: int, out_chans: int, depth: int) -> int:

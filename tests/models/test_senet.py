@@ -5,27 +5,15 @@ import math
 import pytest
 import timm
 import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from convatlas import create_model
 from convatlas.blocks.drop import DropPath
 from convatlas.blocks.squeeze import SqueezeExcite
 from convatlas.weights import load_foreign
+from counting import count_macs, meta_model
 from peers import assert_same_outputs, randomise_norms
 
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-
-
-def meta_model(name: str, **options: object) -> nn.Module:
-    with torch.device("meta"):
-        return create_model(name, **options)
-
-
-def count_macs(net: nn.Module, size: int = 224) -> int:
-    with FlopCounterMode(display=False) as counter:
-        net(torch.empty(1, 3, size, size, device="meta"))
-    return counter.get_total_flops() // 2
 
 
 def gate_weights(depth: int, reduction: int = 16) -> int:

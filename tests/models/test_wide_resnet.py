@@ -6,23 +6,11 @@ import pytest
 import timm
 import torch
 import torchvision
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from convatlas import create_model
 from convatlas.weights import load_foreign
+from counting import count_macs, meta_model
 from peers import assert_same_outputs, randomise_norms
-
-
-def meta_model(name: str, **options: object) -> nn.Module:
-    with torch.device("meta"):
-        return create_model(name, **options)
-
-
-def count_macs(net: nn.Module, size: int = 224) -> int:
-    with FlopCounterMode(display=False) as counter:
-        net(torch.empty(1, 3, size, size, device="meta"))
-    return counter.get_total_flops() // 2
 
 
 @pytest.mark.parametrize(
