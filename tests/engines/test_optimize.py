@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+import signal
 import time
+from multiprocessing.connection import Client
 from pathlib import Path
 
 import numpy as np
@@ -228,6 +230,12 @@ class TestMemory:
         assert convatlas.optimize(net0, 32, 3).report.remembered
 
 
+def write_job(folder: Path) -> None:
+    Job((1, 1, 32, 32), "fp32", 1).write(folder)
+    for name in ("example", "check", "expected"):
+        np.save(folder / f"{name}.npy", np.zeros((1, 1, 32, 32), np.float32))
+
+
 class TestTrouble:
     def test_what_fails_crashes_or_is_wrong_is_dropped_with_a_note(self, fakes: None) -> None:
         names = ("fails", "crashes", "wrong", "strange", "elsewhere", "right")
@@ -242,9 +250,7 @@ class TestTrouble:
             assert "failed here (RuntimeError: not in this process)" in said["elsewhere"]
 
     def test_what_hangs_is_ended(self, fakes: None, tmp_path: Path) -> None:
-        Job((1, 1, 32, 32), "fp32", 1).write(tmp_path)
-        for name in ("example", "check", "expected"):
-            np.save(tmp_path / f"{name}.npy", np.zeros((1, 1, 32, 32), np.float32))
+        write_job(tmp_path)
         with WorkerPool(["hangs"], tmp_path) as pool:
             (attempt,) = pool.attempts
             assert attempt.ask("precisions", time.monotonic() + PATIENCE) == {"precisions": ["fp32"]}
@@ -252,6 +258,34 @@ class TestTrouble:
                 attempt.ask("build", time.monotonic() + 0.2, precision="fp32")
             with pytest.raises(EngineError, match="was not ready in time"):
                 attempt.ask("precisions", time.monotonic() + 1)
+
+    def test_an_engine_that_is_named_twice_is_tried_once(self, fakes: None) -> None:
+        found = convatlas.optimize(net(), engines=("right", "right"), remember=False, time_limit=PATIENCE)
+        assert [result.engine for result in found.report.results] == ["right"]
+
+    def test_a_call_that_nobody_waits_for_is_hung_up(
+        self, fakes: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr("secrets.token_bytes", lambda count: b"k" * count)
+        write_job(tmp_path)
+        with WorkerPool(["right", "right"], tmp_path) as pool:
+            (attempt,) = pool.attempts
+            stranger = Client(pool.address, authkey=b"k" * 32)
+            stranger.send_bytes(b'{"engine": "stranger", "process": 1}')
+            with pytest.raises((EOFError, OSError)):
+                stranger.recv_bytes()
+            assert attempt.ask("precisions", time.monotonic() + PATIENCE) == {"precisions": ["fp32"]}
+
+    def test_who_is_killed_before_it_calls_is_not_waited_for(
+        self, fakes: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(WorkerPool, "_accept", lambda _: None)  # No call arrives.
+        with WorkerPool(["right", "wrong"], tmp_path) as pool:
+            while not (tmp_path / "wrong.pid").exists():
+                time.sleep(0.05)
+            os.kill(int((tmp_path / "wrong.pid").read_text()), signal.SIGKILL)
+            with pytest.raises(EngineError, match="its process crashed"):
+                pool.attempts[1].ask("precisions", time.monotonic() + PATIENCE)
 
     def test_who_is_late_is_dropped_and_no_choice_is_remembered(self, fakes: None) -> None:
         for _ in range(2):

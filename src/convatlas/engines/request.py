@@ -117,7 +117,7 @@ def read_request(
             raise ValueError(f"`{name}`={value!r}; expected a whole number of at least 1")
     check_bounds(tolerance, agreement)
     known = (EAGER, *ENGINES)
-    chosen = known if engines is None else tuple(engines)
+    chosen = tuple(dict.fromkeys(known if engines is None else engines))
     for name in chosen:
         if name not in known:
             raise unknown("engine", name, known)

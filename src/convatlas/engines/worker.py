@@ -139,9 +139,14 @@ def main() -> None:
         _import_all()
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         for engine in engines[1:]:
-            if os.fork() == 0:
+            child = os.fork()
+            if child == 0:
                 os.setsid()
                 _serve(engine, Path(folder), address, key)
+            # Tells the pool whom it waits for, should the child be killed before it calls.
+            draft = Path(folder) / f".{child}.pid"
+            draft.write_text(str(child), encoding="ascii")
+            draft.replace(Path(folder) / f"{engine.partition('=')[0]}.pid")
     _serve(engines[0], Path(folder), address, key)
 
 

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from types import TracebackType
@@ -35,7 +36,7 @@ class WorkerHandle:
 
     def __init__(self, engine: str, pool: WorkerPool) -> None:
         self.engine = engine
-        self._group = pool
+        self._pool = pool
         self._connected = threading.Event()
         self._connection: Connection | None = None
         self._process = 0
@@ -59,7 +60,7 @@ class WorkerHandle:
                 ended.
         """
         while not self._connected.wait(min(0.2, max(0.0, deadline - time.monotonic()))):
-            if self._group.has_ended():
+            if self._pool.has_ended(self.engine):
                 raise EngineError(self._end())
             if time.monotonic() > deadline:
                 raise EngineError(LATE)
@@ -96,7 +97,7 @@ class WorkerHandle:
     def _end(self) -> str:
         lines: list[str] = []
         for name in (LOG, f"{self.engine}.log"):
-            path = self._group.folder / name
+            path = self._pool.folder / name
             text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
             lines += text.strip().splitlines()
         return f"its process crashed{': ' + lines[-1][:200] if lines else ''}"
@@ -112,6 +113,7 @@ class WorkerPool:
     Attributes:
         attempts: one for each engine.
         folder: of the job.
+        address: where the processes call.
 
     Raises:
         EngineError: the processes cannot be started.
@@ -119,21 +121,32 @@ class WorkerPool:
 
     def __init__(self, engines: Sequence[str], folder: Path) -> None:
         self.folder = folder
+        engines = tuple(dict.fromkeys(engines))
         self.attempts = [WorkerHandle(engine, self) for engine in engines]
         key = secrets.token_bytes(32)
+        self._is_closed = False
         self._listener = Listener(authkey=key)
+        self.address = self._listener.address
         threading.Thread(target=self._accept, daemon=True).start()
         # Where processes can be forked, one import serves all engines.
         places = [f"{engine}={ENGINES[engine]}" for engine in engines]
         together = [places] if hasattr(os, "fork") else [[place] for place in places]
         self._processes = [self._start(part, key) for part in together if part]
 
-    def has_ended(self) -> bool:
-        """Whether no process runs that could still connect."""
-        return all(process.poll() is not None for process in self._processes)
+    def has_ended(self, engine: str) -> bool:
+        """Whether no process runs that could still connect for an engine."""
+        if all(process.poll() is not None for process in self._processes):
+            return True
+        try:
+            os.kill(int((self.folder / f"{engine}.pid").read_text(encoding="ascii")), 0)
+        except ProcessLookupError:
+            return True
+        except (OSError, ValueError):  # It has not been forked yet, or is the first process itself.
+            return False
+        return False
 
     def __enter__(self) -> WorkerPool:
-        """The group itself."""
+        """The pool itself."""
         return self
 
     def __exit__(
@@ -145,11 +158,12 @@ class WorkerPool:
         for process in self._processes:
             process.kill()
             process.wait()
+        self._is_closed = True
         self._listener.close()
 
     def _start(self, places: Sequence[str], key: bytes) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "convatlas.engines.worker", str(self.folder)]
-        address = self._listener.address
+        address = self.address
         try:
             log = (self.folder / LOG).open("ab")
             process = subprocess.Popen(
@@ -169,13 +183,25 @@ class WorkerPool:
         return process
 
     def _accept(self) -> None:
-        """Takes the calls of the processes as they come."""
+        """Takes the calls of the processes as they come, until the pool is closed.
+
+        A call that nobody waits for is hung up, which ends the process that made it.
+        """
         waiting = {attempt.engine: attempt for attempt in self.attempts}
-        with contextlib.suppress(OSError, EOFError):  # Closed, because it is over.
-            while waiting:
+        while True:
+            try:
                 connection = self._listener.accept()
+            except AuthenticationError:
+                continue
+            except OSError:
+                if self._is_closed:
+                    return
+                continue  # The caller hung up before it had said who it is.
+            try:
                 hello = json.loads(connection.recv_bytes())
                 waiting.pop(hello["engine"]).connect(connection, hello["process"])
+            except (OSError, EOFError, ValueError, LookupError, TypeError):
+                connection.close()
 
 
 def _environment(folder: Path) -> dict[str, str]:
