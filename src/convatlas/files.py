@@ -1,12 +1,13 @@
 """Writing files so that a reader never sees half of one, and what reading them needs."""
 
 import contextlib
-import json
 import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from convatlas.escape import json_text
 
 
 def cache_folder() -> Path:
@@ -16,16 +17,16 @@ def cache_folder() -> Path:
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Writes a file under a temporary name, syncs it to disk and renames it.
+    r"""Writes a file under a temporary name, syncs it to disk and renames it.
 
     Args:
         path: where it goes; what stands there is replaced.
-        content: text is written as UTF-8.
+        content: text is written as UTF-8; bytes of file names that are not UTF-8 become `\udc..` escapes.
 
     Raises:
         OSError: the folder is missing or may not be written, or the disk is full; `path` is as it was.
     """
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -42,7 +43,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON, atomically."""
-    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_atomic(path, json_text(value, indent=2) + "\n")
 
 
 def with_tuples(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from convatlas.predict.outputs import Format, Prediction, Skipped, encode, format_of, join, plain
+from convatlas.escape import plain
+from convatlas.predict.outputs import Format, Prediction, Skipped, encode, format_of, join
 
 SAID = [
     Prediction("a.png", (("7", 0.75), ("1", 0.25))),

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import os
 import sys
-from typing import Any
+import traceback
+from pathlib import Path
+from typing import Any, TextIO, cast
 
 from convatlas._version import __version__
+from convatlas.escape import GuardedStream, plain
 from convatlas.machine import share_cores
 
 BAD_INPUT = 2
+INTERNAL_ERROR = 1
 INTERRUPTED = 130
+# What only wrong code raises. Anything else comes from the input or the machine.
+BUGS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    NotImplementedError,
+    StopIteration,
+    TypeError,
+)
+# Letters of an error's line.
+LONGEST = 4000
 
 # Name, and what it does; the command is `NAME_command` in `cli/NAME.py`.
 COMMANDS = {
@@ -38,28 +57,79 @@ COMMANDS = {
 def main() -> None:
     """Runs the command that the user typed, and ends the process.
 
-    A user's mistake ends with one line and exit code 2. `--debug`, anywhere, shows the traceback too.
+    What goes wrong is told in one line. The exit code is 2 for whatever the user or the machine can mend, and
+    1 for an error in convatlas. `--debug`, anywhere, shows the traceback too.
     """
     share_cores()
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    streams = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = cast("tuple[TextIO, TextIO]", tuple(map(_guarded, streams)))
+    try:
+        code = _ended(arguments, debug)
+    finally:
+        sys.stdout, sys.stderr = streams
+    sys.exit(code)
+
+
+def _guarded(stream: Any) -> GuardedStream:
+    """A stream that shows what its encoding lacks, and hidden characters, as backslash escapes."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+    return GuardedStream(stream)
+
+
+def _ended(arguments: list[str], debug: bool) -> int:
+    """Runs the command; the exit code."""
     try:
         code = _run(arguments)
         sys.stdout.flush()
+        return code if isinstance(code, int) else 0
     except BrokenPipeError:  # The reader of our output left, for example `head`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    except (ValueError, OSError) as error:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
         if debug:
-            raise
-        print(f"convatlas: {' '.join(str(error).split())}", file=sys.stderr)
-        code = BAD_INPUT
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        print("convatlas: interrupted", file=sys.stderr)
-        code = INTERRUPTED
-    sys.exit(code if isinstance(code, int) else 0)
+            traceback.print_exc()
+        line, code = failure(error)
+        with contextlib.suppress(OSError):  # Nobody may be there to read it.
+            print(f"convatlas: {line}", file=sys.stderr)
+        return code
+
+
+def failure(error: BaseException) -> tuple[str, int]:
+    """What an error means for the user, in one line, and the exit code."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    words = plain(" ".join(str(error).split()))
+    words = (
+        words if len(words) <= LONGEST else f"{words[:LONGEST]} ... ({len(words):,} letters; --debug has all)"
+    )
+    kind = type(error).__name__
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", INTERRUPTED
+    if isinstance(error, SystemExit):
+        return f"the Python code that was loaded ended the program (sys.exit({error.code!r}))", BAD_INPUT
+    if isinstance(error, MemoryError):
+        return f"there is not enough memory{words and f' ({words})'}; try smaller sizes or batches", BAD_INPUT
+    if isinstance(error, RecursionError):
+        return "the input is nested too deeply", BAD_INPUT
+    if isinstance(error, BUGS) and not isinstance(error, ValueError | OverflowError):
+        place = _place(error)
+        return (
+            f"an error in convatlas {__version__}: {kind}{words and ': '}{words}{place}; "
+            "please report it with the command and what it prints with --debug",
+            INTERNAL_ERROR,
+        )
+    return (
+        words if isinstance(error, ValueError | OSError) and words else f"{kind}{words and ': '}{words}"
+    ), BAD_INPUT
+
+
+def _place(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
 
 
 def _run(arguments: list[str]) -> Any:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
+
+from convatlas.escape import json_text, plain
 
 if TYPE_CHECKING:
     from convatlas.data.describe import DataReport
@@ -41,7 +42,7 @@ def report_command(
 
     report = describe(load_source(source, data_dir=data_dir, seed=seed, on_bad_image="skip", note=_note))
     if as_json:
-        print(json.dumps(report.record(), indent=2, ensure_ascii=False))
+        print(json_text(report.record(), indent=2))
     else:
         _print(report)
 
@@ -78,37 +79,41 @@ def pack_command(
         f"{len(loaded.train):,} pictures to learn from and {len(loaded.test):,} to test on, "
         f"in {counted(len(shards), 'shard')} of {size / 1e6:,.1f} MB in all{skipped}"
     )
-    print(f"use them as shards:{out}")
+    print(f"use them as shards:{plain(out)}")
 
 
 def _note(text: str) -> None:
-    print(f"convatlas: {text}", file=sys.stderr)
+    print(f"convatlas: {plain(text)}", file=sys.stderr)
 
 
 def _print(report: DataReport) -> None:
     from convatlas.data.sets import counted
 
-    print(f"{report.name}: {report.train:,} pictures to learn from, {report.test:,} to test on")
+    print(f"{plain(report.name)}: {report.train:,} pictures to learn from, {report.test:,} to test on")
     print(_size_line(report))
-    width = max(len(entry.name) for entry in report.classes[:SHOWN])
+    width = max(len(plain(entry.name)) for entry in report.classes[:SHOWN])
     print(f"\n{'class':<{width}}  {'train':>9}  {'test':>9}")
     for entry in report.classes[:SHOWN]:
-        print(f"{entry.name:<{width}}  {entry.train:>9,}  {entry.test:>9,}")
+        print(f"{plain(entry.name):<{width}}  {entry.train:>9,}  {entry.test:>9,}")
     _print_rest(len(report.classes), "classes")
     if report.duplicates:
         print(f"\n{counted(len(report.duplicates), 'picture is', 'pictures are')} there more than once:")
         for entry in report.duplicates[:SHOWN]:
             more = len(entry.samples) - SHOWN_COPIES
             copies = [*entry.samples[:SHOWN_COPIES], *([f"{more:,} more"] if more > 0 else [])]
-            print(f"  {' = '.join(copies)}  ({' / '.join(entry.labels)})")
+            print(f"  {plain(' = '.join(copies))}  ({plain(' / '.join(entry.labels))})")
         _print_rest(len(report.duplicates), "more")
     if report.skipped:
         print(f"\n{counted(len(report.skipped), 'picture')} cannot be used:")
         for entry in report.skipped[:SHOWN]:
-            print(f"  {entry.path}: {entry.reason}")
+            print(f"  {plain(entry.path)}: {plain(entry.reason)}")
         _print_rest(len(report.skipped), "more")
     warnings = report.warnings()
-    print("\n" + "\n".join(f"look at this: {line}" for line in warnings) if warnings else "\nnothing to mend")
+    print(
+        "\n" + "\n".join(f"look at this: {plain(line)}" for line in warnings)
+        if warnings
+        else "\nnothing to mend"
+    )
 
 
 def _print_rest(count: int, what: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+
+from convatlas.escape import json_text, plain
 
 if TYPE_CHECKING:
     from convatlas.evaluation.evaluate import Report
@@ -88,7 +89,7 @@ def eval_command(
     if out is not None:
         write_evaluation(report, out)
     if as_json:
-        print(json.dumps(report.record(), indent=2, ensure_ascii=False))
+        print(json_text(report.record(), indent=2))
     else:
         print(summary(report))
         _print_worst(report)
@@ -115,19 +116,17 @@ def _print_worst(report: Report) -> None:
         return
     worst = sorted(missed, key=lambda entry: entry.right / entry.images)[:SHOWN]
     head = "recognised least"
-    width = max(len(head), *(len(entry.name) for entry in worst))
+    width = max(len(head), *(len(plain(entry.name)) for entry in worst))
     print(f"\n{head:<{width}}  {'pictures':>8}  {'recall':>7}  {'precision':>9}  taken for")
     for entry in worst:
         precision = "-" if entry.precision is None else f"{entry.precision:.1%}"
         print(
-            f"{entry.name:<{width}}  {entry.images:>8,}  {entry.right / entry.images:>7.1%}  "
-            f"{precision:>9}  {entry.taken_for}"
+            f"{plain(entry.name):<{width}}  {entry.images:>8,}  {entry.right / entry.images:>7.1%}  "
+            f"{precision:>9}  {plain(entry.taken_for)}"
         )
 
 
 def _tell_skipped(report: Report) -> int:
-    from convatlas.predict.outputs import plain
-
     for entry in report.skipped:
         print(f"convatlas: left out {plain(entry.path)}: {plain(entry.reason)}", file=sys.stderr)
     return 2 if report.skipped else 0

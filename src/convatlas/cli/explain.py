@@ -7,6 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from convatlas.escape import plain
+
 
 def explain_command(
     network: str,
@@ -39,4 +41,4 @@ def explain_command(
     write_atomic(out, draw_explanation(found))
     other = "" if found.answer == found.class_name else f" (the answer is {found.answer})"
     where = f"{found.layer}, {heat_size(found)} places"
-    print(f"{found.class_name} {found.probability:.1%}{other}: {out} ({where})")
+    print(f"{plain(found.class_name)} {found.probability:.1%}{other}: {out} ({where})")

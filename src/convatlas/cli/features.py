@@ -41,9 +41,9 @@ def features_command(
     """
     if not pictures:
         raise ValueError("name at least one picture after the network")
+    from convatlas.escape import plain
     from convatlas.predict.features import Feature, check_ending, describe, extract, write_features
     from convatlas.predict.load import load
-    from convatlas.predict.outputs import plain
 
     if out is not None:
         check_ending(out)

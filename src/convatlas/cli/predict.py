@@ -65,10 +65,11 @@ def predict_command(
         raise ValueError("name at least one picture after the network")
     if cluster is not None and out is None:
         raise ValueError("`--cluster` writes into a file: add --out, such as --out answers.jsonl")
+    from convatlas.escape import plain
     from convatlas.predict.engine_policy import choose_engine
     from convatlas.predict.job import begun_engine
     from convatlas.predict.load import load
-    from convatlas.predict.outputs import Prediction, plain
+    from convatlas.predict.outputs import Prediction
     from convatlas.predict.progress import watched
 
     names = None if classes is None else read_classes(classes)

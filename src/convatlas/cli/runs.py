@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from convatlas.escape import plain
+
 if TYPE_CHECKING:
     from convatlas.runs.run import Run
     from convatlas.training.logging.compare_runs import Difference, Row
@@ -103,6 +105,7 @@ def _print_differences(first: str, second: str, differences: list[Difference]) -
 
 def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]], right_from: int) -> None:
     """Columns as wide as what they hold; those from `right_from` on are right-aligned."""
+    rows = [tuple(map(plain, row)) for row in rows]
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
     for row in (head, *rows):
         cells = [

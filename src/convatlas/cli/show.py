@@ -6,6 +6,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from convatlas.escape import json_text
+
 
 def show_command(
     network: str, /, *, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False
@@ -16,8 +18,6 @@ def show_command(
         network: A name or alias.
         as_json: Print one JSON object, for machines.
     """
-    import json
-
     from convatlas.catalog.describe import describe, record
 
-    print(json.dumps(record(network), indent=2, ensure_ascii=False) if as_json else describe(network))
+    print(json_text(record(network), indent=2) if as_json else describe(network))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convatlas.data.sets import counted
+from convatlas.escape import plain
 from convatlas.files import write_atomic, write_json
 from convatlas.metrics.calibration import Calibration
 from convatlas.metrics.error_analysis import find_hardest
@@ -23,7 +24,6 @@ from convatlas.metrics.report_sections import (
     mistakes_section,
 )
 from convatlas.plots.training import BLUE, DPI, GREY, ORANGE, Tile, draw_confusion, draw_tiles
-from convatlas.predict.outputs import plain
 
 if TYPE_CHECKING:
     from convatlas.evaluation.evaluate import Report

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from convatlas.blocks.head import global_pool_2d
+from convatlas.escape import plain
 from convatlas.files import write_atomic
 from convatlas.models.network import Network
 from convatlas.predict.inputs import Item, find_items
-from convatlas.predict.outputs import Skipped, plain, require_parquet
+from convatlas.predict.outputs import Skipped, require_parquet
 from convatlas.predict.predictor import Predictor, prepared
 from convatlas.predict.prefetch import read_batches
 

@@ -155,12 +155,6 @@ def require_parquet() -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-def plain(text: str) -> str:
-    """Text that any terminal and file takes: control characters and broken names are escaped."""
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def _columns(top: int) -> list[str]:
     ranks = [f"{what}_{rank}" for rank in range(1, top + 1) for what in ("class", "probability")]
     return ["picture", "frame", "seconds", *ranks, "error"]
