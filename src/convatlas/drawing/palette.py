@@ -14,7 +14,7 @@ FAMILIES = {
     "pool": "pooling",
     "linear": "linear",
     "gate": "gate",
-    "act": "other operation",
+    "act": "identity or other",
     "io": "input, output",
 }
 
