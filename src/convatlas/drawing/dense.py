@@ -13,7 +13,7 @@ from .units import Unit
 
 # Beyond this many layers the edges are no longer told apart.
 MOST_DENSE = 6
-_BAR, _LEVEL = 8.0, 11.0
+_BAR, _LEVEL, _DROP = 44.0, 11.0, 7.0
 
 
 @dataclass
@@ -60,22 +60,28 @@ class DensePiece:
         self._arcs(pen, forks, bars, w)
 
     def _arcs(self, pen: Pen, forks: Sequence[float], bars: Sequence[float], w: float) -> None:
+        """Each output as one line over everything behind it, with a drop to each bar that reads it."""
         pen.canvas.marks["skip"] = None
-        top = self.style.cross / 2
+        many = len(self.layers)
+        base = w + self.style.cross / 2 + 14
         # Bar k reads the outputs 0 to k + 1, the last of which flows into it.
+        for source in range(many):
+            level = base + _LEVEL * (many - 1 - source)
+            readers = range(source, len(bars))
+            for k in reversed(readers):
+                at = bars[k] + (source - k / 2) * _DROP
+                pen.rounded(
+                    "skip", [(forks[source], w), (forks[source], level), (at, level), (at, w + 18)], 6
+                )
+            pen.dot((forks[source], w))
         for k, bar in enumerate(bars):
             for source in range(k + 1):
-                level = w + top + 14 + _LEVEL * (k + 1 - source)
-                pen.rounded(
-                    "skip", [(forks[source], w), (forks[source], level), (bar, level), (bar, w + 18)], 7
-                )
-            pen.head("skiph", (bar, w + 12), 0, -1)
-        for fork in forks[:-1]:
-            pen.dot((fork, w))
+                pen.head("skiph", (bar + (source - k / 2) * _DROP, w + 12), 0, -1)
 
     def _bar(self, pen: Pen, u: float, w: float, join: Node) -> None:
         with pen.canvas.group(join.path):
             pen.box("join", u, w, _BAR, 24)
+            pen.text("t11", (u + _BAR / 2, w), str(join.chans))
 
 
 def dense_piece(unit: Unit, style: Style) -> DensePiece:
