@@ -14,7 +14,7 @@ from .frame import Captions, heading, legend
 from .graph import depth_of
 from .outside import unit_piece
 from .pen import Pen, Style, column_style, inset_style
-from .pieces import Piece
+from .pieces import Piece, Shortcut
 from .stages import stacks_of
 from .subject import Subject
 from .units import Unit
@@ -157,7 +157,7 @@ def _style(subject: Subject, numbers: bool) -> Style:
 
 
 def _column(subject: Subject, numbers: bool) -> Column:
-    boxes = sum(1 for node in subject.graph.nodes if not node.is_join)
+    boxes = sum(1 for node in subject.graph.nodes if not node.is_join and node.kind != "input")
     if boxes > MOST_BOXES:
         raise DrawingError(
             f"{subject.title} has {boxes:,} layers and poolings, and level='layer' draws up to "
@@ -193,7 +193,10 @@ def _gap(before: Entry | None, after: Entry) -> float:
         return 0.0
     if not before.is_block and not after.is_block:
         return 8.0
-    return 12.0 if after.piece.opens else 22.0
+    if after.piece.opens:
+        return 2.0 if isinstance(before.piece, Shortcut) or isinstance(after.piece, Shortcut) else 12.0
+    # As far as with shortcuts, so that a plain network's blocks lie beside a residual network's.
+    return 31.0 if before.is_block and after.is_block else 18.0
 
 
 def _draw_bands(
@@ -226,6 +229,12 @@ def _walk(column: Column, bands: Sequence[str]) -> list[list[int]]:
     return found
 
 
+def _raised(column: Column, indices: Sequence[int]) -> float:
+    """How far a block begins above the band that it opens, so that its first box lies in the first row."""
+    first = column.entries[indices[0]].piece if indices else None
+    return first.start + first.inset if isinstance(first, Shortcut) and not column.style.detail else 0.0
+
+
 def _height(entries: Sequence[Entry]) -> float:
     gaps = sum(_gap(a, b) for a, b in itertools.pairwise(entries))
     return sum(entry.piece.length for entry in entries) + gaps
@@ -238,7 +247,7 @@ def _draw_column(
     at: float | None = None
     before: Entry | None = None
     for indices, top in zip(walk, tops, strict=True):
-        u = top + _PADDING
+        u = top + _PADDING - (_raised(column, indices) if at is not None else 0.0)
         for place, i in enumerate(indices):
             entry = column.entries[i]
             u += _gap(before, entry) if place else 0.0

@@ -57,7 +57,7 @@ def heading(canvas: Canvas, captions: Captions, widest: float) -> float:
 
 def _lines(facts: Sequence[str], widest: float) -> list[str]:
     lines: list[str] = []
-    for fact in [line for fact in facts for line in _wrapped(fact, "t12 m", widest)]:
+    for fact in [line for each in facts for line in _wrapped(each, "t12 m", widest)]:
         longer = f"{lines[-1]} · {fact}" if lines else fact
         if lines and fitted([("t12", longer)], 0) > widest:
             lines.append(fact)

@@ -206,12 +206,12 @@ class Shortcut:
 
     def __post_init__(self) -> None:
         style = self.style
-        self.tail = 10.0 if style.high > 20 else 8.0
+        self.tail = 10.0 if style.high > 20 else 4.0
         self.inset = 0.0 if self.body.opens else style.lead
         self.concat = self.join.kind == "concat"
         self.family = _last_box(self.residual.main[0]).family
         self.joint = style.radius if self.concat else 2 * style.radius
-        self.start = 6.0
+        self.start = 6.0 if style.high > 20 else 4.0
         self.length = self.start + max(self.inset, 10.0) + self.body.length + self.tail + self.joint
         self.down = self.body.down
         self.level = self.body.up + (12.0 if style.high <= 20 else 16.0)
