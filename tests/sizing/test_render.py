@@ -7,15 +7,17 @@ from html.parser import HTMLParser
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from convatlas.sizing import Sheet, size
 from convatlas.sizing.byhand import values_by_hand
 from convatlas.sizing.compare import compare, compare_json
 from convatlas.sizing.expression import build
-from convatlas.sizing.grids import grid_csv, grid_markdown, grid_text
 from convatlas.sizing.outline import outline
 from convatlas.sizing.render import (
+    grid,
     record,
     to_csv,
     to_html,
@@ -24,6 +26,7 @@ from convatlas.sizing.render import (
     to_markdown,
     to_text,
 )
+from convatlas.tables import Grid, grid_csv, grid_markdown, grid_text
 
 
 class Small(nn.Module):
@@ -62,7 +65,7 @@ def test_a_sequence_with_nearly_everything_is_opened() -> None:
 def test_text_of_stages(sheet: Sheet) -> None:
     lines = to_text(sheet).splitlines()
     assert lines[0] == "Small on 3x227x227, batch 1, float32"
-    assert lines[2].split() == "stage output CxHxW params MACs % MACs MiB out sees px".split()
+    assert lines[2].split() == "stage output CxHxW params MACs % MACs MiB out RF px".split()
     stem = next(line for line in lines if line.startswith("stem"))
     # 290,400 values of 4 bytes.
     assert stem.split()[1:4] == ["96x55x55", "34,944", "105,415,200"]
@@ -70,7 +73,7 @@ def test_text_of_stages(sheet: Sheet) -> None:
     assert next(line for line in lines if line.startswith("total")).split()[1] == f"{sheet.params:,}"
     text = "\n".join(lines)
     assert "1 operation skips positions of the input" in text
-    assert " smallest input 27 px" in text
+    assert " smallest input  27 px" in text
 
 
 def test_text_of_layers_and_formulas(sheet: Sheet) -> None:
@@ -104,7 +107,7 @@ def test_color_adds_codes_only(sheet: Sheet) -> None:
 
 def test_time_is_shown_where_known(sheet: Sheet) -> None:
     assert " time " not in to_text(sheet)
-    assert " time           1.5 ms for a forward" in to_text(sheet, seconds=0.0015)
+    assert " time            1.5 ms for a forward" in to_text(sheet, seconds=0.0015)
 
 
 def test_batch_and_dtype_are_said() -> None:
@@ -212,8 +215,8 @@ def test_compare() -> None:
     large = size(build("conv 96 11x11 /4, relu, fc 10", (3, 227, 227)), 227)
     rows = {row[0]: row[1:] for row in compare([small, large]).rows}
     assert rows["parameters"] == ("34,944", f"{34_944 + 290_400 * 10 + 10:,}", "84.10")
-    assert rows["sees px"] == ("11", "global", "")
-    assert rows["sees px before head"] == ("11", "11", "")
+    assert rows["RF px"] == ("11", "global", "")
+    assert rows["RF px before head"] == ("11", "11", "")
     assert rows["stage 1"][0] == rows["stage 1"][1] == "conv1: 96x55x55, 105,415,200 MACs"
     assert rows["stage 2"] == ("", "relu1: 96x55x55, 0 MACs", "")
     assert [found["params"] for found in json.loads(compare_json([small, large]))] == [
@@ -226,25 +229,60 @@ def test_compared_as_text_and_tables() -> None:
     small = size(build("conv 96 11x11 /4", (3, 227, 227)), 227)
     table = compare([small, small, small])
     assert max(map(len, grid_text(table, width=100).splitlines())) <= 100
+    assert words_of(table) <= set(grid_text(table, width=10**6).split())
     assert next(csv.reader(io.StringIO(grid_csv(table)))) == list(table.columns)
     assert grid_markdown(table).startswith("|  | conv 96 11x11 /4 |")
+
+
+def words_of(table: Grid) -> set[str]:
+    cells = [*table.columns, *(cell for row in (*table.rows, table.total) for cell in row)]
+    return {word for cell in cells for word in cell.split()}
 
 
 @pytest.mark.parametrize("width", [40, 50, 60, 70, 79])
 @pytest.mark.parametrize("layers", [False, True], ids=["stages", "layers"])
 def test_narrow_terminal(sheet: Sheet, width: int, layers: bool) -> None:
-    lines = to_text(sheet, layers=layers, width=width).splitlines()
-    assert max(map(len, lines)) <= width
-    left_out = [line for line in lines if line.startswith("No room for: ")]
-    shown = ("MACs" in lines[2], "sees px" in lines[2])
-    assert shown[0]
-    assert shown[1] == ("sees px" not in "".join(left_out))
+    table = grid(sheet, layers=layers)
+    text = grid_text(table, width=width)
+    assert max(map(len, text.splitlines())) <= width
+    assert max(map(len, to_text(sheet, layers=layers, width=width).splitlines())) <= width
+    left_out = text.partition("No room for: ")[2].split()
+    assert "MACs" in text
+    for title in ("% MACs", "MiB out", "RF px"):
+        # A title may go on in the next line, or stand before its value.
+        assert title not in table.columns or set(title.split()) <= {word.strip(":,") for word in text.split()}
+    assert "operation" not in left_out
+    for row in table.rows:
+        assert {*row[0].split(), row[table.columns.index("MACs")]} <= set(text.split())
+
+
+words = st.text("abcdef.,123", min_size=1, max_size=14)
+numbers = st.integers(0, 10**12).map("{:,}".format)
+rows = st.tuples(words, st.lists(words, max_size=4).map(" ".join), numbers, numbers, numbers, words)
+
+
+@given(rows=st.lists(rows, min_size=1, max_size=5), width=st.integers(40, 120), tail=st.integers(0, 1))
+def test_no_word_is_ever_broken(rows: list[tuple[str, ...]], width: int, tail: int) -> None:
+    columns = ("name", "what it is", "params", "MACs", "% MACs", "also")
+    table = Grid(columns, 2, rows, (), [], tail=tail)
+    text = grid_text(table, width=width)
+    assert max(map(len, text.splitlines())) <= width
+    left_out = text.partition("No room for: ")[2]
+    for column, title in enumerate(columns):
+        for row in rows:
+            assert title in left_out or set(row[column].split()) <= set(text.split())
+
+
+def test_whole_rows_where_nothing_fits() -> None:
+    name = "stages.3.blocks.17.attention.projection"
+    table = Grid(("layer", "operation", "MACs"), 2, [(name, "linear", "105,415,200")], (), [])
+    assert grid_text(table, width=40) == f"{name}\n  operation: linear\n  MACs: 105,415,200\n"
 
 
 def test_what_cannot_be_trained_is_still_sized() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 8), nn.BatchNorm2d(4))
     found = size(net, 8)
-    assert "training       not possible with this input and batch" in to_text(found)
+    assert "training        not possible with this input and batch" in to_text(found)
     assert record(found)["training_bytes"] is record(found)["training_parts"] is None
     assert record(found)["params"] == 4 * 3 * 64 + 4 + 8
 
@@ -252,6 +290,83 @@ def test_what_cannot_be_trained_is_still_sized() -> None:
 def test_compare_needs_two(sheet: Sheet) -> None:
     with pytest.raises(ValueError, match="`sheets` holds 1; expected at least 2"):
         compare([sheet])
+
+
+class Norm(nn.Module):
+    """A layer of several operations."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x / (x.square().mean(1, keepdim=True) + 1).sqrt()
+
+
+def test_a_layer_is_one_row() -> None:
+    norm = Norm()
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), norm, norm, nn.ReLU())
+    sheet = size(net, 8)
+    table = grid(sheet, layers=True)
+    assert [row[:2] for row in table.rows] == [
+        ("0", "conv2d 3x3"),
+        ("1", "Norm"),
+        ("1", "Norm"),
+        ("3", "relu"),
+    ]
+    assert len(sheet.rows) == 2 + 2 * 5 + 1
+    lines = list(csv.DictReader(io.StringIO(to_csv(sheet, layers=True))))
+    assert [line["operation"] for line in lines] == ["conv2d", "Norm", "Norm", "relu"]
+    assert sum(int(line["flops"]) for line in lines) == sheet.flops
+    assert sum(int(line["macs"]) for line in lines) == sheet.macs
+    assert len(json.loads(to_json(sheet))["layers"]) == len(sheet.rows)
+
+
+class Sides(nn.Module):
+    """A network with a side classifier, a reparametrised weight and one that it forgot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 8, 3)
+        self.norm = nn.BatchNorm2d(8)
+        self.aux = nn.Linear(8, 10)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scale = self.norm.weight / (self.norm.running_var + 1e-5).sqrt()
+        x = nn.functional.conv2d(x, self.body.weight * scale[:, None, None, None], self.norm.bias)
+        x = x.mean((2, 3))
+        return self.head(x) + self.aux(x) if self.training else self.head(x)
+
+
+def test_side_classifiers_stand_apart() -> None:
+    net = Sides().eval()
+    sheet = size(net, 8)
+    # The convolution's own bias is left out too.
+    assert sheet.params == 8 * 27 + 16 + 90
+    assert sheet.side_params == 8 + 90
+    assert sheet.side_modules == ("aux",)
+    assert sum(stage.params for stage in sheet.stages()) == sheet.params
+    assert "+ 98 in side classifiers, used in training only" in to_text(sheet)
+    assert json.loads(to_json(sheet))["side_params"] == 98
+    assert size(net, 8, train=True, batch_size=2).side_params == 8
+    net.spare, net.aux = net.aux, nn.Identity()
+    assert "+ 98 that this forward does not use (spare)" in to_text(size(net, 8))
+
+
+@pytest.mark.parametrize(
+    ("name", "forward", "side"),
+    [
+        # Szegedy et al. 2014, Table 1 with biases; the heads have 512 and 528 channels of input.
+        pytest.param("googlenet", 6_998_552, 3_188_840 + 3_190_888, id="googlenet"),
+        # torchvision's count without `AuxLogits`.
+        pytest.param("inception_v3", 23_834_568, 3_326_696, id="inception_v3"),
+        pytest.param("resnet18", 11_689_512, 0, id="none"),
+    ],
+)
+def test_parameters_of_the_atlas_are_those_that_run(name: str, forward: int, side: int) -> None:
+    import convatlas
+
+    with torch.device("meta"):
+        sheet = size(convatlas.create_model(name).eval(), 299)
+    assert (sheet.params, sheet.side_params) == (forward, side)
+    assert sum(stage.params for stage in sheet.stages()) == forward
 
 
 def test_needs_no_rich() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from convatlas.benchmark.measurement import Measurement
 from convatlas.catalog.index import short_amount
-from convatlas.sizing.grids import WIDTH, Grid, grid_text
+from convatlas.tables import WIDTH, Grid, grid_text
 
 COLUMNS = (
     "network",

@@ -38,7 +38,7 @@ def describe(name: str) -> str:
         f"normalised  mean {_numbers(card.mean)}, deviation {_numbers(card.std)}",
         "",
     ]
-    lines += [_size_line(card, what, getattr(entry, what)) for what in COMPUTED]
+    lines += [line for what in COMPUTED for line in _size_lines(card, what, entry)]
     lines.append(f"activations {entry.activations:>14,} numbers for one image")
     lines += _section("published", [_published_line(figure, entry) for figure in card.published])
     lines += _section("departs from the paper", card.departures)
@@ -54,17 +54,22 @@ def record(name: str) -> dict[str, Any]:
     """
     card = find_card(name)
     computed = dataclasses.asdict(find_entry(card.name))
-    sizes = {key: computed[key] for key in (*COMPUTED, "activations", "min_input_size")}
+    sizes = {key: computed[key] for key in (*COMPUTED, "side_params", "activations", "min_input_size")}
     return dataclasses.asdict(card) | {"computed": sizes}
 
 
-def _size_line(card: Card, what: str, value: int) -> str:
-    line = f"{what:<11} {value:>14,} computed"
+def _size_lines(card: Card, what: str, entry: Entry) -> list[str]:
+    value: int = getattr(entry, what)
+    lines = [f"{what:<11} {value:>14,} computed"]
+    if what == "params" and entry.side_params:
+        value += entry.side_params
+        side = f"{entry.side_params:>+26,} in side classifiers, used in training only"
+        lines.append(f"{side}; {value:,} together")
     expected = getattr(card.exact, what) if card.exact else None
-    if expected is None or card.exact is None:
-        return line
-    basis = card.exact.basis if what == COMPUTED[0] else "the same"
-    return f"{line}; {'equal to the count' if expected == value else f'{expected:,}'} by: {basis}"
+    if expected is not None and card.exact is not None:
+        basis = card.exact.basis if what == COMPUTED[0] else "the same"
+        lines[-1] += f"; {'equal to the count' if expected == value else f'{expected:,}'} by: {basis}"
+    return lines
 
 
 def _published_line(figure: Published, entry: Entry) -> str:

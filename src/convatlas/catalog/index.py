@@ -29,7 +29,8 @@ class Entry:
         tags: ideas that it is built from.
         summary: which network it is, in one line.
         input_size: C, H, W that the sizes are for.
-        params: trainable parameters.
+        params: parameters that its forward uses.
+        side_params: those of side classifiers, used in training only.
         macs: multiply-adds of convolutions, linear layers and matrix products for one image.
         activations: numbers that its layers write for one image.
         min_input_size: smallest side in px.
@@ -42,6 +43,7 @@ class Entry:
     summary: str
     input_size: tuple[int, int, int]
     params: int
+    side_params: int
     macs: int
     activations: int
     min_input_size: int

@@ -12,7 +12,7 @@ from convatlas.benchmark.measurement import Measurement, find_measurement
 from convatlas.catalog.accuracy import Accuracy, find_accuracy
 from convatlas.catalog.index import Entry, find_entry, short_amount
 from convatlas.engines.request import EAGER
-from convatlas.sizing.grids import WIDTH, Grid, grid_text
+from convatlas.tables import WIDTH, Grid, grid_text
 
 SECONDS = 0.3
 """To time a candidate that was not measured before."""

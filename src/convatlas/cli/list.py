@@ -35,11 +35,23 @@ def list_command(
     )
     if not entries:
         raise ValueError("no network fits; try a wider pattern or fewer conditions")
-    width = max(len(entry.name) for entry in entries)
-    print(f"{'network':<{width}}  year  {'params':>6}  {'MACs':>6}  {'input':>5}  what it is")
-    for entry in entries:
-        alias = f" (also {', '.join(entry.aliases)})" if entry.aliases else ""
-        print(
-            f"{entry.name:<{width}}  {entry.year}  {short_amount(entry.params):>6}  "
-            f"{short_amount(entry.macs):>6}  {entry.input_size[1]:>5}  {entry.summary}{alias}"
+    from convatlas.cli.terminal import terminal
+    from convatlas.tables import Grid, grid_text
+
+    columns = ("network", "year", "params", "MACs", "px", "what it is", "also")
+    rows = [
+        (
+            entry.name,
+            str(entry.year),
+            short_amount(entry.params),
+            short_amount(entry.macs),
+            str(entry.input_size[1]),
+            entry.summary,
+            ", ".join(entry.aliases),
         )
+        for entry in entries
+    ]
+    lesser = ("also", "what it is", "px", "year")
+    table = Grid(columns, 1, rows, (), [], tail=2, ruled=False, lesser=lesser)
+    width, color = terminal(to_file=False)
+    print(grid_text(table, width=width, color=color), end="")

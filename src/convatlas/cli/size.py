@@ -105,7 +105,8 @@ def _rendered(sheet: Sheet, form: str, layers: bool, formulas: bool, to_file: bo
 
 
 def _compared(sheets: list[Sheet], form: str, to_file: bool) -> str:
-    from convatlas.sizing import compare, grids
+    from convatlas import tables
+    from convatlas.sizing import compare
 
     if form == "json":
         return compare.compare_json(sheets)
@@ -114,10 +115,10 @@ def _compared(sheets: list[Sheet], form: str, to_file: bool) -> str:
         from convatlas.cli.terminal import terminal
 
         width, color = terminal(to_file)
-        return grids.grid_text(table, width=width, color=color)
+        return tables.grid_text(table, width=width, color=color)
     if form == "latex":
-        return grids.grid_latex(table, " and ".join(table.columns[1:-1]))
-    write = {"csv": grids.grid_csv, "md": grids.grid_markdown, "html": grids.grid_html}[form]
+        return tables.grid_latex(table, " and ".join(table.columns[1:-1]))
+    write = {"csv": tables.grid_csv, "md": tables.grid_markdown, "html": tables.grid_html}[form]
     return write(table)
 
 

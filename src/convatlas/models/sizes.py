@@ -29,6 +29,7 @@ def compute_entry(name: str) -> Entry:
         summary=card.summary,
         input_size=card.input_size,
         params=sheet.params,
+        side_params=sheet.side_params,
         macs=sheet.macs,
         activations=sheet.activations,
         min_input_size=net.min_input_size,

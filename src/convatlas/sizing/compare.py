@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Sequence
+
+from convatlas.escape import json_text
+from convatlas.tables import Grid
 
 from . import outline as o
 from .byhand import values_by_hand
-from .grids import Grid
 from .render import record
 from .sizes import Sizes, Stage
 
@@ -39,9 +40,12 @@ def compare(sheets: Sequence[Sizes]) -> Grid:
     rows: list[tuple[str, ...]] = [("input", *map(o.inputs_of, sheets), "")]
     for title, number, shown in _NUMBERS:
         values = [number(sheet) for sheet in sheets]
-        rows.append((title, *map(shown, values), f"{values[-1] / values[0]:.2f}" if values[0] else ""))
-    rows.append(("sees px", *(o.field_of(sheet.receptive_field) for sheet in sheets), ""))
-    rows.append(("sees px before head", *map(_before_head, sheets), ""))
+        cells = list(map(shown, values))
+        if title == "MACs":
+            cells = [o.macs_of(sheet.macs, sheet.macs_counted) for sheet in sheets]
+        rows.append((title, *cells, f"{values[-1] / values[0]:.2f}" if values[0] else ""))
+    rows.append(("RF px", *(o.field_of(sheet.receptive_field) for sheet in sheets), ""))
+    rows.append(("RF px before head", *map(_before_head, sheets), ""))
     outlines = itertools.zip_longest(*map(o.outline, sheets))
     for i, stages in enumerate(outlines, start=1):
         shown = (_stage(sheet, stage) for sheet, stage in zip(sheets, stages, strict=True))
@@ -59,9 +63,10 @@ def _stage(sheet: Sizes, stage: Stage | None) -> str:
     if stage is None:
         return ""
     shape = o.shape_of(sheet, stage.output_shape)
-    return f"{stage.path or '(own forward)'}: {shape}, {stage.macs:,} MACs"
+    macs = o.macs_of(stage.macs, stage.macs_counted)
+    return f"{stage.path or '(own forward)'}: {shape}, {macs} MACs"
 
 
 def compare_json(sheets: Sequence[Sizes]) -> str:
     """The records of all, as a list."""
-    return json.dumps([record(sheet) for sheet in sheets], indent=2, ensure_ascii=False) + "\n"
+    return json_text([record(sheet) for sheet in sheets], indent=2) + "\n"

@@ -105,6 +105,11 @@ def _short(values: tuple[int, ...]) -> str:
     return str(values[0]) if len(set(values)) == 1 else "x".join(map(str, values))
 
 
+def macs_of(count: int, counted: bool) -> str:
+    """Multiply-adds; with "+" where some are not counted, "?" where none are."""
+    return f"{count:,}" if counted else f"{count:,}+" if count else "?"
+
+
 def mib(count: int) -> str:
     """Bytes as MiB: two digits after the point, or four significant ones where small."""
     value = count / MIB

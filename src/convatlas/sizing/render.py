@@ -6,16 +6,16 @@ Tables hold stages, or every operation with `layers=True`. Units: MACs, bytes (1
 from __future__ import annotations
 
 import csv
-import html
 import io
-import json
-import textwrap
 from typing import Any
+
+from convatlas.escape import json_text, plain, plain_row
+from convatlas.tables import WIDTH, Grid, grid_html, grid_latex, grid_markdown, grid_text, wrapped
 
 from . import outline as o
 from .byhand import values_by_hand
 from .errors import SizingError
-from .grids import WIDTH, Grid, grid_html, grid_latex, grid_markdown, grid_text
+from .layers import Layer, layers_of
 from .memory import TrainingMemory
 from .row import Row
 from .sizes import Sizes
@@ -26,7 +26,7 @@ def grid(sheet: Sizes, *, layers: bool = False, formulas: bool = False) -> Grid:
 
     Args:
         sheet: what `size` returned.
-        layers: a line per operation rather than per stage.
+        layers: a line per layer rather than per stage.
         formulas: the arithmetic under each operation; implies `layers`.
     """
     return _layer_grid(sheet, formulas) if layers or formulas else _stage_grid(sheet)
@@ -39,35 +39,39 @@ def _stage_grid(sheet: Sizes) -> Grid:
             stage.path or "(own forward)",
             o.shape_of(sheet, stage.output_shape),
             f"{stage.params:,}",
-            f"{stage.macs:,}",
+            o.macs_of(stage.macs, stage.macs_counted),
             f"{100 * stage.macs / whole:.1f}",
             o.mib(stage.activation_bytes),
             o.field_of(sheet.receptive_fields[stage.rows[-1]]),
         )
         for stage in o.outline(sheet)
     ]
-    columns = ("stage", "output CxHxW", "params", "MACs", "% MACs", "MiB out", "sees px")
+    columns = ("stage", "output CxHxW", "params", "MACs", "% MACs", "MiB out", "RF px")
     shown = "100.0" if sheet.macs else "0.0"
-    total = ("total", "", f"{sheet.params:,}", f"{sheet.macs:,}", shown, o.mib(sheet.activation_bytes), "")
+    macs = o.macs_of(sheet.macs, sheet.macs_counted)
+    total = ("total", "", f"{sheet.params:,}", macs, shown, o.mib(sheet.activation_bytes), "")
     return Grid(columns, 2, rows, total, [])
 
 
 def _layer_grid(sheet: Sizes, formulas: bool) -> Grid:
+    layers = layers_of(sheet)
     rows = [
         (
-            row.path or "(own forward)",
-            o.operation_of(row) + ("" if row.counted else " (not counted)"),
-            o.shape_of(sheet, row.output_shape),
-            f"{row.params:,}",
-            f"{row.macs:,}",
-            o.mib(0 if row.inplace else row.bytes_written),
-            o.field_of(row.receptive_field),
+            layer.path or "(own forward)",
+            layer.operation + ("" if layer.counted else " (not counted)"),
+            o.shape_of(sheet, layer.output_shape),
+            f"{layer.params:,}",
+            o.macs_of(layer.macs, layer.macs_counted),
+            o.mib(layer.bytes_written),
+            o.field_of(layer.receptive_field),
         )
-        for row in sheet.rows
+        for layer in layers
     ]
-    columns = ("layer", "operation", "output CxHxW", "params", "MACs", "MiB out", "sees px")
-    total = ("total", "", "", f"{sheet.params:,}", f"{sheet.macs:,}", o.mib(sheet.activation_bytes), "")
-    return Grid(columns, 3, rows, total, [_notes(row) for row in sheet.rows] if formulas else [])
+    columns = ("layer", "operation", "output CxHxW", "params", "MACs", "MiB out", "RF px")
+    macs = o.macs_of(sheet.macs, sheet.macs_counted)
+    total = ("total", "", "", f"{sheet.params:,}", macs, o.mib(sheet.activation_bytes), "")
+    notes = [tuple(note for row in layer.rows for note in _notes(row)) for layer in layers]
+    return Grid(columns, 3, rows, total, notes if formulas else [])
 
 
 def _notes(row: Row) -> tuple[str, ...]:
@@ -83,16 +87,19 @@ def totals(sheet: Sizes, seconds: float | None = None) -> list[tuple[str, str]]:
     """What stands under the table: (what, value with unit)."""
     smallest = sheet.min_input_size
     unread = sum(1 for row in sheet.rows if row.unread)
-    missing = sorted({row.op for row in sheet.not_counted})
+    macs = f"{'' if sheet.macs_counted else 'at least '}{sheet.macs:,}"
+    flops = f"{'at least ' if sheet.not_counted else ''}{sheet.flops:,}"
+    side = [("", _side(sheet))] if sheet.side_params else []
     lines = [
         ("parameters", f"{sheet.params:,}"),
-        ("MACs", f"{sheet.macs:,} multiply-adds of convolutions, linear layers and matrix products"),
-        ("FLOPs", f"{sheet.flops:,} arithmetic operations of every kind (2 a multiply-add)"),
+        *side,
+        ("MACs", f"{macs} multiply-adds of convolutions, linear layers and matrix products"),
+        ("FLOPs", f"{flops} arithmetic operations of every kind (2 a multiply-add)"),
         ("activations", f"{sheet.activations:,} values, {o.mib(sheet.activation_bytes)} MiB"),
         ("by hand", f"{values_by_hand(sheet):,} values: input and outputs of layers, the rest in place"),
         ("inference", f"{o.mib(sheet.peak_inference_bytes)} MiB at the peak"),
         ("training", _training(sheet)),
-        ("sees", _sees(sheet)),
+        ("receptive field", _field(sheet)),
         ("smallest input", "none up to this size" if smallest is None else f"{smallest} px"),
     ]
     if seconds is not None:
@@ -100,9 +107,27 @@ def totals(sheet: Sizes, seconds: float | None = None) -> list[tuple[str, str]]:
     if unread:
         skip = "1 operation skips" if unread == 1 else f"{unread} operations skip"
         lines.append(("unread px", f"{skip} positions of the input (--formulas says which)"))
-    if missing:
-        lines.append(("not counted", f"arithmetic of {', '.join(missing)} (shapes and MACs are exact)"))
+    if sheet.not_counted:
+        lines.append(("not counted", _missing(sheet)))
     return lines
+
+
+def _side(sheet: Sizes) -> str:
+    """Parameters that the forward does not use."""
+    names = sheet.side_modules
+    if hasattr(sheet.request.net, "forward_aux") or any("aux" in name.lower() for name in names):
+        return f"+ {sheet.side_params:,} in side classifiers, used in training only"
+    where = f" ({', '.join(name or 'the network itself' for name in names)})" if names else ""
+    return f"+ {sheet.side_params:,} that this forward does not use{where}"
+
+
+def _missing(sheet: Sizes) -> str:
+    """Operations without a count, and what of them is missing."""
+    both = sorted({row.op for row in sheet.rows if not row.macs_counted})
+    rest = sorted({row.op for row in sheet.not_counted} - set(both))
+    parts = [f"MACs and FLOPs of {', '.join(both)}"] if both else []
+    parts += [f"FLOPs of {', '.join(rest)} beyond 2 a multiply-add"] if rest else []
+    return "; ".join(parts)
 
 
 def _trained(sheet: Sizes) -> TrainingMemory | None:
@@ -124,16 +149,14 @@ def _training(sheet: Sizes) -> str:
     return f"{o.mib(training.total)} MiB with {sheet.request.optimizer}: {shown}"
 
 
-def _sees(sheet: Sizes) -> str:
+def _field(sheet: Sizes) -> str:
     field = sheet.receptive_field
     shown = o.field_of(field)
     if field is None or field.is_global:
-        return {"-": "nothing spatial", "global": "the whole input (receptive field)"}.get(
-            shown, f"{shown} px"
-        )
-    steps = ["?" if step is None else f"{step:g}" for step in field.stride]
+        return {"-": "nothing spatial", "global": "the whole input"}.get(shown, f"{shown} px")
+    steps = ["uneven" if step is None else f"{step:g}" for step in field.stride]
     step = steps[0] if len(set(steps)) == 1 else "x".join(steps)
-    return f"{shown} px (receptive field), moving {step} px from one output to the next"
+    return f"{shown} px, stride {step}{'' if step == 'uneven' else ' px'}"
 
 
 def to_text(
@@ -149,31 +172,31 @@ def to_text(
 
     Args:
         sheet: what `size` returned.
-        layers: a line per operation rather than per stage.
+        layers: a line per layer rather than per stage.
         formulas: the arithmetic under each operation; implies `layers`.
         seconds: an estimate of the time to show; None for none.
         width: columns of the terminal.
         color: with escape codes.
     """
-    head = f"{o.title_of(sheet)} on {o.inputs_of(sheet)}"
+    head = plain(f"{o.title_of(sheet)} on {o.inputs_of(sheet)}")
     table = grid_text(grid(sheet, layers=layers, formulas=formulas), width=width, color=color)
-    below = [_hanging(name, value, width) for name, value in totals(sheet, seconds)]
+    below = [_hanging(name, value, min(width, WIDTH)) for name, value in totals(sheet, seconds)]
     return "\n".join([head, "", table, *below]) + "\n"
 
 
 def _hanging(name: str, value: str, width: int) -> str:
-    indent = " " * 16
-    return textwrap.fill(value, max(width, 40), initial_indent=f" {name:<14} ", subsequent_indent=indent)
+    first, *rest = wrapped(plain(value), max(width - 17, 23))
+    return "\n".join([f" {name:<15} {first}".rstrip(), *(" " * 17 + line for line in rest)])
 
 
 def to_csv(sheet: Sizes, *, layers: bool = False) -> str:
-    """Exact numbers, a line per stage or operation; sizes in bytes and px."""
-    records = [_layer_record(row) for row in sheet.rows] if layers else _stage_records(sheet)
+    """Exact numbers, a line per stage or layer; sizes in bytes and px."""
+    records = [_layer_record(layer) for layer in layers_of(sheet)] if layers else _stage_records(sheet)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(records[0] if records else ())
     for record in records:
-        writer.writerow([_cell(value) for value in record.values()])
+        writer.writerow(plain_row(_cell(value) for value in record.values()))
     return out.getvalue()
 
 
@@ -188,7 +211,7 @@ def _cell(value: Any) -> Any:
 
 def to_json(sheet: Sizes, seconds: float | None = None) -> str:
     """Everything: totals, stages and operations."""
-    return json.dumps(record(sheet, seconds), indent=2, ensure_ascii=False) + "\n"
+    return json_text(record(sheet, seconds), indent=2) + "\n"
 
 
 def record(sheet: Sizes, seconds: float | None = None) -> dict[str, Any]:
@@ -201,7 +224,10 @@ def record(sheet: Sizes, seconds: float | None = None) -> dict[str, Any]:
         "dtype": o.dtype_name(sheet),
         "optimizer": sheet.request.optimizer,
         "params": sheet.params,
+        "side_params": sheet.side_params,
+        "side_modules": list(sheet.side_modules),
         "macs": sheet.macs,
+        "macs_counted": sheet.macs_counted,
         "flops": sheet.flops,
         "flops_by_kind": dict(sheet.flops_by_kind),
         "activations": sheet.activations,
@@ -215,7 +241,7 @@ def record(sheet: Sizes, seconds: float | None = None) -> dict[str, Any]:
         "estimated_seconds": seconds,
         "not_counted": sorted({row.op for row in sheet.not_counted}),
         "stages": _stage_records(sheet),
-        "layers": [_layer_record(row) for row in sheet.rows],
+        "layers": [_row_record(row) for row in sheet.rows],
     }
 
 
@@ -226,6 +252,7 @@ def _stage_records(sheet: Sizes) -> list[dict[str, Any]]:
             "output_shape": list(stage.output_shape),
             "params": stage.params,
             "macs": stage.macs,
+            "macs_counted": stage.macs_counted,
             "flops": stage.flops,
             "activation_bytes": stage.activation_bytes,
             **_flat_field(sheet.receptive_fields[stage.rows[-1]]),
@@ -234,7 +261,29 @@ def _stage_records(sheet: Sizes) -> list[dict[str, Any]]:
     ]
 
 
-def _layer_record(row: Row) -> dict[str, Any]:
+def _layer_record(layer: Layer) -> dict[str, Any]:
+    first = layer.rows[0]
+    return {
+        "index": first.index,
+        "layer": layer.path,
+        "operation": layer.operation.split(" ")[0],
+        "kind": layer.kind,
+        "window": layer.operation.partition(" ")[2],
+        "inputs": [list(shape) for shape in first.input_shapes],
+        "output_shape": list(layer.output_shape),
+        "params": layer.params,
+        "macs": layer.macs if layer.macs_counted else None,
+        "flops": layer.flops,
+        "bytes_read": layer.bytes_read,
+        "bytes_written": layer.bytes_written,
+        **_flat_field(layer.receptive_field),
+        "unread": list(next((row.unread for row in layer.rows if row.unread), ())),
+        "counted": layer.counted,
+        "formulas": [line for row in layer.rows for line in row.formulas],
+    }
+
+
+def _row_record(row: Row) -> dict[str, Any]:
     return {
         "index": row.index,
         "layer": row.path,
@@ -244,7 +293,7 @@ def _layer_record(row: Row) -> dict[str, Any]:
         "inputs": [list(shape) for shape in row.input_shapes],
         "output_shape": list(row.output_shape),
         "params": row.params,
-        "macs": row.macs,
+        "macs": row.macs if row.macs_counted else None,
         "flops": row.flops + row.bias_flops,
         "bytes_read": row.bytes_read,
         "bytes_written": row.bytes_written,
@@ -268,7 +317,8 @@ def _flat_field(field: Any) -> dict[str, Any]:
 
 def to_markdown(sheet: Sizes, *, layers: bool = False) -> str:
     """A pipe table under the network's name."""
-    return f"**{o.title_of(sheet)}** on {o.inputs_of(sheet)}\n\n{grid_markdown(grid(sheet, layers=layers))}"
+    title = plain(o.title_of(sheet), "markdown")
+    return f"**{title}** on {o.inputs_of(sheet)}\n\n{grid_markdown(grid(sheet, layers=layers))}"
 
 
 def to_latex(sheet: Sizes, *, layers: bool = False) -> str:
@@ -278,10 +328,10 @@ def to_latex(sheet: Sizes, *, layers: bool = False) -> str:
 
 def to_html(sheet: Sizes) -> str:
     """A fragment without scripts: stages, totals, and every operation with its arithmetic behind a fold."""
-    title = html.escape(f"{o.title_of(sheet)} on {o.inputs_of(sheet)}")
+    title = plain(f"{o.title_of(sheet)} on {o.inputs_of(sheet)}", "html")
     below = "".join(
-        f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
-        f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
+        f"<tr><th style='text-align:left'>{plain(name, 'html')}</th>"
+        f"<td style='text-align:left'>{plain(value, 'html')}</td></tr>"
         for name, value in totals(sheet)
     )
     layers = grid_html(grid(sheet, formulas=True))

@@ -27,6 +27,7 @@ class Stage:
         output_shape: of its last operation.
         params: parameters of the module and those below it, each counted at its first owner.
         macs: multiply-adds.
+        macs_counted: whether these are all.
         flops: arithmetic operations, biases included.
         activation_bytes: bytes that its operations write.
     """
@@ -36,6 +37,7 @@ class Stage:
     output_shape: tuple[int, ...]
     params: int
     macs: int
+    macs_counted: bool
     flops: int
     activation_bytes: int
 
@@ -55,13 +57,38 @@ class Sizes:
         self.request = request
         self.output: Any = trace.output
         self.dtype: torch.dtype = request.dtype
-        # Every parameter once, at its first owner, whether a row uses it or not.
-        self.params = trace.params
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
         """One per operation, in execution order."""
         return tuple(map(make_row, self.trace.rows, self.traffic, self.receptive_fields))
+
+    @cached_property
+    def params(self) -> int:
+        """Elements of the parameters that the forward uses; a shared one counts once."""
+        return self.trace.params - self.side_params
+
+    @cached_property
+    def side_params(self) -> int:
+        """Elements of parameters that this forward does not use, such as those of side classifiers."""
+        return sum(self.trace.unclaimed[key] for key in self._unused)
+
+    @cached_property
+    def side_modules(self) -> tuple[str, ...]:
+        """Paths of the outermost modules of which this forward uses no parameter."""
+        unused = self._unused
+        found: list[str] = []
+        for path, module in self.request.net.named_modules():
+            if any(path.startswith(f"{outer}.") for outer in found):
+                continue
+            params = [id(p) for p in module.parameters()]
+            if params and unused.issuperset(params):
+                found.append(path)
+        return tuple(found)
+
+    @cached_property
+    def _unused(self) -> set[int]:
+        return tracing.unused_parameters(self.request, self.trace)
 
     @cached_property
     def macs(self) -> int:
@@ -101,8 +128,13 @@ class Sizes:
 
     @property
     def not_counted(self) -> tuple[Row, ...]:
-        """Operations without a rule: shapes and multiply-adds are exact, other arithmetic is missing."""
+        """Operations without a rule: shapes are exact, arithmetic is missing."""
         return tuple(row for row in self.rows if not row.counted)
+
+    @property
+    def macs_counted(self) -> bool:
+        """Whether `macs` is exact; else it is a lower bound, and rows say what is missing."""
+        return all(row.macs_counted for row in self.trace.rows)
 
     def stages(self, depth: int = 1) -> tuple[Stage, ...]:
         """Subtotals per module down to `depth` names, in order of first use."""
@@ -121,7 +153,9 @@ class Sizes:
             groups.setdefault(stage_of(row.path), []).append(row)
         params: dict[str, int] = {}
         for name, p in self.request.net.named_parameters():
-            path = stage_of(name.rpartition(".")[0])
+            if id(p) in self._unused:
+                continue
+            path = _home(stage_of(name.rpartition(".")[0]), groups)
             params[path] = params.get(path, 0) + p.numel()
         return tuple(
             Stage(
@@ -130,6 +164,7 @@ class Sizes:
                 rows[-1].output_shape,
                 params.get(path, 0),
                 sum(row.macs for row in rows),
+                all(row.macs_counted for row in rows),
                 sum(row.flops + row.bias_flops for row in rows),
                 sum(row.bytes_written for row in rows if not row.inplace),
             )
@@ -183,3 +218,10 @@ class Sizes:
     @cached_property
     def _training(self) -> Trace:
         return self.trace if self.request.train else tracing.trace(self.request, train=True)
+
+
+def _home(path: str, stages: Mapping[str, Any]) -> str:
+    """The stage that counts the parameters of a module: its own, else the nearest above it that runs."""
+    while path and path not in stages:
+        path = path.rpartition(".")[0]
+    return path if path in stages else next(iter(stages), path)

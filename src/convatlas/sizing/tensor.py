@@ -20,7 +20,15 @@ from .errors import DataDependentError
 _EMPTY = torch.empty(0, device="meta")
 _make_subclass = torch.Tensor._make_subclass
 
+# Rules by function, and by the qualified name of an operator of a package that may not be there.
 RULES: dict[Any, Callable[..., Any]] = {}
+FOREIGN: dict[str, Callable[..., Any]] = {}
+
+
+def rule_of(func: Any) -> Callable[..., Any] | None:
+    """The rule for an operator of another package."""
+    packet = getattr(func, "_overloadpacket", func)
+    return FOREIGN.get(getattr(packet, "_qualified_op_name", ""))
 
 
 class Recorder(Protocol):

@@ -24,6 +24,7 @@ class Trace:
         aliases: rows whose first output lies in a storage that another made (views, in-place operations).
         slots: (row, position of an input) to the output that it reads, where that is not the first.
         slot_dtypes: (row, place) to the dtype of an output that is not the first.
+        calls: first row, and row after the last, of each call of a childless module that made several.
         lives: per storage, the number of rows recorded when its last tensor died; empty unless watched.
         outputs: rows (or inputs, below 0) that make the network's outputs.
         output_keys: storages of these.
@@ -36,6 +37,7 @@ class Trace:
     aliases: Mapping[int, Any]
     slots: Mapping[tuple[int, int], int]
     slot_dtypes: Mapping[tuple[int, int], torch.dtype]
+    calls: tuple[tuple[int, int], ...]
     lives: Mapping[Any, int]
     outputs: tuple[int, ...]
     output_keys: tuple[Any, ...]

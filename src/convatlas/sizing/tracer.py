@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import fallback
-from .errors import DataDependentError, ShapeError, SizingError
+from . import arguments, fallback
+from .errors import DataDependentError, ShapeError
 from .geometry import RESHAPE, Geometry
 from .operation import Operation
 from .strides import known
-from .tensor import RULES, Traced, make_traced
+from .tensor import RULES, Traced, make_traced, rule_of
 
 # Rules for the whole forward of a module type, and the forward that each stands for.
 LEAVES: dict[type[nn.Module], Callable[[Tracer, nn.Module, Traced], Any]] = {}
@@ -80,6 +80,7 @@ class Tracer:
         alias: rows whose first output lies in another storage (views, in-place operations), with its key.
         slots: (row, position of an input) to the output that it reads, where that is not the first.
         slot_dtypes: (row, place) to the dtype of an output that is not the first.
+        calls: first row, and row after the last, of each call of a childless module that made several.
         unclaimed: elements of each parameter that no row has used yet, by id.
         made: every new output of a row, while the forward runs; None if lives are watched.
     """
@@ -103,11 +104,17 @@ class Tracer:
         self.alias: dict[int, Any] = {}
         self.slots: dict[tuple[int, int], int] = {}
         self.slot_dtypes: dict[tuple[int, int], torch.dtype] = {}
+        self.calls: list[tuple[int, int]] = []
         self.unclaimed: dict[int, int] = {}
         self.made: list[Traced] | None = None if lives else []
         self.path = ""
         self.total_params = 0
+        # Ids of the parameters that the forward looks at; None if nobody wants to know.
+        self.looked_at: set[int] | None = None
+        # Whether functions run on tensors of the meta device instead of traced ones.
+        self.suspended = False
         self.thread = threading.get_ident()
+        self._claims: list[tuple[int, int]] = []
         self._undo: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._leaves: list[tuple[dict[str, Any], bool]] = []
         self._wrapped: dict[int, Traced] = {}
@@ -188,7 +195,10 @@ class Tracer:
                 elements = source.numel()
                 constants += elements
                 read += elements * self.dtype_of(source).itemsize
-                params += self.unclaimed.pop(id(source), 0)
+                claimed = self.unclaimed.pop(id(source), 0)
+                if claimed:
+                    params += claimed
+                    self._claims.append((id(source), claimed))
         return self.record(
             op, kind, tuple(nodes), tuple(shapes), _new_size(shape), dtype, params, constants,
             read, macs, flops, bias, geometry, counted, macs_counted, out, view,
@@ -256,21 +266,66 @@ class Tracer:
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Answers an operation on traced tensors: by its rule, else on the meta device."""
-        rule = RULES.get(func)
+        rule = RULES.get(func) or rule_of(func)
+        if rule is None:
+            return fallback.call(self, func, args, kwargs)
+        begin, claims = len(self.rows), len(self._claims)
         try:
-            if rule is not None:
+            out = kwargs.get("out") if kwargs else None
+            if out is None:
                 result = rule(self, *args, **kwargs)
+            else:
+                result = self._into(out, rule(self, *args, **{k: v for k, v in kwargs.items() if k != "out"}))
+            if result is not NotImplemented:
+                return result
+            misfit = None
+        except DataDependentError:
+            raise
+        except ShapeError as error:
+            misfit = error
+        except Exception:
+            misfit = None
+        self._forget(begin, claims)
+        for given, named in arguments.reordered(fallback.name_of(func), args, kwargs):
+            try:
+                result = rule(self, *given, **named)
                 if result is not NotImplemented:
                     return result
+            except DataDependentError:
+                raise
+            except ShapeError as error:
+                misfit = error
+            except Exception:
+                pass
+            self._forget(begin, claims)
+        try:
             return fallback.call(self, func, args, kwargs)
-        except SizingError:
-            raise
-        except Exception as error:
-            name = fallback.name_of(func)
-            if type(error).__name__ in ("DataDependentOutputException", "GuardOnDataDependentSymNode"):
-                raise DataDependentError(f"{name}: the shape of its output depends on values") from error
-            shapes = fallback.shapes_of(args, kwargs)
-            raise ShapeError(f"{name} on {shapes}: {error}") from error
+        except ShapeError as error:
+            raise misfit or error from None
+
+    def _into(self, out: Any, result: Any) -> Any:
+        """What an operation returns that writes its results into given tensors."""
+        if result is NotImplemented:
+            return result
+        single = isinstance(out, torch.Tensor)
+        for given, made in zip((out,) if single else out, (result,) if single else result, strict=True):
+            if type(given) is not Traced or made.node is None:
+                return NotImplemented
+            given.shape, given.strides = made.shape, made.strides
+            given.node, given.slot, given.key, given.store = made.node, made.slot, made.key, made.store
+        return out
+
+    def _forget(self, begin: int, claims: int) -> None:
+        """Takes back the rows, and the parameters that they were the first to use, of a rule that failed."""
+        del self.rows[begin:]
+        for key, elements in self._claims[claims:]:
+            self.unclaimed[key] = elements
+        del self._claims[claims:]
+        for index in [index for index in self.alias if index >= begin]:
+            del self.alias[index]
+        for found in (self.slots, self.slot_dtypes):
+            for key in [key for key in found if key[0] >= begin]:
+                del found[key]
 
     # Reaching the modules
 
@@ -341,10 +396,12 @@ class Tracer:
         """
         params, buffers = state["_parameters"], state["_buffers"]
         if params:
-            state["_parameters"] = {
+            shown = {
                 name: p if p is None or (not train and p.dim() < 2) else self._constant_parameter(p)
                 for name, p in params.items()
             }
+            watched = self.looked_at
+            state["_parameters"] = shown if watched is None else _Watched(shown, params, watched)
         if buffers:
             tables = state["_non_persistent_buffers_set"]
             shadowed = dict(buffers)
@@ -361,6 +418,19 @@ class Tracer:
         return out
 
 
+class _Watched(dict[str, Any]):
+    """A module's parameters; it notes which of them are looked at."""
+
+    def __init__(self, shown: dict[str, Any], params: dict[str, Any], seen: set[int]) -> None:
+        super().__init__(shown)
+        self.params = params
+        self.seen = seen
+
+    def __getitem__(self, name: str) -> Any:
+        self.seen.add(id(self.params.get(name)))
+        return super().__getitem__(name)
+
+
 def _has_global_hooks() -> bool:
     hooks = torch.nn.modules.module
     return bool(hooks._global_forward_hooks or hooks._global_forward_pre_hooks)
@@ -370,13 +440,17 @@ def _leaf_call(
     tracer: Tracer, rule: Any, module: nn.Module, path: str, x: Any = None, /, *rest: Any, **kwargs: Any
 ) -> Any:
     if rest or kwargs or type(x) is not Traced:
-        if rest or kwargs or type(x) is not torch.Tensor or tracer.thread != threading.get_ident():
+        elsewhere = tracer.suspended or tracer.thread != threading.get_ident()
+        if rest or kwargs or type(x) is not torch.Tensor or elsewhere:
             given = rest if x is None else (x, *rest)
             return _scope_call(tracer, module._call_impl, module, path, *given, **kwargs)
         x = tracer.constant(x)
     outer = tracer.path
     tracer.path = path
+    begin = len(tracer.rows)
     out = rule(tracer, module, x)
+    if len(tracer.rows) - begin > 1 and not module._modules:
+        tracer.calls.append((begin, len(tracer.rows)))
     # Not in a `finally`: after an error the path says where it happened.
     tracer.path = outer
     return out
@@ -389,6 +463,9 @@ def _scope_call(
         return module._call_impl(*args, **kwargs)
     outer = tracer.path
     tracer.path = path
+    begin = len(tracer.rows)
     out = forward(*args, **kwargs)
+    if path and len(tracer.rows) - begin > 1 and not module._modules:
+        tracer.calls.append((begin, len(tracer.rows)))
     tracer.path = outer
     return out

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import threading
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -12,10 +15,11 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from . import fallback
 from . import rules as _rules  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from .errors import SizingError
 from .request import Input, Request
-from .tensor import Traced, spare
+from .tensor import Traced, find_traced, spare
 from .trace import Trace
 from .tracer import Tracer
 
@@ -37,16 +41,31 @@ def trace(
     Raises:
         SizingError: if the forward fails; names the layer.
     """
+    tracer = Tracer(request.dtype, _device_of(request.net), request.cast, use_leaves, lives)
+    return _traced(tracer, request, request.train if train is None else train)
+
+
+def unused_parameters(request: Request, found: Trace) -> set[int]:
+    """Ids of the parameters that no row of a trace reads and that its forward does not even look at."""
+    if not found.unclaimed:
+        return set()
+    tracer = Tracer(request.dtype, _device_of(request.net), request.cast, use_leaves=False)
+    tracer.looked_at = set()
+    _traced(tracer, request, request.train)
+    return set(found.unclaimed) - tracer.looked_at
+
+
+def _traced(tracer: Tracer, request: Request, train: bool) -> Trace:
     net = request.net
-    tracer = Tracer(request.dtype, _device_of(net), request.cast, use_leaves, lives)
     with _LOCK:
         collecting = gc.isenabled()
         # A trace makes thousands of small objects that live on; collecting while it does takes most of its
         # time.
         gc.disable()
         try:
-            tracer.install(net, request.train if train is None else train)
-            output = _called(net, tracer, request)
+            tracer.install(net, train)
+            with _batched_functions():
+                output = _called(net, tracer, request)
             tracer.uninstall()
             found = _plain(tracer, output)
             made, tracer.made = tracer.made, None
@@ -76,6 +95,35 @@ def _called(net: nn.Module, tracer: Tracer, request: Request) -> Any:
     return net(*args, **kwargs)
 
 
+@contextmanager
+def _batched_functions() -> Generator[None]:
+    """`torch.vmap` over traced tensors becomes one operation; its own kind of tensor cannot hold them."""
+    apis: Any = importlib.import_module("torch._functorch.apis")
+    usual = apis.vmap_impl
+
+    def vmap(func: Any, *args: Any, **kwargs: Any) -> Any:
+        found = find_traced((args, kwargs))
+        # Beyond the function: which dimensions, randomness and chunks.
+        return (
+            usual(func, *args, **kwargs)
+            if found is None
+            else _as_one(found.tracer, usual, func, args, kwargs)
+        )
+
+    apis.vmap_impl = vmap
+    try:
+        yield
+    finally:
+        apis.vmap_impl = usual
+
+
+def _as_one(tracer: Any, usual: Any, func: Any, args: Any, kwargs: Any) -> Any:
+    def vmap(*given: Any, **named: Any) -> Any:
+        return usual(func, *given, **named)
+
+    return fallback.call(tracer, vmap, args, kwargs)
+
+
 def _is_input(x: Any) -> bool:
     return isinstance(x, Input)
 
@@ -87,6 +135,7 @@ def _plain(tracer: Tracer, output: Any) -> Trace:
         aliases=tracer.alias,
         slots=tracer.slots,
         slot_dtypes=tracer.slot_dtypes,
+        calls=tuple(tracer.calls),
         lives=tracer.deaths,
         outputs=tuple(x.node for x in found if x.node is not None),
         output_keys=tuple(x.key for x in found if x.key is not None),

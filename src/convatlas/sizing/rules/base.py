@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -101,30 +102,51 @@ def tupled(value: Any, n: int) -> tuple[int, ...]:
     return value * n if len(value) == 1 else value
 
 
-def result_type(tracer: Any, inputs: tuple[Any, ...]) -> torch.dtype:
-    """The dtype of arithmetic on these: traced tensors decide, others only by their class."""
-    dtype: torch.dtype | None = None
-    for x in inputs:
-        if type(x) is Traced and x.source is None:
-            if dtype is None:
-                dtype = x.dtype
-            elif dtype is not x.dtype:
-                dtype = torch.promote_types(dtype, x.dtype)
-    for x in inputs:
-        if type(x) is Traced and x.source is None:
-            continue
-        if isinstance(x, torch.Tensor):
-            floating = x.dtype.is_floating_point
-            if dtype is None or (floating and not dtype.is_floating_point):
-                dtype = tracer.dtype if floating else x.dtype
-        elif (
-            isinstance(x, float)
-            and dtype is not None
-            and not dtype.is_floating_point
-            and not dtype.is_complex
-        ):
-            dtype = torch.get_default_dtype()
-    return dtype if dtype is not None else tracer.dtype
+def result_type(t: Any, inputs: tuple[Any, ...]) -> torch.dtype:
+    """The dtype of arithmetic on these tensors and numbers."""
+    first = inputs[0]
+    if type(first) is Traced and first.shape:
+        if len(inputs) == 2 and type(inputs[1]) is Traced and inputs[1].dtype is first.dtype:
+            return first.dtype
+        if first.dtype.is_floating_point and all(type(x) in (int, float) for x in inputs[1:]):
+            return first.dtype
+    return _promoted(tuple(_kind(t, x) for x in inputs if x is not None), torch.get_default_dtype())
+
+
+def _kind(t: Any, x: Any) -> Any:
+    """What promotion looks at: dtype and whether it has dimensions; of a number only its type."""
+    return (t.dtype_of(x), bool(x.shape)) if isinstance(x, torch.Tensor) else type(x)
+
+
+_NUMBERS: tuple[tuple[type, Any], ...] = ((bool, True), (int, 1), (float, 1.0), (complex, 1j))
+
+
+@functools.lru_cache(maxsize=4096)
+def _promoted(kinds: tuple[Any, ...], default: torch.dtype) -> torch.dtype:
+    """PyTorch's answer, on empty tensors of these kinds; the default dtype is part of the key."""
+    groups: list[Any] = []
+    for whole in (True, False):
+        dtypes = [kind[0] for kind in kinds if isinstance(kind, tuple) and kind[1] is whole]
+        if dtypes:
+            dtype = functools.reduce(torch.promote_types, dtypes)
+            groups.append(torch.empty((1,) if whole else (), dtype=dtype, device="meta"))
+    numbers = [
+        next(i for i, (known, _) in enumerate(_NUMBERS) if issubclass(kind, known))
+        for kind in kinds
+        if isinstance(kind, type)
+    ]
+    if numbers:
+        groups.append(_NUMBERS[max(numbers)][1])
+    result = groups[0]
+    for other in groups[1:]:
+        dtype = torch.result_type(result, other)
+        result = torch.empty(getattr(result, "shape", ()), dtype=dtype, device="meta")
+    return torch.result_type(result, result)
+
+
+def floated(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of a function that has no integer results."""
+    return dtype if dtype.is_floating_point or dtype.is_complex else torch.get_default_dtype()
 
 
 def traced(tracer: Any, x: Any) -> Traced:

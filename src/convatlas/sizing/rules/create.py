@@ -8,7 +8,7 @@ import torch
 
 from convatlas.sizing.tensor import Traced
 
-from .base import rule, traced
+from .base import result_type, rule, traced
 from .shape import sizes_of
 
 
@@ -46,10 +46,10 @@ def nothing(t: Any, *args: Any, **kwargs: Any) -> None:
     """No effect on shapes."""
 
 
-@rule("result_type", "can_cast")
+@rule("result_type")
 def dtypes(t: Any, left: Any, right: Any) -> torch.dtype:
     """Promotion."""
-    return torch.promote_types(left.dtype, right.dtype)
+    return result_type(t, (left, right))
 
 
 @rule("is_same_size")

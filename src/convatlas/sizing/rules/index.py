@@ -8,7 +8,7 @@ import torch
 
 from convatlas.sizing.errors import DataDependentError, ShapeError
 from convatlas.sizing.geometry import EVERYTHING, Select
-from convatlas.sizing.tensor import Traced, strides_of, user_line
+from convatlas.sizing.tensor import FOREIGN, Traced, strides_of, user_line
 
 from .base import rule, traced, wrap_dim
 
@@ -104,7 +104,10 @@ def setitem(t: Any, input: Any, index: Any, value: Any) -> None:
     t.emit("setitem", "copy", inputs, x.shape, x.dtype, out=x, geometry=EVERYTHING)
 
 
-@rule("nonzero", "unique", "masked_select", "argwhere", "bincount")
+@rule(
+    "nonzero", "unique", "unique_consecutive", "masked_select", "argwhere", "bincount", "item", "equal",
+    "allclose", "is_nonzero",
+)  # fmt: skip
 def by_data(t: Any, *args: Any, **kwargs: Any) -> Any:
     """The number of results depends on values."""
     raise DataDependentError(
@@ -112,17 +115,20 @@ def by_data(t: Any, *args: Any, **kwargs: Any) -> Any:
     )
 
 
+FOREIGN["torchvision::nms"] = by_data
+
+
 @rule("index_select")
 def index_select(t: Any, input: Any, dim: int, index: Any) -> Traced:
     """Chosen positions along `dim`."""
     x = traced(t, input)
     dim = wrap_dim(dim, len(x.shape))
-    shape = (*x.shape[:dim], index.numel(), *x.shape[dim + 1 :])
+    shape = (*x.shape[:dim], index.numel(), *x.shape[dim + 1 :]) if x.shape else ()
     return t.emit("index_select", "copy", (x, index), shape, x.dtype, geometry=EVERYTHING)
 
 
 @rule("gather")
-def gather(t: Any, input: Any, dim: int, index: Any, **kwargs: Any) -> Traced:
+def gather(t: Any, input: Any, dim: int, index: Any, *, sparse_grad: bool = False) -> Traced:
     """Chosen elements along `dim`."""
     x = traced(t, input)
     return t.emit("gather", "copy", (x, index), index.shape, x.dtype, geometry=EVERYTHING)
@@ -132,4 +138,4 @@ def gather(t: Any, input: Any, dim: int, index: Any, **kwargs: Any) -> Traced:
 def embedding(t: Any, input: Any, weight: Any, *args: Any, **kwargs: Any) -> Traced:
     """A row of the table per index."""
     shape = (*input.shape, weight.shape[-1])
-    return t.emit("embedding", "copy", (input, weight), shape, t.dtype)
+    return t.emit("embedding", "copy", (input, weight), shape, t.dtype_of(weight))

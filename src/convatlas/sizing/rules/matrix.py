@@ -37,8 +37,8 @@ def product(
     )  # fmt: skip
 
 
-@rule("matmul", "__matmul__", "mm", "bmm", "mv", "dot", "inner", "vdot")
-def matmul(t: Any, input: Any, other: Any, **kwargs: Any) -> Traced:
+@rule("matmul", "__matmul__", "mm", "bmm", "mv", "dot", "vdot")
+def matmul(t: Any, input: Any, other: Any) -> Traced:
     """A matrix product over the last two dimensions."""
     return product(t, "matmul", input, other)
 
@@ -49,10 +49,56 @@ def rmatmul(t: Any, input: Any, other: Any) -> Traced:
     return product(t, "matmul", other, input)
 
 
-@rule("addmm", "baddbmm", "addbmm", "addmv")
+@rule("inner")
+def inner(t: Any, input: Any, other: Any) -> Any:
+    """Products over the last dimensions of both."""
+    a, b = input.shape, other.shape
+    if not a or not b or a[-1] != b[-1]:
+        return NotImplemented
+    shape = (*a[:-1], *b[:-1])
+    macs = prod(shape) * a[-1]
+    dtype = result_type(t, (input, other))
+    return t.emit(
+        "matmul", "matmul", (input, other), shape, dtype, macs=macs, flops=2 * macs, geometry=EVERYTHING
+    )
+
+
+@rule("addmm", "baddbmm", "addmv")
 def addmm(t: Any, input: Any, left: Any, right: Any, *, beta: Any = 1, alpha: Any = 1) -> Traced:
     """A matrix product plus a tensor."""
     return product(t, "addmm", left, right, (input,), bias=True)
+
+
+@rule("addbmm")
+def addbmm(t: Any, input: Any, left: Any, right: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
+    """The sum of a batch of matrix products, plus a tensor."""
+    a, b = left.shape, right.shape
+    if len(a) != 3 or len(b) != 3 or a[0] != b[0] or a[2] != b[1]:
+        return NotImplemented
+    shape = (a[1], b[2])
+    macs = prod(a) * b[2]
+    dtype = result_type(t, (left, right))
+    return t.emit(
+        "addbmm", "matmul", (left, right, input), shape, dtype, macs=macs, flops=2 * macs, bias=prod(shape),
+        geometry=EVERYTHING,
+    )  # fmt: skip
+
+
+@rule("bilinear")
+def bilinear(t: Any, input1: Any, input2: Any, weight: Any, bias: Any = None) -> Any:
+    """x1^T W x2 for each output: a product with W, then one with x2."""
+    outputs, first, second = weight.shape
+    if input1.shape[-1] != first or input2.shape[-1] != second or input1.shape[:-1] != input2.shape[:-1]:
+        raise ShapeError(
+            f"bilinear: expects {first} and {second} features, got {tuple(input1.shape)} and "
+            f"{tuple(input2.shape)}"
+        )
+    shape = (*input1.shape[:-1], outputs)
+    macs = prod(shape) * (first + 1) * second
+    return t.emit(
+        "bilinear", "linear", (input1, input2, weight, bias), shape, result_type(t, (input1, input2)),
+        macs=macs, flops=2 * macs, bias=0 if bias is None else prod(shape), geometry=EVERYTHING,
+    )  # fmt: skip
 
 
 @rule("einsum")

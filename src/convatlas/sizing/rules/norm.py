@@ -14,18 +14,20 @@ from convatlas.sizing.errors import ShapeError
 from convatlas.sizing.geometry import Mix
 from convatlas.sizing.tensor import RULES, Traced
 
-from .base import laid, rule
+from .base import dims_of, floated, laid, rule
 
 
 @rule("batch_norm")
 def batch_norm(
     t: Any, input: Any, running_mean: Any, running_var: Any, weight: Any = None, bias: Any = None,
     training: bool = False, momentum: float = 0.1, eps: float = 1e-5, cudnn_enabled: bool = True,
-) -> Traced:  # fmt: skip
+) -> Any:  # fmt: skip
     """Per channel, over the batch."""
     x = input if type(input) is Traced else t.constant(input)
     shape = x.shape
     if len(shape) < 2:
+        if not shape.numel():
+            return NotImplemented
         raise ShapeError(f"batch_norm: expects at least 2 dimensions, got {tuple(shape)}")
     chans = shape[1]
     constants = 0
@@ -115,10 +117,17 @@ def instance_norm(t: Any, input: Any, running_mean: Any = None, running_var: Any
 @rule("local_response_norm")
 def local_response_norm(
     t: Any, input: Traced, size: int, alpha: Any = 1e-4, beta: Any = 0.75, k: Any = 1.0
-) -> Traced:
+) -> Any:
     """Across `size` neighbouring channels: their squares' sum, a power and a division."""
+    if not input.numel():
+        return NotImplemented
     return t.emit(
-        "local_response_norm", "norm", (input,), input.shape, input.dtype, flops=(size + 5) * input.numel()
+        "local_response_norm",
+        "norm",
+        (input,),
+        input.shape,
+        floated(input.dtype),
+        flops=(size + 5) * input.numel(),
     )
 
 
@@ -128,9 +137,7 @@ def normalize(
 ) -> Traced:
     """Divides by the norm along `dim`."""
     x = input if type(input) is Traced else t.constant(input)
-    dims = (dim,) if isinstance(dim, int) else tuple(dim)
-    n = len(x.shape)
-    mixed = Mix(tuple(d % n for d in dims))
+    mixed = Mix(dims_of(dim, len(x.shape))) if x.shape else None
     return t.emit("normalize", "norm", (x,), x.shape, x.dtype, flops=3 * x.numel(), geometry=mixed)
 
 

@@ -45,13 +45,23 @@ def repeat(t: Any, input: Any, *args: Any, repeats: Any = None, dims: Any = None
     return t.emit("repeat", "copy", (x,), shape, x.dtype, geometry=EVERYTHING if moved else None)
 
 
-@rule("flip", "roll", "fliplr", "flipud", "rot90")
-def roll(t: Any, input: Any, *args: Any, dims: Any = None, **kwargs: Any) -> Any:
-    """Positions move along dimensions."""
+@rule("roll")
+def roll(t: Any, input: Any, shifts: Any, dims: Any = None) -> Any:
+    """Positions move around along dimensions, or along all as if they were one."""
     x = traced(t, input)
-    if dims is None and args:
-        dims = args[-1]
-    return t.emit("roll", "copy", (x,), x.shape, x.dtype, geometry=Mix(dims_of(dims, len(x.shape))))
+    moved = Mix(dims_of(dims, len(x.shape))) if x.shape else None
+    return t.emit("roll", "copy", (x,), x.shape, x.dtype, geometry=moved)
+
+
+@rule("rot90")
+def rot90(t: Any, input: Any, k: int = 1, dims: Any = (0, 1)) -> Any:
+    """Two dimensions turn by 90 degrees, `k` times."""
+    x = traced(t, input)
+    a, b = (wrap_dim(d, len(x.shape)) for d in dims)
+    shape = list(x.shape)
+    if k % 2:
+        shape[a], shape[b] = shape[b], shape[a]
+    return t.emit("rot90", "copy", (x,), shape, x.dtype, geometry=EVERYTHING if k % 4 else None)
 
 
 @rule("interpolate", "upsample")
@@ -160,6 +170,8 @@ def sums(
 def slide(t: Any, input: Any, dimension: int, size: int, step: int) -> Any:
     """`Tensor.unfold`: a view in which windows along one dimension overlap."""
     x = traced(t, input)
+    if not x.shape:
+        return NotImplemented
     dim = wrap_dim(dimension, len(x.shape))
     if size > x.shape[dim]:
         raise ShapeError(f"unfold: a window of {size} does not fit dimension {dim} of {tuple(x.shape)}")

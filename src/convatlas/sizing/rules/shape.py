@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
 
 from convatlas.sizing import strides
 from convatlas.sizing.errors import ShapeError
-from convatlas.sizing.geometry import RESHAPE, Cat, Permute, Select
+from convatlas.sizing.geometry import EVERYTHING, RESHAPE, Cat, Permute, Select
 from convatlas.sizing.tensor import Traced, strides_of
 
-from .base import add_rule, dims_of, laid, prod, rule, traced, wrap_dim
+from .base import add_rule, dims_of, laid, prod, result_type, rule, traced, wrap_dim
 
 
 def sizes_of(args: Any) -> tuple[int, ...]:
@@ -107,15 +108,23 @@ def transpose(t: Any, input: Any, dim0: int, dim1: int) -> Traced:
     x = traced(t, input)
     order = list(range(len(x.shape)))
     a, b = wrap_dim(dim0, len(order)), wrap_dim(dim1, len(order))
-    order[a], order[b] = order[b], order[a]
+    if order:
+        order[a], order[b] = order[b], order[a]
     return permute(t, x, order)
 
 
-@rule("T", "t", "adjoint", "mT", "H", "mH")
-def turn(t: Any, input: Any, *args: Any) -> Traced:
+@rule("t", "adjoint", "mT", "H", "mH")
+def turn(t: Any, input: Any) -> Traced:
     """The last two dimensions change places."""
     x = traced(t, input)
     return transpose(t, x, -2, -1) if len(x.shape) > 1 else x
+
+
+@rule("T")
+def reverse(t: Any, input: Any) -> Traced:
+    """All dimensions in reverse order."""
+    x = traced(t, input)
+    return permute(t, x, list(range(len(x.shape)))[::-1])
 
 
 @rule("movedim", "moveaxis")
@@ -128,23 +137,52 @@ def movedim(t: Any, input: Any, source: Any, destination: Any) -> Traced:
     return permute(t, x, [moved[i] if i in moved else next(rest) for i in range(n)])
 
 
-@rule("squeeze", "squeeze_")
+@rule("squeeze")
 def squeeze(t: Any, input: Any, dim: Any = None) -> Traced:
     """Without dimensions of size 1."""
     x = traced(t, input)
-    dims = dims_of(dim, len(x.shape))
+    dims = () if dim is not None and not isinstance(dim, int) and not len(dim) else dims_of(dim, len(x.shape))
     kept = [i for i, size in enumerate(x.shape) if size != 1 or i not in dims]
     steps = strides_of(x)
     return t.view("squeeze", x, [x.shape[i] for i in kept], tuple(steps[i] for i in kept))
 
 
-@rule("unsqueeze", "unsqueeze_")
+@rule("unsqueeze")
 def unsqueeze(t: Any, input: Any, dim: int) -> Traced:
     """With one more dimension of size 1."""
     x = traced(t, input)
     dim = wrap_dim(dim, len(x.shape) + 1)
     steps = strides_of(x)
     return t.view("unsqueeze", x, (*x.shape[:dim], 1, *x.shape[dim:]), (*steps[:dim], 1, *steps[dim:]))
+
+
+def _on_itself(rule_of_view: Any) -> Any:
+    def in_place(t: Any, input: Any, *args: Any, **kwargs: Any) -> Any:
+        if type(input) is not Traced or input.node is None:
+            return NotImplemented
+        seen = rule_of_view(t, input, *args, **kwargs)
+        input.shape, input.strides, input.node, input.slot = seen.shape, seen.strides, seen.node, seen.slot
+        return input
+
+    return in_place
+
+
+for _name, _rule in {
+    "squeeze": squeeze, "unsqueeze": unsqueeze, "t": turn, "transpose": transpose, "swapaxes": transpose,
+    "swapdims": transpose,
+}.items():  # fmt: skip
+    add_rule(_name + "_", _on_itself(_rule))
+
+
+@rule("resize_", "resize_as_")
+def resize_(t: Any, input: Any, *args: Any, memory_format: Any = None) -> Any:
+    """Another shape in place: what does not fit is given new memory."""
+    if type(input) is not Traced or input.node is None:
+        return NotImplemented
+    shape = args[0].shape if isinstance(args[0], torch.Tensor) else sizes_of(args)
+    out = t.emit("resize", "copy", (input,), shape, input.dtype, geometry=EVERYTHING, out=input)
+    out.shape, out.strides = torch.Size(shape), None
+    return out
 
 
 @rule("expand", "broadcast_to")
@@ -191,17 +229,30 @@ def clone(t: Any, input: Any, **kwargs: Any) -> Traced:
     return laid(t.emit("clone", "copy", (x,), x.shape, x.dtype), x)
 
 
-@rule("to", "type", "type_as")
+@rule("to", "type_as")
 def to(t: Any, input: Any, *args: Any, **kwargs: Any) -> Any:
     """Another dtype; devices and memory formats make no difference here."""
     x = traced(t, input)
     dtype = kwargs.get("dtype")
-    for arg in args:
+    for arg in (*args, kwargs.get("other")):
         if isinstance(arg, torch.dtype):
             dtype = arg
         elif isinstance(arg, torch.Tensor):
             dtype = traced(t, arg).dtype
+    # The second of two truth values, after the dtype or the device, asks for a copy in any case.
+    flags = [arg for arg in args if isinstance(arg, bool)]
+    if kwargs.get("copy", len(flags) > 1 and flags[1]) and dtype in (None, x.dtype):
+        return clone(t, x)
     return cast(t, x, dtype)
+
+
+@rule("type")
+def as_type(t: Any, input: Any, dtype: Any = None, non_blocking: bool = False) -> Any:
+    """Another dtype, by itself or by the name of a tensor type; without one, the name of the type."""
+    x = traced(t, input)
+    if dtype is None:
+        return torch.empty(0, dtype=x.dtype).type()
+    return cast(t, x, dtype if isinstance(dtype, torch.dtype) else torch.empty(0).type(dtype).dtype)
 
 
 def cast(t: Any, x: Traced, dtype: Any) -> Traced:
@@ -210,7 +261,7 @@ def cast(t: Any, x: Traced, dtype: Any) -> Traced:
 
 
 def _caster(dtype: torch.dtype) -> Any:
-    def caster(t: Any, input: Any, **kwargs: Any) -> Traced:
+    def caster(t: Any, input: Any, memory_format: Any = None) -> Traced:
         return cast(t, traced(t, input), dtype)
 
     return caster
@@ -221,10 +272,13 @@ for _name in ("float", "half", "bfloat16", "double", "long", "int", "bool"):
 
 
 @rule("cat", "concat", "concatenate")
-def cat(t: Any, tensors: Any, dim: int = 0, *, out: Any = None, axis: Any = None) -> Traced:
+def cat(t: Any, tensors: Any, dim: int = 0, *, axis: Any = None) -> Any:
     """Joined along `dim`."""
-    parts = [x for x in tensors if x.shape != (0,)]
-    dtype = next((x.dtype for x in parts if type(x) is Traced and x.source is None), None)
+    given = tuple(tensors)
+    # An empty vector fits every shape.
+    parts = [x for x in given if x.shape != (0,)]
+    if not parts:
+        return NotImplemented
     first = parts[0].shape
     dim = wrap_dim(dim if axis is None else axis, len(first))
     sizes = list(first)
@@ -239,11 +293,11 @@ def cat(t: Any, tensors: Any, dim: int = 0, *, out: Any = None, axis: Any = None
         if rest != sizes:
             raise ShapeError(f"cat: {tuple(shape)} and {tuple(first)} differ outside dimension {dim}")
     sizes[dim] = total
-    return t.emit("cat", "copy", parts, sizes, dtype or traced(t, parts[0]).dtype, geometry=Cat(dim))
+    return t.emit("cat", "copy", parts, sizes, result_type(t, given), geometry=Cat(dim))
 
 
 @rule("stack")
-def stack(t: Any, tensors: Any, dim: int = 0, *, out: Any = None) -> Traced:
+def stack(t: Any, tensors: Any, dim: int = 0) -> Traced:
     """Joined along a new dimension."""
     parts = tuple(tensors)
     shape = tuple(parts[0].shape)
@@ -252,51 +306,98 @@ def stack(t: Any, tensors: Any, dim: int = 0, *, out: Any = None) -> Traced:
     dim = wrap_dim(dim, len(shape) + 1)
     # A new dimension per part, then a join along it: positions of the parts do not move.
     lifted = tuple(unsqueeze(t, x, dim) for x in parts)
-    dtype = next((x.dtype for x in parts if type(x) is Traced and x.source is None), None)
     shape = (*shape[:dim], len(parts), *shape[dim:])
-    return t.emit("stack", "copy", lifted, shape, dtype or lifted[0].dtype, geometry=Cat(dim))
+    return t.emit("stack", "copy", lifted, shape, result_type(t, parts), geometry=Cat(dim))
 
 
-def pieces(t: Any, op: str, x: Traced, sizes: list[int], dim: int) -> tuple[Traced, ...]:
-    """Views of consecutive parts along `dim`, one row each."""
+def pieces(
+    t: Any, op: str, x: Traced, sizes: list[int], dim: int, starts: list[int] | None = None
+) -> tuple[Traced, ...]:
+    """Views of parts along `dim`, one row each: of consecutive ones, unless it is said where they start."""
     out: list[Traced] = []
-    start = 0
     picks = tuple((i, 1) for i in range(len(x.shape)))
-    for size in sizes:
+    firsts = itertools.accumulate(sizes, initial=0) if starts is None else starts
+    for start, size in zip(firsts, sizes):  # noqa: B905
         offsets = [0] * len(x.shape)
         offsets[dim] = start
         shape = (*x.shape[:dim], size, *x.shape[dim + 1 :])
         out.append(t.view(op, x, shape, strides_of(x), Select(picks, tuple(offsets))))
-        start += size
     return tuple(out)
 
 
-@rule("chunk", "tensor_split")
-def chunk(t: Any, input: Any, chunks: Any, dim: int = 0) -> Any:
+@rule("chunk", "unsafe_chunk")
+def chunk(t: Any, input: Any, chunks: int, dim: int = 0) -> Any:
     """Parts of equal size but for the last."""
-    if not isinstance(chunks, int):
-        return NotImplemented
     x = traced(t, input)
     dim = wrap_dim(dim, len(x.shape))
+    if not x.shape[dim]:
+        return NotImplemented
     return split(t, x, -(-x.shape[dim] // chunks), dim)
 
 
-@rule("split", "split_with_sizes", "unsafe_split")
+@rule("tensor_split")
+def tensor_split(
+    t: Any, input: Any, indices_or_sections: Any = None, dim: int = 0, *, indices: Any = None,
+    sections: Any = None, tensor_indices_or_sections: Any = None,
+) -> Any:  # fmt: skip
+    """Parts whose sizes differ by one at most, or parts between given places."""
+    x = traced(t, input)
+    given = (indices_or_sections, indices, sections, tensor_indices_or_sections)
+    where: Any = next(v for v in given if v is not None)
+    if isinstance(where, torch.Tensor):
+        # Places that the network holds are known; others depend on data, as `tolist` says.
+        where = where.tolist()
+    dim = wrap_dim(dim, len(x.shape))
+    total = x.shape[dim]
+    if isinstance(where, int):
+        least, more = divmod(total, where)
+        return pieces(t, "tensor_split", x, [least + (i < more) for i in range(where)], dim)
+    ends = [min(max(end + total if end < 0 else end, 0), total) for end in (*where, total)]
+    starts = [0, *ends[:-1]]
+    sizes = [max(end - start, 0) for start, end in zip(starts, ends, strict=True)]
+    return pieces(t, "tensor_split", x, sizes, dim, starts)
+
+
+@rule("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes")
 def split(
-    t: Any, input: Any, split_size_or_sections: Any = None, dim: int = 0, **kw: Any
-) -> tuple[Traced, ...]:
+    t: Any, input: Any, split_size_or_sections: Any = None, dim: int = 0, *, split_size: Any = None,
+    split_sizes: Any = None,
+) -> tuple[Traced, ...]:  # fmt: skip
     """Parts of given sizes."""
     x = traced(t, input)
     dim = wrap_dim(dim, len(x.shape))
-    size = kw.get("split_size", split_size_or_sections)
+    size = next(v for v in (split_size_or_sections, split_size, split_sizes) if v is not None)
     total = x.shape[dim]
     if isinstance(size, int):
-        sizes = [min(size, total - a) for a in range(0, total, size)]
+        sizes = [min(size, total - a) for a in range(0, total, size)] or [0]
     else:
         sizes = [int(s) for s in size]
         if sum(sizes) != total:
             raise ShapeError(f"split: sizes {sizes} do not add up to {total} of {tuple(x.shape)}")
     return pieces(t, "split", x, sizes, dim)
+
+
+@rule("flip")
+def flip(t: Any, input: Any, *dims: Any, **kwargs: Any) -> Traced:
+    """Positions in reverse order along dimensions."""
+    x = traced(t, input)
+    n = len(x.shape)
+    turned = dims_of(kwargs["dims"] if "dims" in kwargs else sizes_of(dims), n) if n else ()
+    picks = tuple((i, -1 if i in turned else 1) for i in range(n))
+    offsets = tuple(max(x.shape[i] - 1, 0) if i in turned else 0 for i in range(n))
+    return t.emit("flip", "copy", (x,), x.shape, x.dtype, geometry=Select(picks, offsets))
+
+
+@rule("fliplr")
+def fliplr(t: Any, input: Any) -> Traced:
+    """The second dimension in reverse order."""
+    return flip(t, input, 1)
+
+
+@rule("flipud")
+def flipud(t: Any, input: Any) -> Traced:
+    """The first dimension in reverse order."""
+    return flip(t, input, 0)
 
 
 @rule("unbind")

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from convatlas.sizing.errors import ShapeError
-from convatlas.sizing.geometry import Mix, Window
-from convatlas.sizing.tensor import Traced
+from convatlas.sizing.geometry import EVERYTHING, Mix, Window
+from convatlas.sizing.tensor import FOREIGN, Traced
 
 from .base import add_rule, prod, rule, tupled
 
@@ -124,24 +124,60 @@ def conv_transpose(
     """Transposed convolution: each input position writes a window."""
     n = weight.dim() - 2
     op = f"conv_transpose{n}d"
-    if x.dim() != n + 2:
-        raise ShapeError(f"{op}: expects {n + 2} dimensions, got {tuple(x.shape)}")
-    if x.shape[1] != weight.shape[0]:
-        raise ShapeError(f"{op}: expects {weight.shape[0]} channels, got {x.shape[1]} in {tuple(x.shape)}")
+    if x.dim() not in (n + 1, n + 2):
+        raise ShapeError(f"{op}: expects {n + 1} or {n + 2} dimensions, got {tuple(x.shape)}")
+    chans, sizes = x.shape[-n - 1], x.shape[-n:]
+    if chans != weight.shape[0]:
+        raise ShapeError(f"{op}: expects {weight.shape[0]} channels, got {chans} in {tuple(x.shape)}")
     kernel = tuple(weight.shape[2:])
     stride, padding, dilation = tupled(stride, n), tupled(padding, n), tupled(dilation, n)
     extra = tupled(output_padding, n)
-    sizes = [
-        (x.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (kernel[i] - 1) + extra[i] + 1
-        for i in range(n)
+    out = [
+        (size - 1) * s - 2 * p + d * (k - 1) + e + 1
+        for size, s, p, d, k, e in zip(sizes, stride, padding, dilation, kernel, extra, strict=True)
     ]
-    shape = (x.shape[0], weight.shape[1] * groups, *sizes)
+    if min(out) < 1:
+        raise ShapeError(f"{op}: nothing is left of {tuple(sizes)} after padding {padding}")
+    shape = (*x.shape[: -n - 1], weight.shape[1] * groups, *out)
     macs = x.numel() * prod(weight.shape[1:])
     return t.emit(
         op, "conv", (x, weight, bias), shape, x.dtype, macs=macs, flops=2 * macs,
         bias=0 if bias is None else prod(shape),
         geometry=Window(kernel, stride, padding, dilation, transposed=True),
     )  # fmt: skip
+
+
+def deform_conv2d(
+    t: Any, input: Any, weight: Any, offset: Any, mask: Any, bias: Any, stride_h: int, stride_w: int,
+    pad_h: int, pad_w: int, dilation_h: int, dilation_w: int, weight_groups: int, offset_groups: int,
+    use_mask: bool,
+) -> Traced:  # fmt: skip
+    """Torchvision's deformable convolution: as a convolution, of values sampled at learnt places."""
+    batch, chans, *sizes = input.shape
+    if chans != weight.shape[1] * weight_groups:
+        raise ShapeError(
+            f"deform_conv2d: expects {weight.shape[1] * weight_groups} channels, got {chans} in "
+            f"{tuple(input.shape)}"
+        )
+    kernel = tuple(weight.shape[2:])
+    out = windows(
+        "deform_conv2d", sizes, kernel, (stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w)
+    )
+    shape = (batch, weight.shape[0], *out)
+    taps = 2 * offset_groups * prod(kernel)
+    if tuple(offset.shape) != (batch, taps, *out):
+        raise ShapeError(f"deform_conv2d: expects offsets {(batch, taps, *out)}, got {tuple(offset.shape)}")
+    macs = prod(shape) * prod(kernel) * weight.shape[1]
+    # Each sample lies between four positions.
+    sampled = batch * chans * prod(out) * prod(kernel) * (7 if use_mask else 6)
+    inputs = (input, weight, offset, mask if use_mask else None, bias)
+    return t.emit(
+        "deform_conv2d", "conv", inputs, shape, input.dtype,
+        macs=macs, flops=2 * macs + sampled, bias=prod(shape) if bias is not None else 0, geometry=EVERYTHING,
+    )  # fmt: skip
+
+
+FOREIGN["torchvision::deform_conv2d"] = deform_conv2d
 
 
 @rule("linear")
