@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -208,3 +210,50 @@ def test_input_must_be_an_image() -> None:
 )
 def test_is_expression(text: str, meant: bool) -> None:
     assert is_expression(text) is meant
+
+
+def test_a_residual_sum_has_the_shape_of_its_branches():
+    net = build("[conv 8 3x3 same, bn, relu, conv 8 3x3 same, bn + identity], relu", (8, 12, 12))
+    # Two convolutions with biases, 2 (9 * 8 * 8 + 8), and two norms of 2 * 8.
+    assert sum(p.numel() for p in net.parameters()) == 2 * (9 * 8 * 8 + 8) + 2 * 16
+    x = torch.randn(2, 8, 12, 12)
+    before = x.clone()
+    assert net.eval()(x).shape == (2, 8, 12, 12)
+    assert torch.equal(x, before)
+
+
+def test_a_first_relu_of_a_branch_leaves_the_other_branches_input():
+    net = build("[relu + identity]", (4, 5, 5)).eval()
+    x = torch.tensor([-1.0, 2.0, -3.0, 4.0]).reshape(1, 4, 1, 1).expand(1, 4, 5, 5).clone()
+    assert net(x)[0, :, 0, 0].tolist() == [-1.0, 4.0, -3.0, 8.0]
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ("CONV 8 3X3 /2, ReLU", "conv 8 3x3 stride 2, relu"),
+        ("conv 8 3x3 valid", "conv 8 3x3"),
+        ("avgpool 2x2", "pool avg 2x2"),
+        ("maxpool 3x3 /2", "pool max 3x3 /2"),
+        ("conv 8 3×3", "conv 8 3x3"),
+    ],
+)
+def test_other_spellings_mean_the_same(one, other):
+    assert str(build(one, (3, 16, 16))) == str(build(other, (3, 16, 16)))
+
+
+@pytest.mark.parametrize(
+    "expression, message",
+    [
+        (
+            "[conv 8 3x3 same + conv 9 3x3 same]",
+            "branches cannot be added, their outputs differ: 8x16x16, 9x16x16",
+        ),
+        ("[relu | tanh + identity]", "a bracket has `|` or `+` between its branches, not both"),
+        ("relu + tanh", "`+` parts branches inside [ ]"),
+        ("lrn 5", "lrn takes no options"),
+    ],
+)
+def test_sums_say_what_is_wrong(expression, message):
+    with pytest.raises(ExpressionError, match=re.escape(message)):
+        build(expression, (3, 16, 16))

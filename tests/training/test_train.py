@@ -249,6 +249,8 @@ def test_fields_of_the_networks_config(tmp_path: Path) -> None:
     assert any("shortcut" in name for name in names)
     with safe_open(run.folder / "weights.safetensors", "pt") as file:
         assert json.loads(file.metadata()["model"]) == {"shortcut": "B"}
+    predictor = convatlas.load(run)
+    assert any("shortcut" in name for name in predictor.network.state_dict())
 
 
 def test_side_classifiers_learn_with_the_rest(tmp_path: Path) -> None:

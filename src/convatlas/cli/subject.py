@@ -83,7 +83,7 @@ def title_of(text: str, subject: Subject) -> tuple[str, str]:
         subject: what was found.
     """
     if subject.is_expression:
-        return " ".join(text.split()), ""
+        return "Exercise", " ".join(text.split())
     if ":" in text:
         return text.partition(":")[2], text
     card = find_card(text)

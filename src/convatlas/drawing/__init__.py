@@ -3,5 +3,6 @@
 from .api import draw
 from .canvas import Label
 from .figure import DrawingError, Figure
+from .lessons import draw_padding, draw_receptive_field, draw_unrolled
 
-__all__ = ["DrawingError", "Figure", "Label", "draw"]
+__all__ = ["DrawingError", "Figure", "Label", "draw", "draw_padding", "draw_receptive_field", "draw_unrolled"]

@@ -16,6 +16,7 @@ from .figure import DrawingError, Figure
 from .palette import THEMES
 from .subject import SHOWS, Subject
 from .volumes import draw_volumes
+from .wiring import draw_wiring
 
 STYLES = ("blocks", "volumes", "graph")
 LEVELS = ("stage", "block", "layer")
@@ -31,6 +32,7 @@ def draw(
     theme: str = "light",
     title: str | Sequence[str] = "",
     note: str = "",
+    module: str | Sequence[str] = "",
 ) -> Figure:
     """Draws a network from a trace of its forward, which reads no values: any device and mode will do.
 
@@ -44,6 +46,8 @@ def draw(
         theme: `light`, `dark` or `print`.
         title: written on top; default: the network's name, else its class. One for each of several networks.
         note: said first under the title.
+        module: `graph`: the path of the module whose wiring is drawn, such as `layer1.0`. One for each of
+            several networks.
 
     Returns:
         The figure: it shows itself in notebooks, and saves itself as SVG, PNG or PDF.
@@ -67,8 +71,14 @@ def draw(
         Subject(size(each, input_size), named or _name(each), note, tuple(show))
         for each, named in zip(nets, titles, strict=False)
     ]
+    modules = [module] if isinstance(module, str) else list(module)
+    modules += modules[-1:] * (len(nets) - len(modules))
+    if any(modules) and style != "graph":
+        raise DrawingError(f"`module`={module!r} is drawn by style='graph', not by style={style!r}")
+    if style == "graph" and (any(modules) or (level != "layer" and len(nets) == 1)):
+        return draw_wiring(subjects, modules[: len(nets)], theme, level)
     if len(subjects) > 1 or (level == "layer" and style != "volumes"):
-        return draw_columns(subjects, theme)
+        return draw_columns(subjects, theme, numbers=style == "graph")
     if style == "volumes":
         return draw_volumes(subjects[0], theme, level)
     return draw_blocks(subjects[0], theme, each_block=level != "stage")

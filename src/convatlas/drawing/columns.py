@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from . import words
 from .canvas import MARGIN, Canvas, fitted
-from .cells import cell_piece
 from .figure import DrawingError, Figure, finish
 from .frame import Captions, heading, legend
-from .graph import Node, depth_of
-from .pen import Pen, Style, column_style
-from .pieces import Piece, piece_of
+from .graph import depth_of
+from .outside import unit_piece
+from .pen import Pen, Style, column_style, inset_style
+from .pieces import Piece, Shortcut
 from .stages import stacks_of
 from .subject import Subject
-from .tree import Cell
 from .units import Unit
 
 # Beyond this a column is no figure any more; and beyond the second, equal blocks are drawn once.
@@ -54,12 +53,14 @@ class Column:
         entries: its units.
         left: how far it reaches left of its flow.
         right: how far right.
+        style: sizes of its boxes.
     """
 
     subject: Subject
     entries: tuple[Entry, ...]
     left: float
     right: float
+    style: Style
 
     @property
     def bands(self) -> list[str]:
@@ -71,13 +72,21 @@ class Column:
         return found
 
 
-def draw_columns(subjects: Sequence[Subject], theme: str, title: str = "") -> Figure:
+def draw_columns(
+    subjects: Sequence[Subject], theme: str, title: str = "", *, numbers: bool = False
+) -> Figure:
     """The figure of one network or several, layer by layer.
+
+    Args:
+        subjects: the networks.
+        theme: light, dark or print.
+        title: on top; default: the networks' titles.
+        numbers: write the cost of each layer into its box.
 
     Raises:
         DrawingError: if a network has more layers than a figure can show.
     """
-    columns = [_column(subject) for subject in subjects]
+    columns = [_column(subject, numbers) for subject in subjects]
     bands: list[str] = []
     for column in columns:
         bands = _merged(bands, column.bands)
@@ -141,14 +150,20 @@ def _pixels(band: str) -> int:
     return int(band.split("×")[0]) if "×" in band else 0
 
 
-def _column(subject: Subject) -> Column:
-    boxes = sum(1 for node in subject.graph.nodes if not node.is_join)
+def _style(subject: Subject, numbers: bool) -> Style:
+    nodes = subject.graph.nodes
+    detail = next((row for row in ("macs", "params") if row in subject.show), "shape")
+    return inset_style(nodes, vertical=True, detail=detail) if numbers else column_style(nodes)
+
+
+def _column(subject: Subject, numbers: bool) -> Column:
+    boxes = sum(1 for node in subject.graph.nodes if not node.is_join and node.kind != "input")
     if boxes > MOST_BOXES:
         raise DrawingError(
             f"{subject.title} has {boxes:,} layers and poolings, and level='layer' draws up to "
             f"{MOST_BOXES:,}; take level='block' or level='stage'"
         )
-    style = column_style(subject.graph.nodes)
+    style = _style(subject, numbers)
     units = [unit for unit in subject.units if unit.last.kind != "input"]
     fold = boxes > FOLD_ABOVE
     stacks = stacks_of(units) if fold else [(unit,) for unit in units]
@@ -162,7 +177,8 @@ def _column(subject: Subject) -> Column:
         before = stack[-1]
     extra = max((fitted([("t12b", f"×{e.times}")], 6) for e in entries if e.times > 1), default=0.0)
     left = max((entry.piece.down for entry in entries), default=0.0) + (extra + 8 if extra else 0)
-    return Column(subject, tuple(entries), left, max((e.piece.up for e in entries), default=0.0))
+    right = max((e.piece.up for e in entries), default=0.0)
+    return Column(subject, tuple(entries), left, right, style)
 
 
 def _band(unit: Unit) -> str:
@@ -172,34 +188,15 @@ def _band(unit: Unit) -> str:
     return words.shape(shape[1:])
 
 
-def unit_piece(unit: Unit, style: Style, before: Unit | None, subject: Subject, names: bool = False) -> Piece:
-    """The drawing of a unit, with boxes for what it reads from further back than the unit before it."""
-    inside = {node.index for node in unit.nodes}
-    near = {before.last.index} if before is not None else set[int]()
-    far = {r for n in unit.nodes for r in n.inputs if r not in inside and r not in near}
-    if far and unit.kind in ("cell", "join"):
-        outside = sources(far, subject)
-        return cell_piece(Cell(unit.nodes), style, outside)
-    return piece_of(unit.series, style, names=names)
-
-
-def sources(reads: set[int], subject: Subject) -> Mapping[int, Node]:
-    """Boxes for nodes that are read from elsewhere."""
-    owner = {node.index: unit for unit in subject.units for node in unit.nodes}
-    found: dict[int, Node] = {}
-    for index in sorted(reads):
-        node = subject.graph.nodes[index]
-        name = node.label if node.kind == "input" else f"from {owner[index].path or node.text}"
-        found[index] = Node(index, node.path, "input", "io", name, node.shape)
-    return found
-
-
 def _gap(before: Entry | None, after: Entry) -> float:
     if before is None:
         return 0.0
     if not before.is_block and not after.is_block:
         return 8.0
-    return 12.0 if after.piece.opens else 22.0
+    if after.piece.opens:
+        return 2.0 if isinstance(before.piece, Shortcut) or isinstance(after.piece, Shortcut) else 12.0
+    # As far as with shortcuts, so that a plain network's blocks lie beside a residual network's.
+    return 31.0 if before.is_block and after.is_block else 18.0
 
 
 def _draw_bands(
@@ -232,6 +229,12 @@ def _walk(column: Column, bands: Sequence[str]) -> list[list[int]]:
     return found
 
 
+def _raised(column: Column, indices: Sequence[int]) -> float:
+    """How far a block begins above the band that it opens, so that its first box lies in the first row."""
+    first = column.entries[indices[0]].piece if indices else None
+    return first.start + first.inset if isinstance(first, Shortcut) and not column.style.detail else 0.0
+
+
 def _height(entries: Sequence[Entry]) -> float:
     gaps = sum(_gap(a, b) for a, b in itertools.pairwise(entries))
     return sum(entry.piece.length for entry in entries) + gaps
@@ -240,12 +243,11 @@ def _height(entries: Sequence[Entry]) -> float:
 def _draw_column(
     canvas: Canvas, column: Column, walk: Sequence[Sequence[int]], tops: Sequence[float], x: float
 ) -> None:
-    style = column_style(column.subject.graph.nodes)
-    pen = Pen(canvas, style, x, 0)
+    pen = Pen(canvas, column.style, x, 0)
     at: float | None = None
     before: Entry | None = None
     for indices, top in zip(walk, tops, strict=True):
-        u = top + _PADDING
+        u = top + _PADDING - (_raised(column, indices) if at is not None else 0.0)
         for place, i in enumerate(indices):
             entry = column.entries[i]
             u += _gap(before, entry) if place else 0.0

@@ -45,8 +45,10 @@ def heading(canvas: Canvas, captions: Captions, widest: float) -> float:
         captions: the words.
         widest: room for a line, in px; the subtitle is broken between its facts where it is wider.
     """
-    canvas.text("t20b", MARGIN, 36, captions.title, "start")
-    y = 60.0
+    titles = _wrapped(captions.title, "t20b", max(widest, 600.0))
+    for place, line in enumerate(titles):
+        canvas.text("t20b", MARGIN, 36 + 26 * place, line, "start")
+    y = 60.0 + 26 * (len(titles) - 1)
     for line in _lines(captions.facts, widest):
         canvas.text("t12 m", MARGIN, y, line, "start")
         y += 18
@@ -55,7 +57,7 @@ def heading(canvas: Canvas, captions: Captions, widest: float) -> float:
 
 def _lines(facts: Sequence[str], widest: float) -> list[str]:
     lines: list[str] = []
-    for fact in facts:
+    for fact in [line for each in facts for line in _wrapped(each, "t12 m", widest)]:
         longer = f"{lines[-1]} · {fact}" if lines else fact
         if lines and fitted([("t12", longer)], 0) > widest:
             lines.append(fact)
@@ -63,6 +65,20 @@ def _lines(facts: Sequence[str], widest: float) -> list[str]:
             lines[-1] = longer
         else:
             lines.append(fact)
+    return lines
+
+
+def _wrapped(text: str, style: str, widest: float) -> list[str]:
+    """A text in lines that are no wider, broken at spaces; a longer word stays whole."""
+    lines: list[str] = []
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and fitted([(style, longer)], 0) > widest:
+            lines.append(word)
+        elif lines:
+            lines[-1] = longer
+        else:
+            lines.append(word)
     return lines
 
 

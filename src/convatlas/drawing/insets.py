@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import words
 from .canvas import MARGIN, Canvas, fitted
+from .outside import unit_piece
 from .pen import Pen, inset_style
-from .pieces import Piece, piece_of
+from .pieces import Piece
+from .pills import with_pills
 from .subject import Subject
 from .tree import Lanes, series_nodes
 from .units import Stage, Unit, kind_signature
@@ -83,17 +85,28 @@ class Inset:
 def lay_out(kind: Kind, kinds: Sequence[Kind], subject: Subject) -> Inset | None:
     """The inset of a kind; None if its block has too many operations to be read."""
     unit, stage = kind.example
-    nodes = unit.nodes if unit.kind != "dense" else series_nodes(unit.series)
+    unit = replace(unit, series=with_pills(unit.series))
+    nodes = series_nodes(unit.series)
     if len(nodes) > _LARGEST:
         return None
     style = inset_style(nodes, detail=_detail(subject))
-    piece = piece_of(unit.series, style, names=True)
+    piece = unit_piece(unit, style, _before(unit, subject), subject, names=True)
     title, subtitle = _words(kind, kinds, stage)
     source = _source(unit, subject)
     ends = fitted([("t11", words.shape(source)), ("t11", words.shape(unit.shape))], 0)
     width = piece.length + 2 * max(60.0, ends + 4)
     width = max(width, 24 + fitted([("t12b", title), ("t11", subtitle)], 0))
     return Inset(kind, title, subtitle, piece, unit, width, 52 + piece.up + max(piece.down, 30) + 16)
+
+
+def _before(unit: Unit, subject: Subject) -> Unit | None:
+    """The unit whose output flows into this one."""
+    before: Unit | None = None
+    for other in subject.units:
+        if other.nodes[0].index == unit.nodes[0].index:
+            break
+        before = other
+    return before
 
 
 def _detail(subject: Subject) -> str:
@@ -105,6 +118,9 @@ def _source(unit: Unit, subject: Subject) -> tuple[int, ...]:
     nodes = unit.nodes if unit.kind != "dense" else series_nodes(unit.series)
     inside = {node.index for node in nodes}
     reads = [read for node in nodes for read in node.inputs if read not in inside]
+    before = _before(unit, subject)
+    if before is not None and before.last.index in reads:
+        return before.shape
     return subject.graph.nodes[reads[0]].shape if reads else ()
 
 
@@ -164,7 +180,7 @@ def _draw(canvas: Canvas, inset: Inset, subject: Subject, x: float, y: float, up
     canvas.text("t12b", x + offset, y, inset.title, "start")
     canvas.text("t11 m", x + offset, y + 18, inset.subtitle, "start")
     middle = y + 40 + up
-    style = inset_style(inset.unit.nodes)
+    style = inset_style(series_nodes(inset.unit.series), detail=_detail(subject))
     source = words.shape(_source(inset.unit, subject))
     nodes = inset.unit.nodes if inset.unit.kind != "dense" else series_nodes(inset.unit.series)
     after = words.shape(nodes[-1].shape)

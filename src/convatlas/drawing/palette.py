@@ -14,7 +14,7 @@ FAMILIES = {
     "pool": "pooling",
     "linear": "linear",
     "gate": "gate",
-    "act": "other operation",
+    "act": "identity or other",
     "io": "input, output",
 }
 
@@ -115,6 +115,12 @@ def rules(palette: Palette) -> dict[str, str]:
         "filt": f"fill:{p.skip};fill-opacity:.18;stroke:{p.skip};stroke-width:1.25",
         "front": "fill-opacity:.8",
         "top": "fill-opacity:.55",
+        "thin": f"stroke:{p.hair};stroke-width:1",
+        "s0": "fill-opacity:.15",
+        "s1": "fill-opacity:.35",
+        "s2": "fill-opacity:.55",
+        "s3": "fill-opacity:.75",
+        "s4": "fill-opacity:1",
         "pad": f"fill:{p.frame};stroke:{p.hair};stroke-width:1;stroke-dasharray:2 2",
     }
     return css

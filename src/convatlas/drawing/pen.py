@@ -78,7 +78,7 @@ def column_style(nodes: Sequence[Node]) -> Style:
     """Boxes of one line for a column of many layers."""
     boxes = [node for node in nodes if not node.is_join]
     wide = max([128.0, *(fitted([("t11", n.text)]) for n in boxes)])
-    return Style(True, wide, 17, 5, 15, 24, 12, 4.5, 6, "", "t11")
+    return Style(True, wide, 17, 5, 12, 24, 12, 4.5, 6, "", "t11")
 
 
 class Pen:

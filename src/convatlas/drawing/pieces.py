@@ -85,34 +85,48 @@ class Row:
 
 @dataclass
 class Fan:
-    """Parallel lanes, from one point to a joint."""
+    """Parallel lanes, from one point to a joint.
+
+    Attributes:
+        lanes: their drawings.
+        series: what they consist of.
+        join: where they meet.
+        style: sizes.
+        straight: whether the lanes begin at a bar as broad as all of them, rather than at one point.
+        inner: the least length of the longest lane, so that panels can be aligned.
+        scale: px for each channel of a concatenation; 0 for one that makes it as broad as the lanes.
+    """
 
     lanes: Sequence[Piece]
     series: Sequence[Series]
     join: Node
     style: Style
+    straight: bool = False
+    inner: float = 0.0
+    scale: float = 0.0
     opens: bool = True
 
     def __post_init__(self) -> None:
         style = self.style
-        self.inner = max(lane.length for lane in self.lanes)
+        self.inner = max(self.inner, *(lane.length for lane in self.lanes))
+        self.broad = sum(lane.up + lane.down for lane in self.lanes)
+        self.broad += style.lane_gap * (len(self.lanes) - 1)
         self.bar = self.join.kind == "concat"
         self.segments = self._segments()
         joint = (_BAR if style.high > 20 else style.high) if self.bar else 2 * style.radius
         self.length = style.fan + self.inner + style.fan + joint
-        broad = sum(lane.up + lane.down for lane in self.lanes) + style.lane_gap * (len(self.lanes) - 1)
-        half = max(broad, sum(size for size, _, _ in self.segments) if self.bar else 0.0) / 2
+        half = max(self.broad, sum(size for size, _, _ in self.segments) if self.bar else 0.0) / 2
         self.up = self.down = half
-        self.broad = broad
 
     def _segments(self) -> list[tuple[float, str, int]]:
         """Size across the flow, family and channels of each part of a concatenation."""
         ends = [_last_box(series) for series in self.series]
-        sizes: list[float] = []
-        for node in ends:
-            room = fitted([("t11", str(node.chans))], 5) if self.style.vertical else 17.0
-            sizes.append(max(room, 11.2 * node.chans**0.5 / 2))
         chans = [series_nodes(series)[-1].chans for series in self.series]
+        scale = self.scale or self.broad / max(1, sum(chans))
+        sizes: list[float] = []
+        for many in chans:
+            room = fitted([("t11", str(many))], 5) if self.style.vertical else 17.0
+            sizes.append(max(room, scale * many))
         return [(size, node.family, n) for size, node, n in zip(sizes, ends, chans, strict=True)]
 
     def _centres(self) -> list[float]:
@@ -146,6 +160,9 @@ class Fan:
         self, pen: Pen, source: tuple[float, float], to: tuple[float, float], start: float, lane: Piece
     ) -> None:
         """A curve to where lanes begin, and on to the first box of a lane that is shorter."""
+        if self.straight:
+            pen.arrow((source[0], to[1]), to, head=not lane.opens)
+            return
         if to[0] - start < 1:
             pen.curve(source, to, head=not lane.opens)
             return
@@ -189,12 +206,12 @@ class Shortcut:
 
     def __post_init__(self) -> None:
         style = self.style
-        self.tail = 10.0 if style.high > 20 else 8.0
+        self.tail = 10.0 if style.high > 20 else 4.0
         self.inset = 0.0 if self.body.opens else style.lead
         self.concat = self.join.kind == "concat"
         self.family = _last_box(self.residual.main[0]).family
         self.joint = style.radius if self.concat else 2 * style.radius
-        self.start = 6.0
+        self.start = 6.0 if style.high > 20 else 4.0
         self.length = self.start + max(self.inset, 10.0) + self.body.length + self.tail + self.joint
         self.down = self.body.down
         self.level = self.body.up + (12.0 if style.high <= 20 else 16.0)

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from convatlas._version import __version__
+from convatlas.catalog.cards import is_model
 from convatlas.data.transforms import Transform, read_transform
 from convatlas.devices import torch_threads
 from convatlas.engines.backend import BackendConfig, BatchFn, EngineError, require
-from convatlas.models.network import check_count
+from convatlas.models.network import Network, check_count
+from convatlas.runs.model_spec import overrides_of
 
 SUFFIXES = (".onnx", ".pt2", ".xml")
 
@@ -112,6 +114,8 @@ def metadata_of(net: nn.Module, input_size: tuple[int, int, int]) -> dict[str, s
         "network": getattr(net, "name", "") or type(net).__name__,
         "input_size": json.dumps(input_size),
     }
+    if isinstance(net, Network) and is_model(net.name):
+        facts["model"] = json.dumps(overrides_of(net), sort_keys=True, default=str)
     if isinstance(transform, Transform):
         facts["transform"] = transform.record()
     if names:

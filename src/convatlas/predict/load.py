@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convatlas.catalog.cards import all_aliases, all_cards, find_card, is_model
-from convatlas.data.transforms import Transform, read_transform
+from convatlas.data.transforms import Transform
 from convatlas.engines.exported import SUFFIXES, open_exported
 from convatlas.errors import nearest
 from convatlas.models.network import Network
 from convatlas.models.registry import create_model
+from convatlas.runs.model_spec import ModelSpec
 from convatlas.runs.run import RECORD, RunError, open_run
 from convatlas.weights.errors import WeightsError
 from convatlas.weights.files import read_safetensors_metadata, read_weights
@@ -101,24 +101,10 @@ def _from_file(path: Path) -> Network[Any]:
         )
     facts = read_safetensors_metadata(path)
     try:
-        name = find_card(facts["network"]).name
-        transform = read_transform(facts["transform"])
-        names = _read_names(facts["class_names"])
-        num_classes = int(facts["num_classes"])
-        if len(names) != num_classes:
-            raise ValueError(f"names {len(names)} classes for {num_classes} scores")
-        net = create_model(name, num_classes=num_classes, in_chans=transform.input_size[0])
+        net = ModelSpec.from_header(facts).build()
         load_own(net, read_weights(path))
     except KeyError as error:
         raise RunError(f"{path}: its header does not say {error}") from None
     except (ValueError, TypeError) as error:
         raise RunError(f"{path}: {error}") from None
-    net.transform, net.class_names = transform, names
     return net.eval()
-
-
-def _read_names(text: str) -> tuple[str, ...]:
-    names = json.loads(text)
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"`class_names`={text[:40]!r}; expected a list of names")
-    return tuple(names)

@@ -2,26 +2,32 @@
 
     conv 96 11x11 /4, relu, pool 3x3 /2                       layers one after another
     [conv 64 1x1 | conv 128 3x3 same | pool 3x3 same]         branches of one input, joined along the channels
+    [conv 64 3x3 same, bn, relu + identity]                   branches of one input, added: a residual sum
 
 The grammar; words in capitals stand for numbers, brackets with a question mark may be left out:
 
     expression = layer, layer, ...                     separated by `,` or `;` or `->`
     layer      = conv N KxK [options]?                 N filters of K by K
                | dw KxK [options]?                     depthwise: one filter for each channel
-               | pool [max | avg]? KxK [options]?      max where neither is said
+               | pool [max | avg]? KxK [options]?      max where neither is said; also avgpool, maxpool
                | fc N [nobias]?                        fully connected; flattens what is not flat
-               | relu | flatten
+               | relu | tanh | sigmoid | softmax | flatten
+               | bn                                    batch normalisation
+               | lrn                                   local response normalisation over 5 channels
                | gap                                   the mean of each channel
-               | [ expression | expression | ... ]     branches; their brackets are part of the language
-    options    = /S                                    stride; without it 1, for `pool` K
+               | [ expression | expression | ... ]     branches, joined; the brackets are part of the language
+               | [ expression + expression + ... ]     branches, added
+               | identity                              in a branch: its input as it is
+    options    = /S | stride S                         stride; without it 1, for `pool` K
                | pad P                                 zeros on each side; without it 0
+               | valid                                 no zeros, as without `pad`
                | same                                  as many zeros as keep H and W at stride 1; for odd K
                | ceil                                  pool: a last window that is partly outside counts too
                | dilate D | groups G | nobias          conv; dw has dilate and nobias
 
 `pool ... same` has stride 1 unless it is said. A size may be given by axis, `3x5`, `/2x1`, `pad 1x2`, or once
 for both, `3`, `/2`, `pad 1`. Options come in any order, after the numbers that their layer needs.
-Convolutions and fully connected layers have biases.
+Convolutions and fully connected layers have biases. Upper case means the same.
 """
 
 from __future__ import annotations
@@ -49,7 +55,10 @@ MOST = 1_000_000
 DEEPEST = 20
 # Up to this many px a smaller input is looked for that works.
 LARGEST = 512
-_TOKEN = re.compile(r"->|[,;|\[\]]|[^\s,;|\[\]]+?(?=->|[\s,;|\[\]]|$)")
+_TOKEN = re.compile(r"->|[,;|+\[\]]|[^\s,;|+\[\]]+?(?=->|[\s,;|+\[\]]|$)")
+# Other names of layers and options.
+_SYNONYMS = {"avgpool": "pool", "maxpool": "pool", "stride": "/S"}
+_ENDS = ("", "|", "+", "[", "]")
 
 
 class ExpressionError(ValueError):
@@ -104,10 +113,11 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class Branches:
-    """Branches as written, with the bracket that opens them."""
+    """Branches as written, with the bracket that opens them; `added` if their outputs are summed."""
 
     word: Word
     branches: tuple[tuple[Layer | Branches, ...], ...]
+    added: bool = False
 
 
 class Joined(nn.ModuleDict):
@@ -118,22 +128,40 @@ class Joined(nn.ModuleDict):
         return torch.cat([branch(x) for branch in self.values()], 1)
 
 
+class Added(nn.ModuleDict):
+    """Runs branches on one input and adds their outputs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H', W')."""
+        first, *others = [branch(x) for branch in self.values()]
+        for other in others:
+            first = first + other
+        return first
+
+
 # Numbers that a layer needs, and options that it may have.
 LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "conv": (("N", "KxK"), ("/S", "pad P", "same", "dilate D", "groups G", "nobias")),
-    "dw": (("KxK",), ("/S", "pad P", "same", "dilate D", "nobias")),
-    "pool": (("KxK",), ("max", "avg", "/S", "pad P", "same", "ceil")),
+    "conv": (("N", "KxK"), ("/S", "pad P", "same", "valid", "dilate D", "groups G", "nobias")),
+    "dw": (("KxK",), ("/S", "pad P", "same", "valid", "dilate D", "nobias")),
+    "pool": (("KxK",), ("max", "avg", "/S", "pad P", "same", "valid", "ceil")),
     "fc": (("N",), ("nobias",)),
     "relu": ((), ()),
     "flatten": ((), ()),
     "gap": ((), ()),
+    "bn": ((), ()),
+    "lrn": ((), ()),
+    "tanh": ((), ()),
+    "sigmoid": ((), ()),
+    "softmax": ((), ()),
+    "identity": ((), ()),
 }
 
 
 def is_expression(text: str) -> bool:
     """Whether `text` is meant as an expression: it begins with a bracket or a layer's word, or has spaces."""
-    words = _TOKEN.findall(text)
-    return bool(words) and (words[0] == "[" or words[0] in LAYERS or " " in text.strip())
+    words = _TOKEN.findall(text.lower())
+    known = {*LAYERS, *_SYNONYMS, "["}
+    return bool(words) and (words[0] in known or " " in text.strip())
 
 
 def build(expression: str, input_shape: Shape) -> nn.Sequential:
@@ -200,7 +228,8 @@ def _error(expression: str, word: Word, message: str) -> ExpressionError:
 class _Parser:
     def __init__(self, expression: str) -> None:
         self.expression = expression
-        self.words = [Word(m[0], m.start() + 1) for m in _TOKEN.finditer(expression)]
+        read = expression.lower().replace("×", "x")
+        self.words = [Word(m[0], m.start() + 1) for m in _TOKEN.finditer(read)]
         self.words.append(Word("", len(expression) + 1))
         self.next = 0
         self.depth = 0
@@ -219,8 +248,9 @@ class _Parser:
 
     def all(self) -> tuple[Layer | Branches, ...]:
         layers = self.sequence()
-        if self.word.text == "|":
-            raise self.fail(self.word, "`|` parts branches inside [ ]; layers are separated by `,`")
+        if self.word.text in ("|", "+"):
+            message = f"`{self.word.text}` parts branches inside [ ]; layers are separated by `,`"
+            raise self.fail(self.word, message)
         if self.word.text:
             raise self.fail(self.word, "no bracket is open here")
         return layers
@@ -230,7 +260,7 @@ class _Parser:
         while self.word.text in SEPARATORS:
             self.take()
             after = self.word
-            if after.text in ("", "|", "]"):
+            if after.text in ("", "|", "+", "]"):
                 break
             layers.append(self.layer())
         return tuple(layers)
@@ -239,26 +269,31 @@ class _Parser:
         word = self.take()
         if word.text == "[":
             return self.branches(word)
-        if word.text not in LAYERS:
+        name = _SYNONYMS.get(word.text, word.text)
+        if name not in LAYERS:
             close = f"; nearest: {nearest(word.text, LAYERS).split(',')[0]}" if word.text.isalpha() else ""
             raise self.fail(word, f"expected a layer: {', '.join(LAYERS)} or [ ... | ... ]{close}")
-        return self.options(self.numbers(Layer(word)))
+        average = word.text == "avgpool"
+        return self.options(self.numbers(Layer(Word(name, word.place), average=average)))
 
     def branches(self, opened: Word) -> Branches:
         self.depth += 1
         if self.depth > DEEPEST:
             raise self.fail(opened, f"brackets are nested more than {DEEPEST} deep")
         branches = [self.sequence()]
-        while self.word.text == "|":
+        sign = self.word.text if self.word.text in ("|", "+") else ""
+        while sign and self.word.text == sign:
             self.take()
             branches.append(self.sequence())
+        if sign and self.word.text in ("|", "+"):
+            raise self.fail(self.word, "a bracket has `|` or `+` between its branches, not both")
         if self.word.text != "]":
             raise self.fail(
-                self.word, f"the bracket at character {opened.place} is not closed; expected `|` or `]`"
+                self.word, f"the bracket at character {opened.place} is not closed; expected `|`, `+` or `]`"
             )
         self.take()
         self.depth -= 1
-        return Branches(opened, tuple(branches))
+        return Branches(opened, tuple(branches), added=sign == "+")
 
     def numbers(self, layer: Layer) -> Layer:
         name = layer.word.text
@@ -275,9 +310,9 @@ class _Parser:
     def options(self, layer: Layer) -> Layer:
         name = layer.word.text
         allowed = LAYERS[name][1]
-        while self.word.text not in ("", "|", "[", "]", *SEPARATORS):
+        while self.word.text not in (*_ENDS, *SEPARATORS):
             word = self.take()
-            key = "/S" if word.text.startswith("/") else word.text
+            key = "/S" if word.text.startswith("/") else _SYNONYMS.get(word.text, word.text)
             if key not in {option.split()[0] for option in allowed}:
                 options = f"{name} takes {', '.join(allowed)}" if allowed else f"{name} takes no options"
                 raise self.fail(word, f"{options}; layers are separated by `,`")
@@ -288,12 +323,16 @@ class _Parser:
 
     def option(self, layer: Layer, word: Word, key: str) -> Layer:
         replace = dataclasses.replace
+        if word.text == "stride":
+            return replace(layer, stride=self.pair("the stride, such as `stride 2`"))
         if key == "/S":
             return replace(
                 layer, stride=self.read_pair(dataclasses.replace(word, text=word.text[1:]), word, "a stride")
             )
         if key == "pad":
             return replace(layer, padding=self.pair("the padding, such as `pad 1`", least=0))
+        if key == "valid":
+            return replace(layer, padding=(0, 0))
         if key == "same":
             if not all(k % 2 for k in layer.kernel):
                 shown = "x".join(map(str, layer.kernel))
@@ -328,7 +367,9 @@ class _Builder:
     def __init__(self, expression: str) -> None:
         self.expression = expression
 
-    def sequence(self, layers: tuple[Layer | Branches, ...], shape: Shape) -> tuple[nn.Sequential, Shape]:
+    def sequence(
+        self, layers: tuple[Layer | Branches, ...], shape: Shape, in_branch: bool = False
+    ) -> tuple[nn.Sequential, Shape]:
         children: OrderedDict[str, nn.Module] = OrderedDict()
         counts: dict[str, int] = {}
 
@@ -339,17 +380,19 @@ class _Builder:
         for layer in layers:
             if isinstance(layer, Branches):
                 module, shape = self.joined(layer, shape)
-                add("join", module)
+                add("add" if layer.added else "join", module)
                 continue
             if layer.word.text == "fc" and len(shape) > 1:
                 flatten = nn.Flatten()
                 add("flatten", flatten)
                 shape = self.passed(flatten, layer.word, shape)
-            if layer.word.text not in ("fc", "relu", "flatten") and len(shape) != 3:
+            if layer.word.text not in _ANY_SHAPE and len(shape) != 3:
                 message = f"{layer.word.text} needs C x H x W, but {_shown(shape)} reaches it"
                 raise self.fail(layer.word, message)
             try:
-                module = self.module(layer, shape)
+                # What other branches read too must not be overwritten.
+                own = bool(children) or not in_branch
+                module = self.module(layer, shape, own)
             except (RuntimeError, OverflowError) as error:
                 raise self.fail(
                     layer.word, f"its weights would be too many ({_shown(shape)} reaches it)"
@@ -359,16 +402,21 @@ class _Builder:
         return nn.Sequential(children), shape
 
     def joined(self, branches: Branches, shape: Shape) -> tuple[nn.Module, Shape]:
-        built = [self.sequence(branch, shape) for branch in branches.branches]
+        built = [self.sequence(branch, shape, in_branch=True) for branch in branches.branches]
         shapes = [out for _, out in built]
+        nets = {_letter(i): net for i, (net, _) in enumerate(built)}
+        if branches.added:
+            if len(set(shapes)) > 1:
+                shown = ", ".join(map(_shown, shapes))
+                raise self.fail(branches.word, f"branches cannot be added, their outputs differ: {shown}")
+            return Added(nets), shapes[0]
         if len({out[1:] for out in shapes}) > 1:
             shown = ", ".join(map(_shown, shapes))
             message = f"branches cannot be joined, their outputs differ in more than channels: {shown}"
             raise self.fail(branches.word, message)
-        joined = Joined({_letter(i): net for i, (net, _) in enumerate(built)})
-        return joined, (sum(out[0] for out in shapes), *shapes[0][1:])
+        return Joined(nets), (sum(out[0] for out in shapes), *shapes[0][1:])
 
-    def module(self, layer: Layer, shape: Shape) -> nn.Module:
+    def module(self, layer: Layer, shape: Shape, own: bool) -> nn.Module:
         name = layer.word.text
         if name == "pool":
             return _pool(layer)
@@ -376,6 +424,10 @@ class _Builder:
             return self.conv(layer, shape[0])
         if name == "fc":
             return nn.Linear(shape[0], layer.chans, bias=layer.bias)
+        if name == "bn":
+            return nn.BatchNorm2d(shape[0]) if len(shape) == 3 else nn.BatchNorm1d(shape[0])
+        if name == "relu":
+            return nn.ReLU(inplace=own)
         return _PLAIN[name]()
 
     def conv(self, layer: Layer, chans: int) -> nn.Module:
@@ -410,9 +462,14 @@ class _Builder:
         return ExpressionError(f"cannot build {' '.join(self.expression.split())!r} at {where}: {message}")
 
 
+_ANY_SHAPE = ("fc", "relu", "flatten", "bn", "tanh", "sigmoid", "softmax", "identity")
 _PLAIN: dict[str, Callable[[], nn.Module]] = {
-    "relu": lambda: nn.ReLU(inplace=True),
     "flatten": nn.Flatten,
+    "identity": nn.Identity,
+    "lrn": lambda: nn.LocalResponseNorm(5),
+    "sigmoid": nn.Sigmoid,
+    "softmax": lambda: nn.Softmax(1),
+    "tanh": nn.Tanh,
     "gap": lambda: nn.AdaptiveAvgPool2d(1),
 }
 

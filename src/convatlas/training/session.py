@@ -267,11 +267,7 @@ def _write_weights(training: Training, folder: Path, record: dict[str, Any], acc
     spec, source = training.setup.spec, training.setup.source
     card = all_cards().get(spec.network)
     metadata = {
-        "network": spec.network,
-        "model": json.dumps(dict(spec.model), sort_keys=True),
-        "num_classes": str(training.setup.num_classes),
-        "class_names": json.dumps(source.class_names),
-        "transform": training.setup.transform.record(),
+        **_model_header(training.setup),
         "data": spec.data,
         "data_fingerprint": source.fingerprint,
         "test_accuracy": str(accuracy),
@@ -281,3 +277,15 @@ def _write_weights(training: Training, folder: Path, record: dict[str, Any], acc
         metadata["paper"] = f"{card.paper.title} ({card.paper.year}), {card.paper.identifier}"
     with training.learner.averaged():
         write_safetensors(folder / WEIGHTS, training.learner.net.state_dict(), metadata)
+
+
+def _model_header(setup: TrainSetup) -> dict[str, str]:
+    """Which network the weights belong to; of one from Python, its class is all that can be said."""
+    if setup.model is not None:
+        return setup.model.header()
+    return {
+        "network": setup.spec.network,
+        "num_classes": str(setup.num_classes),
+        "class_names": json.dumps(setup.source.class_names),
+        "transform": setup.transform.record(),
+    }

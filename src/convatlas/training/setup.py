@@ -20,7 +20,7 @@ from convatlas.data.sources import load_source, source_from
 from convatlas.data.transforms import Transform
 from convatlas.errors import nearest
 from convatlas.models.network import check_count
-from convatlas.models.registry import create_model
+from convatlas.runs.model_spec import ModelSpec
 from convatlas.training.batch_order import BatchOrder
 from convatlas.training.cpu.choose import ExecutionPlan, choose_execution
 from convatlas.training.distributed import Ranks
@@ -39,6 +39,7 @@ class TrainSetup:
     Attributes:
         spec: what was asked for.
         net: with its first weights, on the device.
+        model: how it was built; None where it came from Python.
         source: the data, at the size that they are trained at where all have one.
         batch_order: the order of the samples.
         eval_transform: how test images are shown.
@@ -51,6 +52,7 @@ class TrainSetup:
 
     spec: TrainSpec
     net: nn.Module
+    model: ModelSpec | None
     source: Source
     batch_order: BatchOrder
     eval_transform: EvalTransform
@@ -136,7 +138,10 @@ def make_setup(
     source = in_memory(source, spec.input_size)
     px = px_for(source, spec.input_size, card)
     transform = make_transform(source, px, card, published)
-    net = network if network is not None else _build(spec, source, transform)
+    model = None if network is not None else _model_spec(spec, source, transform)
+    torch.manual_seed(spec.seed)
+    net = model.build(pretrained=spec.pretrained) if model is not None else network
+    assert net is not None
     net.to(ranks.device)
     _check_net(net, spec, source, transform)
     batch_order = _make_batch_order(spec, source, net, ranks)
@@ -149,6 +154,7 @@ def make_setup(
     return TrainSetup(
         spec=spec,
         net=net,
+        model=model,
         source=source,
         batch_order=batch_order,
         eval_transform=EvalTransform(
@@ -171,17 +177,14 @@ def default_workers(ranks: Ranks) -> int:
     return max(1, min(2, share) if ranks.device.type == "cpu" else min(8, share - 1))
 
 
-def _build(spec: TrainSpec, source: Source, transform: Transform) -> nn.Module:
+def _model_spec(spec: TrainSpec, source: Source, transform: Transform) -> ModelSpec:
     recipe = spec.recipe
     rates = {"drop_rate": recipe.drop_rate, "drop_path_rate": recipe.drop_path_rate}
-    torch.manual_seed(spec.seed)
-    return create_model(
-        spec.network,
-        pretrained=spec.pretrained,
-        num_classes=len(source.class_names),
-        in_chans=transform.input_size[0],
-        **{name: rate for name, rate in rates.items() if rate is not None},
-        **spec.model,
+    return ModelSpec(
+        name=spec.network,
+        transform=transform,
+        class_names=tuple(source.class_names),
+        overrides={name: rate for name, rate in rates.items() if rate is not None} | dict(spec.model),
     )
 
 
