@@ -143,7 +143,8 @@ class CellPiece:
     def _draw_concat(self, pen: Pen, item: Item, place: Place, u: float, w: float) -> None:
         """A part for each input, in the order of the drawing, with its channels and its turn."""
         owner = {self.items[i].node.index: i for i in range(len(self.items))}
-        turns = {owner[read]: k for k, read in enumerate(item.node.inputs, 1) if read in owner}
+        turns = {owner.get(read, 0): k for k, read in enumerate(item.node.inputs, 1)}
+        known = sum(self.items[i].node.chans for i in turns if not self.items[i].is_entry)
         pen.canvas.families["io"] = None
         with pen.canvas.group(item.node.path):
             for i, offset in place.offsets.items():
@@ -151,7 +152,10 @@ class CellPiece:
                 middle = (u + _length(item, self.style) / 2, w + place.w + offset)
                 pen.box("io", u, w + place.w + offset, _length(item, self.style), _SEGMENT - 2)
                 if source is not None:
-                    text = f"{self.items[source].node.chans} #{turns[source]}"
+                    chans = self.items[source].node.chans
+                    if self.items[source].is_entry:
+                        chans = item.node.chans - known
+                    text = f"{chans} #{turns[source]}"
                     pen.text("t11", middle, text)
 
 

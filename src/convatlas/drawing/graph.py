@@ -42,6 +42,7 @@ class Node:
         row: the row of the trace, -1 for an input.
         before: what the data passes between its input and the operation: norms and activations.
         layers: how many weight layers it stands for, if it has weights.
+        arriving: of a joint, what each of its inputs passes on the way.
     """
 
     index: int
@@ -59,6 +60,7 @@ class Node:
     kernel: tuple[int, ...] = ()
     before: tuple[str, ...] = ()
     layers: int = 1
+    arriving: tuple[tuple[int, tuple[str, ...]], ...] = ()
 
     @property
     def text(self) -> str:
@@ -168,7 +170,11 @@ def _read(reader: _Reader, row: Operation, skipped: dict[int, int]) -> None:
         reader.passed[row.index] = before
         return
     before = reader.passed.get(sources[0], ()) if sources else ()
-    reader.nodes.append(replace(made, before=before))
+    arriving: tuple[tuple[int, tuple[str, ...]], ...] = ()
+    if made.is_join:
+        ways = zip(known, sources, strict=True)
+        arriving = tuple((n, reader.passed.get(s, ())) for n, s in ways if n is not None)
+    reader.nodes.append(replace(made, before=before, arriving=arriving))
     reader.alias[row.index] = made.index
 
 
@@ -312,6 +318,7 @@ def _with_separable(graph: Graph) -> Graph:
     def twice(first: Node, second: Node) -> Node | None:
         path = common_path([first, second])
         same = first.label == second.label and first.label.startswith("sep ") and not second.stride
+        same = same and first.params == second.params
         if not same or not path or paths[path] != 2 or first.layers != 2:
             return None
         return _joined(first, second, f"{first.label}, twice")
@@ -377,7 +384,12 @@ def renumbered(kept: Sequence[Node], outputs: Sequence[int]) -> Graph:
     """A graph of some nodes, whose inputs are among them."""
     place = {node.index: i for i, node in enumerate(kept)}
     nodes = tuple(
-        replace(node, index=i, inputs=tuple(place[s] for s in node.inputs if s in place))
+        replace(
+            node,
+            index=i,
+            inputs=tuple(place[s] for s in node.inputs if s in place),
+            arriving=tuple((place[s], way) for s, way in node.arriving if s in place),
+        )
         for i, node in enumerate(kept)
     )
     return Graph(nodes, tuple(place[o] for o in outputs if o in place))

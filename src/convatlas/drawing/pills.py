@@ -24,7 +24,9 @@ def _is_preactivated(lanes: Lanes) -> bool:
     if residual is None or not residual.identity or lanes.join.kind != "sum":
         return False
     nodes = series_nodes(residual.main[0])
-    return bool(nodes) and "norm" in nodes[0].before
+    inside = {node.index for node in nodes}
+    around = [way for read, way in lanes.join.arriving if read not in inside]
+    return bool(nodes) and "norm" in nodes[0].before and all(way != nodes[0].before for way in around)
 
 
 def _with_pills(lanes: Lanes) -> Lanes:

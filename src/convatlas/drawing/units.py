@@ -300,8 +300,9 @@ def _merged_dense(units: list[Unit]) -> list[Unit]:
             merged.extend(run)
         run.clear()
 
-    for unit in units:
-        key = _dense_key(unit)
+    for place, unit in enumerate(units):
+        grows = place > 0 and unit.last.chans > units[place - 1].last.chans
+        key = _dense_key(unit) if grows else None
         if key is None or (run and key != _dense_key(run[-1])):
             close()
         if key is None:

@@ -157,8 +157,9 @@ def _of_node(node: Node, counter: int) -> Map:
         operation = "fc"
     kernel = node.kernel if node.kind in ("conv", "pool") else ()
     family = "io" if node.is_join else node.family
+    parts = node.groups if 1 < node.groups <= 4 and node.family == "conv" else 1
     return Map(
-        Solid(((family, 1.0),), node.shape), operation if not node.is_join else node.kind, name,
+        Solid(((family, 1 / parts),) * parts, node.shape), operation if not node.is_join else node.kind, name,
         node.params, node.macs, kernel, node.path,
     )  # fmt: skip
 
