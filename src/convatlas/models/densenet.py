@@ -33,6 +33,8 @@ from convatlas.blocks.dense import DenseBlock, Transition
 from convatlas.blocks.head import ClassifierHead
 from convatlas.blocks.init import he_normal_, init_layers, linear_uniform_
 from convatlas.blocks.preact import NormAct
+from convatlas.blocks.separable import check_mult
+from convatlas.models.multipliers import scale_chans, scale_depth
 from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, check_count, identity
 
 
@@ -68,6 +70,8 @@ class DenseNetConfig(Config):
         depths: layers in each dense block.
         growth: k, channels that a layer makes.
         stem_chans: channels before the first block.
+        depth_mult: how many times as many layers each block has; rounded to the nearest number, at least 1.
+        width_mult: how many times as large the growth and the stem are; multiples of 4.
         bottleneck: a 1x1 convolution to 4k channels before each 3x3 ("B").
         compression: theta, the share of channels that a transition keeps ("C" where it is below 1).
         layer_drop_rate: dropout after each convolution but the first (0.2 in the paper's runs without
@@ -79,6 +83,8 @@ class DenseNetConfig(Config):
     depths: tuple[int, ...]
     growth: int
     stem_chans: int
+    depth_mult: float = 1.0
+    width_mult: float = 1.0
     bottleneck: bool = True
     compression: float = 0.5
     layer_drop_rate: float = 0.0
@@ -100,11 +106,28 @@ class DenseNetConfig(Config):
         check_depths(self.depths, self.num_stages)
         check_count("growth", self.growth, least=1)
         check_count("stem_chans", self.stem_chans, least=1)
-        check_compression(self.compression, self.stem_chans)
+        check_mult("depth_mult", self.depth_mult)
+        check_mult("width_mult", self.width_mult)
+        check_compression(self.compression, self.scaled_stem_chans)
+
+    @property
+    def stage_depths(self) -> tuple[int, ...]:
+        """Layers in each block."""
+        return tuple(scale_depth(depth, self.depth_mult) for depth in self.depths)
+
+    @property
+    def scaled_growth(self) -> int:
+        """Channels that a layer makes, at this width."""
+        return scale_chans(self.growth, self.width_mult, 4)
+
+    @property
+    def scaled_stem_chans(self) -> int:
+        """Channels before the first block, at this width."""
+        return scale_chans(self.stem_chans, self.width_mult, 4)
 
     def make_stem(self) -> nn.Module:
         """Everything before the pooling that opens the first stage."""
-        return ConvNormAct(self.in_chans, self.stem_chans, 7, stride=2, padding=3)
+        return ConvNormAct(self.in_chans, self.scaled_stem_chans, 7, stride=2, padding=3)
 
     def build(self) -> DenseNet:
         """Makes the network."""
@@ -123,7 +146,9 @@ class DenseNetCifarConfig(DenseNetConfig):
 
     def make_stem(self) -> nn.Module:
         """One convolution; the first layer brings its own normalisation."""
-        return ConvNormAct(self.in_chans, self.stem_chans, 3, padding=1, norm=None, act=None, bias=False)
+        return ConvNormAct(
+            self.in_chans, self.scaled_stem_chans, 3, padding=1, norm=None, act=None, bias=False
+        )
 
     def build(self) -> DenseNetCifar:
         """Makes the network."""
@@ -134,8 +159,8 @@ def make_stages(config: DenseNetConfig) -> tuple[nn.ModuleList, list[int]]:
     """The stages, each a dense block behind (but for the first) a transition, and their channels."""
     stages = nn.ModuleList()
     out_chans: list[int] = []
-    chans = config.stem_chans
-    for i, depth in enumerate(config.depths):
+    chans, growth = config.scaled_stem_chans, config.scaled_growth
+    for i, depth in enumerate(config.stage_depths):
         parts: OrderedDict[str, nn.Module] = OrderedDict()
         if i > 0:
             kept = int(chans * config.compression)
@@ -144,12 +169,12 @@ def make_stages(config: DenseNetConfig) -> tuple[nn.ModuleList, list[int]]:
         parts["block"] = DenseBlock(
             chans,
             depth,
-            config.growth,
-            bottleneck_chans=4 * config.growth if config.bottleneck else None,
+            growth,
+            bottleneck_chans=4 * growth if config.bottleneck else None,
             drop_rate=config.layer_drop_rate,
             memory_efficient=config.memory_efficient,
         )
-        chans += depth * config.growth
+        chans += depth * growth
         stages.append(nn.Sequential(parts))
         out_chans.append(chans)
     return stages, out_chans
@@ -175,7 +200,10 @@ class DenseNet(Network[DenseNetConfig]):
         names = [*(f"stages.{i}" for i in range(len(chans) - 1)), "final"]
         strides = [config.stem_stride**2 * 2**i for i in range(len(chans))]
         self.feature_info = FeatureInfo(
-            [Feature("stem", config.stem_chans, config.stem_stride), *map(Feature, names, chans, strides)]
+            [
+                Feature("stem", config.scaled_stem_chans, config.stem_stride),
+                *map(Feature, names, chans, strides),
+            ]
         )
         self.num_features = self.head_hidden_size = chans[-1]
         self.head = ClassifierHead(

@@ -101,10 +101,10 @@ class EfficientNetConfig(Config):
         return 1.0 if self.lite else self.width_mult
 
     @property
-    def depths(self) -> list[int]:
+    def stage_depths(self) -> tuple[int, ...]:
         """Blocks in each stage."""
         depths = [math.ceil(depth * self.depth_mult) for depth in DEPTHS]
-        return [DEPTHS[0], *depths[1:-1], DEPTHS[-1]] if self.lite else depths
+        return (DEPTHS[0], *depths[1:-1], DEPTHS[-1]) if self.lite else tuple(depths)
 
     def build(self) -> EfficientNet:
         """Makes the network."""
@@ -115,8 +115,8 @@ def make_stages(config: EfficientNetConfig, chans: int) -> tuple[nn.ModuleList, 
     """The seven stages behind a stem of `chans` channels, and the channels of each."""
     stages = nn.ModuleList()
     widths = [round_chans(width * config.width_mult) for width in WIDTHS]
-    rates = iter(linear_drop_rates(config.drop_path_rate, sum(config.depths)))
-    table = zip(EXPANSIONS, KERNELS, widths, config.depths, STRIDES, strict=True)
+    rates = iter(linear_drop_rates(config.drop_path_rate, sum(config.stage_depths)))
+    table = zip(EXPANSIONS, KERNELS, widths, config.stage_depths, STRIDES, strict=True)
     for expansion, kernel_size, width, depth, stride in table:
         blocks: list[nn.Module] = []
         for j in range(depth):

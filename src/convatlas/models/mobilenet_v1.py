@@ -32,6 +32,7 @@ from convatlas.blocks.conv import ConvNormAct, relu, relu6
 from convatlas.blocks.head import ClassifierHead
 from convatlas.blocks.init import init_layers
 from convatlas.blocks.separable import DepthwiseSeparable, check_mult, slim_normal_
+from convatlas.models.multipliers import scale_depth
 from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, identity
 
 STEM_CHANS = 32
@@ -45,22 +46,30 @@ class MobileNetV1Config(Config):
 
     Args:
         width_mult: alpha, how many times as many channels every layer has.
+        depth_mult: how many times as many blocks each stage has; rounded to the nearest number, at least 1.
         relu6: whether activations are cut off at 6.
         global_pool: how the last map becomes a vector, "avg", "max" or "".
     """
 
     width_mult: float = 1.0
+    depth_mult: float = 1.0
     relu6: bool = True
     global_pool: str = "avg"
 
     def __post_init__(self) -> None:
-        """Checks the width.
+        """Checks the multipliers.
 
         Raises:
-            ValueError: `width_mult` is not a number above 0.
+            ValueError: one is not a number above 0.
         """
         super().__post_init__()
         check_mult("width_mult", self.width_mult)
+        check_mult("depth_mult", self.depth_mult)
+
+    @property
+    def stage_depths(self) -> tuple[int, ...]:
+        """Blocks in each stage."""
+        return tuple(scale_depth(depth, self.depth_mult) for _, depth in STAGES)
 
     def scale(self, chans: int) -> int:
         """Channels at this width: rounded down, and at least 8, as in the authors' code."""
@@ -88,7 +97,7 @@ class MobileNetV1(Network[MobileNetV1Config]):
         features = [Feature("stem", chans, 2)]
         self.stem = ConvNormAct(config.in_chans, chans, 3, stride=2, padding=1, act=act)
         self.stages = nn.ModuleList()
-        for i, (width, depth) in enumerate(STAGES):
+        for i, ((width, _), depth) in enumerate(zip(STAGES, config.stage_depths, strict=True)):
             blocks: list[nn.Module] = []
             for j in range(depth):
                 stride = 2 if i > 0 and j == 0 else 1

@@ -35,6 +35,7 @@ from convatlas.blocks.head import ClassifierHead
 from convatlas.blocks.init import init_layers
 from convatlas.blocks.inverted import InvertedResidual, zero_last_projections
 from convatlas.blocks.separable import check_mult, round_chans, slim_normal_
+from convatlas.models.multipliers import scale_depth
 from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, identity
 
 STEM_CHANS = 32
@@ -57,6 +58,7 @@ class MobileNetV2Config(Config):
 
     Args:
         width_mult: how many times as many channels the layers have.
+        depth_mult: how many times as many blocks each stage has; rounded to the nearest number, at least 1.
         drop_rate: dropout before the classifier; 0.2 is the authors' code's.
         drop_path_rate: stochastic depth of the last block; earlier ones have less, in proportion.
         zero_init_last: begin with every residual block as the identity.
@@ -64,19 +66,26 @@ class MobileNetV2Config(Config):
     """
 
     width_mult: float = 1.0
+    depth_mult: float = 1.0
     drop_rate: float = 0.2
     drop_path_rate: float = 0.0
     zero_init_last: bool = False
     global_pool: str = "avg"
 
     def __post_init__(self) -> None:
-        """Checks the width.
+        """Checks the multipliers.
 
         Raises:
-            ValueError: `width_mult` is not a number above 0.
+            ValueError: one is not a number above 0.
         """
         super().__post_init__()
         check_mult("width_mult", self.width_mult)
+        check_mult("depth_mult", self.depth_mult)
+
+    @property
+    def stage_depths(self) -> tuple[int, ...]:
+        """Blocks in each stage."""
+        return tuple(scale_depth(depth, self.depth_mult) for _, _, depth, _ in STAGES)
 
     @property
     def last_chans(self) -> int:
@@ -102,10 +111,12 @@ class MobileNetV2(Network[MobileNetV2Config]):
         super().__init__(config)
         chans, total_stride = round_chans(STEM_CHANS * config.width_mult), 2
         features = [Feature("stem", chans, total_stride)]
-        rates = iter(linear_drop_rates(config.drop_path_rate, sum(depth for _, _, depth, _ in STAGES)))
+        rates = iter(linear_drop_rates(config.drop_path_rate, sum(config.stage_depths)))
         self.stem = ConvNormAct(config.in_chans, chans, 3, stride=2, padding=1, act=relu6)
         self.stages = nn.ModuleList()
-        for i, (expansion, width, depth, stride) in enumerate(STAGES):
+        for i, ((expansion, width, _, stride), depth) in enumerate(
+            zip(STAGES, config.stage_depths, strict=True)
+        ):
             out_chans = round_chans(width * config.width_mult)
             blocks: list[nn.Module] = []
             for j in range(depth):

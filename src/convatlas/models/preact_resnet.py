@@ -35,6 +35,8 @@ from convatlas.blocks.head import ClassifierHead
 from convatlas.blocks.init import he_normal_, init_layers, linear_uniform_
 from convatlas.blocks.preact import NormAct, PreActBasicBlock, PreActBottleneck, zero_last_convs
 from convatlas.blocks.residual import ShortcutKind, StrideOn, check_shortcut, check_stride_on, make_shortcut
+from convatlas.blocks.separable import check_mult
+from convatlas.models.multipliers import CIFAR_DIVISOR, scale_chans, scale_depth
 from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, check_count, identity
 from convatlas.models.resnet import DEPTHS, STAGE_WIDTHS, check_depths
 from convatlas.models.resnet_cifar import stack_stages
@@ -80,6 +82,11 @@ class PreActConfig(Config):
         """Channels that leave each stage."""
         raise NotImplementedError(f"{type(self).__name__} does not say how wide its stages are")
 
+    @property
+    def stem_chans(self) -> int:
+        """Channels of the stem."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how wide its stem is")
+
     def make_block(self, in_chans: int, out_chans: int, stride: int, index: int) -> nn.Module:
         """A block of the network.
 
@@ -103,18 +110,26 @@ class UnitConfig(PreActConfig):
     Args:
         bottleneck: units of 1x1, 3x3 and 1x1 convolutions rather than of two 3x3.
         stride_on: which convolution of a bottleneck strides, "1x1" or "3x3".
+        depth_mult: how many times as many units each stage has; rounded to the nearest number, at least 1.
+        width_mult: how many times as many channels the stem and the stages have; multiples of 8 (ImageNet)
+            or 4 (CIFAR).
     """
 
     bottleneck: bool = False
     stride_on: StrideOn = "3x3"
+    depth_mult: float = 1.0
+    width_mult: float = 1.0
 
     def __post_init__(self) -> None:
-        """Checks the place of the stride.
+        """Checks the place of the stride and the multipliers.
 
         Raises:
-            ValueError: it is unknown, or on a 1x1 convolution that units of two 3x3 have not.
+            ValueError: the place is unknown, or on a 1x1 convolution that units of two 3x3 do not have; or a
+                multiplier is not above 0.
         """
         super().__post_init__()
+        check_mult("depth_mult", self.depth_mult)
+        check_mult("width_mult", self.width_mult)
         check_stride_on(self.stride_on)
         if self.stride_on == "1x1" and not self.bottleneck:
             raise ValueError('`stride_on`="1x1" needs `bottleneck`=True: a unit of two 3x3 has no 1x1')
@@ -187,12 +202,17 @@ class PreActResNetConfig(UnitConfig):
     @property
     def stage_depths(self) -> tuple[int, ...]:
         """Units in each stage."""
-        return self.depths
+        return tuple(scale_depth(depth, self.depth_mult) for depth in self.depths)
 
     @property
     def stage_chans(self) -> tuple[int, ...]:
         """Channels that leave each stage."""
-        return tuple(width * self.expansion for width in STAGE_WIDTHS)
+        return tuple(scale_chans(width, self.width_mult) * self.expansion for width in STAGE_WIDTHS)
+
+    @property
+    def stem_chans(self) -> int:
+        """Channels of the stem."""
+        return scale_chans(STAGE_WIDTHS[0], self.width_mult)
 
     def has_preact(self, index: int) -> bool:
         """Whether the unit at `index` begins with an activation."""
@@ -226,12 +246,18 @@ class PreActResNetCifarConfig(UnitConfig):
     @property
     def stage_depths(self) -> tuple[int, ...]:
         """Units in each stage."""
-        return (self.blocks_per_stage,) * len(CIFAR_STAGE_WIDTHS)
+        return (scale_depth(self.blocks_per_stage, self.depth_mult),) * len(CIFAR_STAGE_WIDTHS)
 
     @property
     def stage_chans(self) -> tuple[int, ...]:
         """Channels that leave each stage."""
-        return tuple(width * self.expansion for width in CIFAR_STAGE_WIDTHS)
+        widths = (scale_chans(width, self.width_mult, CIFAR_DIVISOR) for width in CIFAR_STAGE_WIDTHS)
+        return tuple(width * self.expansion for width in widths)
+
+    @property
+    def stem_chans(self) -> int:
+        """Channels of the stem."""
+        return scale_chans(CIFAR_STAGE_WIDTHS[0], self.width_mult, CIFAR_DIVISOR)
 
     def build(self) -> PreActResNetCifar:
         """Makes the network."""
@@ -265,7 +291,7 @@ class PreActResNet(Network[PreActResNetConfig]):
 
     def __init__(self, config: PreActResNetConfig) -> None:
         super().__init__(config)
-        stem_chans, chans = STAGE_WIDTHS[0], config.stage_chans
+        stem_chans, chans = config.stem_chans, config.stage_chans
         self.feature_info = FeatureInfo(
             [
                 Feature("stem", stem_chans, 2),
@@ -310,7 +336,7 @@ class PreActResNetCifar(Network[PreActConfig]):
 
     def __init__(self, config: PreActConfig) -> None:
         super().__init__(config)
-        stem_chans, chans = CIFAR_STAGE_WIDTHS[0], config.stage_chans
+        stem_chans, chans = config.stem_chans, config.stage_chans
         self.feature_info = FeatureInfo(
             [
                 Feature("stem", stem_chans, 1),

@@ -42,6 +42,8 @@ from convatlas.blocks.residual import (
     make_shortcut,
     zero_last_norms,
 )
+from convatlas.blocks.separable import check_mult
+from convatlas.models.multipliers import scale_chans, scale_depth
 from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, check_count, identity
 
 STAGE_WIDTHS = (64, 128, 256, 512)
@@ -65,25 +67,46 @@ class PlainConfig(Config):
 
     Args:
         depths: blocks in each of the four stages.
+        depth_mult: how many times as many blocks each stage has; rounded to the nearest number, at least 1.
+        width_mult: how many times as many channels the stem and the stages have; multiples of 8.
         global_pool: how the last map becomes a vector, "avg", "max" or "".
     """
 
     depths: tuple[int, ...]
+    depth_mult: float = 1.0
+    width_mult: float = 1.0
     global_pool: str = "avg"
 
-    stem_chans: ClassVar[int] = 64
+    base_stem_chans: ClassVar[int] = STAGE_WIDTHS[0]
     min_input_size: ClassVar[int] = 1
     # Whether He's variance counts inputs or outputs of a layer.
     he_mode: ClassVar[str] = "fan_in"
 
     def __post_init__(self) -> None:
-        """Checks the depths.
+        """Checks the depths and the multipliers.
 
         Raises:
-            ValueError: there are not four, or one is not a positive whole number.
+            ValueError: there are not four depths, or a number is out of its range.
         """
         super().__post_init__()
         check_depths(self.depths)
+        check_mult("depth_mult", self.depth_mult)
+        check_mult("width_mult", self.width_mult)
+
+    @property
+    def stage_depths(self) -> tuple[int, ...]:
+        """Blocks in each stage."""
+        return tuple(scale_depth(depth, self.depth_mult) for depth in self.depths)
+
+    @property
+    def stage_widths(self) -> tuple[int, ...]:
+        """Width of each stage; a block puts out `expansion` times as many channels."""
+        return tuple(scale_chans(width, self.width_mult) for width in STAGE_WIDTHS)
+
+    @property
+    def stem_chans(self) -> int:
+        """Channels of the stem."""
+        return scale_chans(self.base_stem_chans, self.width_mult)
 
     @property
     def expansion(self) -> int:
@@ -103,7 +126,7 @@ class PlainConfig(Config):
 
         Args:
             in_chans: channels of its input.
-            width: of its stage, from `STAGE_WIDTHS`.
+            width: of its stage, from `stage_widths`.
             stride: px.
             index: its place in the network, from 0.
         """
@@ -139,7 +162,7 @@ class ResidualConfig(PlainConfig):
 
     def drop_path_rate_at(self, index: int) -> float:
         """Stochastic depth of the block at `index` in the network."""
-        return linear_drop_rates(self.drop_path_rate, sum(self.depths))[index]
+        return linear_drop_rates(self.drop_path_rate, sum(self.stage_depths))[index]
 
     def make_block(self, in_chans: int, width: int, stride: int, index: int) -> nn.Module:
         """Left to each paper."""
@@ -194,7 +217,7 @@ def make_stages(config: PlainConfig) -> nn.ModuleList:
     """The four stages, each a sequence of `config`'s blocks; all but the first halve H and W."""
     stages = nn.ModuleList()
     in_chans, index = config.stem_chans, 0
-    for i, (width, depth) in enumerate(zip(STAGE_WIDTHS, config.depths, strict=True)):
+    for i, (width, depth) in enumerate(zip(config.stage_widths, config.stage_depths, strict=True)):
         blocks: list[nn.Module] = []
         for j in range(depth):
             stride = 2 if i > 0 and j == 0 else 1
@@ -215,7 +238,7 @@ class ResNet(Network[PlainConfig]):
     def __init__(self, config: PlainConfig) -> None:
         super().__init__(config)
         self.min_input_size = config.min_input_size
-        chans = [width * config.expansion for width in STAGE_WIDTHS]
+        chans = [width * config.expansion for width in config.stage_widths]
         self.feature_info = FeatureInfo(
             [
                 Feature("stem", config.stem_chans, 2),

@@ -34,6 +34,8 @@ from convatlas.blocks.residual import (
     make_shortcut,
     zero_last_norms,
 )
+from convatlas.blocks.separable import check_mult
+from convatlas.models.multipliers import CIFAR_DIVISOR, scale_chans, scale_depth
 from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, check_count, identity
 
 MakeBlock = Callable[[int, int, int, int], nn.Module]
@@ -71,23 +73,39 @@ class PlainCifarConfig(Config):
 
     Args:
         blocks_per_stage: n; the network has 6n + 2 layers.
+        depth_mult: how many times as many blocks each stage has; rounded to the nearest number, at least 1.
+        width_mult: how many times as many channels the stages have; multiples of 4.
         global_pool: how the last map becomes a vector, "avg", "max" or "".
     """
 
     num_classes: int = 10
     blocks_per_stage: int
+    depth_mult: float = 1.0
+    width_mult: float = 1.0
     global_pool: str = "avg"
 
-    stage_chans: ClassVar[tuple[int, ...]] = (16, 32, 64)
+    base_chans: ClassVar[tuple[int, ...]] = (16, 32, 64)
 
     def __post_init__(self) -> None:
-        """Checks the depth.
+        """Checks the depth and the multipliers.
 
         Raises:
-            ValueError: `blocks_per_stage` is not a positive whole number.
+            ValueError: `blocks_per_stage` is not a positive whole number, or a multiplier is not above 0.
         """
         super().__post_init__()
         check_count("blocks_per_stage", self.blocks_per_stage, least=1)
+        check_mult("depth_mult", self.depth_mult)
+        check_mult("width_mult", self.width_mult)
+
+    @property
+    def stage_depths(self) -> tuple[int, ...]:
+        """Blocks in each stage."""
+        return (scale_depth(self.blocks_per_stage, self.depth_mult),) * len(self.base_chans)
+
+    @property
+    def stage_chans(self) -> tuple[int, ...]:
+        """Channels of each stage."""
+        return tuple(scale_chans(chans, self.width_mult, CIFAR_DIVISOR) for chans in self.base_chans)
 
     def make_block(self, in_chans: int, out_chans: int, stride: int, index: int) -> nn.Module:
         """A block of the network.
@@ -130,7 +148,7 @@ class ResNetCifarConfig(PlainCifarConfig):
 
     def make_block(self, in_chans: int, out_chans: int, stride: int, index: int) -> nn.Module:
         """A block of two 3x3 convolutions and its shortcut."""
-        rates = linear_drop_rates(self.drop_path_rate, self.blocks_per_stage * len(self.stage_chans))
+        rates = linear_drop_rates(self.drop_path_rate, sum(self.stage_depths))
         return BasicBlock(
             in_chans,
             out_chans,
@@ -157,8 +175,7 @@ class ResNetCifar(Network[PlainCifarConfig]):
         self.num_features = self.head_hidden_size = chans[-1]
         self.min_input_size = 1
         self.stem = ConvNormAct(config.in_chans, chans[0], 3, padding=1)
-        depths = (config.blocks_per_stage,) * len(chans)
-        self.stages = stack_stages(chans[0], chans, depths, config.make_block)
+        self.stages = stack_stages(chans[0], chans, config.stage_depths, config.make_block)
         self.head = ClassifierHead(
             self.num_features,
             config.num_classes,

@@ -40,6 +40,8 @@ from convatlas.blocks.residual import (
     make_shortcut,
     zero_last_norms,
 )
+from convatlas.blocks.separable import check_mult
+from convatlas.models.multipliers import scale_chans, scale_depth
 from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, check_count, identity
 from convatlas.models.resnet import DEPTHS, ResidualConfig
 
@@ -90,6 +92,11 @@ class ResNeXtConfig(ResidualConfig):
         )
 
 
+def group_width(bottleneck_width: int, width: int) -> int:
+    """Channels of a group in a stage of `width`: in proportion, to the nearest whole number, at least 1."""
+    return max(1, round(bottleneck_width * width / 64))
+
+
 def make_resnext_block(
     in_chans: int,
     width: int,
@@ -104,7 +111,7 @@ def make_resnext_block(
 
     Args:
         in_chans: channels of the input.
-        width: of the stage: 64 in the first, twice as much in each later one.
+        width: of the stage: 64 in the first, twice as much in each later one, times the width multiplier.
         stride: px.
         cardinality: C.
         bottleneck_width: d, channels of a group where `width` is 64.
@@ -114,7 +121,7 @@ def make_resnext_block(
     out_chans = EXPANSION * width
     return Bottleneck(
         in_chans,
-        cardinality * (bottleneck_width * width // 64),
+        cardinality * group_width(bottleneck_width, width),
         out_chans,
         make_shortcut(shortcut, in_chans, out_chans, stride),
         stride=stride,
@@ -131,6 +138,8 @@ class ResNeXtCifarConfig(Config):
         cardinality: C, groups of the 3x3 convolution.
         bottleneck_width: d, channels of a group in the first stage.
         blocks_per_stage: n; the network has 9n + 2 layers.
+        depth_mult: how many times as many blocks each stage has; rounded to the nearest number, at least 1.
+        width_mult: how many times as many channels the stem and the stages have; multiples of 8.
         shortcut: "A", "B" or "C".
         zero_init_last: begin with every block as its shortcut.
         drop_path_rate: stochastic depth of the last block; earlier ones have less, in proportion.
@@ -141,6 +150,8 @@ class ResNeXtCifarConfig(Config):
     cardinality: int
     bottleneck_width: int
     blocks_per_stage: int = 3
+    depth_mult: float = 1.0
+    width_mult: float = 1.0
     shortcut: ShortcutKind = "B"
     zero_init_last: bool = False
     drop_path_rate: float = 0.0
@@ -157,6 +168,23 @@ class ResNeXtCifarConfig(Config):
         check_count("bottleneck_width", self.bottleneck_width, least=1)
         check_count("blocks_per_stage", self.blocks_per_stage, least=1)
         check_shortcut(self.shortcut)
+        check_mult("depth_mult", self.depth_mult)
+        check_mult("width_mult", self.width_mult)
+
+    @property
+    def stage_depths(self) -> tuple[int, ...]:
+        """Blocks in each stage."""
+        return (scale_depth(self.blocks_per_stage, self.depth_mult),) * len(CIFAR_STAGE_WIDTHS)
+
+    @property
+    def stage_widths(self) -> tuple[int, ...]:
+        """Width of each stage; a block puts out four times as many channels."""
+        return tuple(scale_chans(width, self.width_mult) for width in CIFAR_STAGE_WIDTHS)
+
+    @property
+    def stem_chans(self) -> int:
+        """Channels of the stem."""
+        return scale_chans(64, self.width_mult)
 
     def build(self) -> ResNeXtCifar:
         """Makes the network."""
@@ -175,13 +203,16 @@ class ResNeXtCifar(Network[ResNeXtCifarConfig]):
 
     def __init__(self, config: ResNeXtCifarConfig) -> None:
         super().__init__(config)
-        chans = [EXPANSION * width for width in CIFAR_STAGE_WIDTHS]
+        chans = [EXPANSION * width for width in config.stage_widths]
         self.min_input_size = 1
         self.feature_info = FeatureInfo(
-            [Feature("stem", 64, 1), *(Feature(f"stages.{i}", c, 2**i) for i, c in enumerate(chans))]
+            [
+                Feature("stem", config.stem_chans, 1),
+                *(Feature(f"stages.{i}", c, 2**i) for i, c in enumerate(chans)),
+            ]
         )
         self.num_features = self.head_hidden_size = chans[-1]
-        self.stem = ConvNormAct(config.in_chans, 64, 3, padding=1)
+        self.stem = ConvNormAct(config.in_chans, config.stem_chans, 3, padding=1)
         self.stages = nn.ModuleList(self.make_stage(i) for i in range(len(CIFAR_STAGE_WIDTHS)))
         self.head = ClassifierHead(
             self.num_features,
@@ -192,8 +223,8 @@ class ResNeXtCifar(Network[ResNeXtCifarConfig]):
 
     def make_stage(self, i: int) -> nn.Sequential:
         """The stage at `i`, from 0; all but the first halve H and W."""
-        config, width = self.config, CIFAR_STAGE_WIDTHS[i]
-        depth = config.blocks_per_stage
+        config, width = self.config, self.config.stage_widths[i]
+        depth = config.stage_depths[i]
         rates = linear_drop_rates(config.drop_path_rate, depth * len(CIFAR_STAGE_WIDTHS))
         first_chans = self.feature_info[i].channels
         return nn.Sequential(

@@ -29,8 +29,10 @@ from convatlas.blocks.residual import (
     make_shortcut,
 )
 from convatlas.blocks.squeeze import SqueezeExcite
+from convatlas.models.multipliers import scale_chans
 from convatlas.models.network import check_count
-from convatlas.models.resnet import DEPTHS, STAGE_WIDTHS, ResidualConfig
+from convatlas.models.resnet import DEPTHS, ResidualConfig
+from convatlas.models.resnext import group_width
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,7 @@ class SENetConfig(ResidualConfig):
         """
         super().__post_init__()
         check_count("reduction", self.reduction, least=1)
-        fewest = STAGE_WIDTHS[0] * self.expansion
+        fewest = self.stage_widths[0] * self.expansion
         if self.reduction > fewest:
             raise ValueError(
                 f"`reduction`={self.reduction!r}; expected at most {fewest}, the first stage's channels"
@@ -155,7 +157,7 @@ class SEResNeXtConfig(SENetConfig):
         out_chans = width * self.expansion
         return Bottleneck(
             in_chans,
-            self.cardinality * (self.bottleneck_width * width // 64),
+            self.cardinality * group_width(self.bottleneck_width, width),
             out_chans,
             make_shortcut(self.shortcut, in_chans, out_chans, stride),
             stride=stride,
@@ -171,7 +173,7 @@ class SENet154Config(SENetConfig):
 
     drop_rate: float = 0.2
 
-    stem_chans: ClassVar[int] = 128
+    base_stem_chans: ClassVar[int] = 128
     cardinality: ClassVar[int] = 64
 
     @property
@@ -181,11 +183,12 @@ class SENet154Config(SENetConfig):
 
     def make_stem(self) -> nn.Module:
         """Three 3x3 convolutions in the place of one 7x7."""
+        narrow = scale_chans(64, self.width_mult)
         return nn.Sequential(
             OrderedDict(
-                conv1=ConvNormAct(self.in_chans, 64, 3, stride=2, padding=1),
-                conv2=ConvNormAct(64, 64, 3, padding=1),
-                conv3=ConvNormAct(64, self.stem_chans, 3, padding=1),
+                conv1=ConvNormAct(self.in_chans, narrow, 3, stride=2, padding=1),
+                conv2=ConvNormAct(narrow, narrow, 3, padding=1),
+                conv3=ConvNormAct(narrow, self.stem_chans, 3, padding=1),
             )
         )
 
@@ -193,14 +196,15 @@ class SENet154Config(SENetConfig):
         """A bottleneck of 64 groups, its first 1x1 half as wide as its 3x3, its branch gated."""
         out_chans = width * self.expansion
         kernel_size = 3 if stride > 1 else 1
+        per_group = group_width(4, width)
         return Bottleneck(
             in_chans,
-            4 * width,
+            self.cardinality * per_group,
             out_chans,
             make_shortcut(self.shortcut, in_chans, out_chans, stride, kernel_size=kernel_size),
             stride=stride,
             groups=self.cardinality,
-            reduced_chans=2 * width,
+            reduced_chans=self.cardinality * per_group // 2,
             squeeze=self.make_squeeze,
             drop_path_rate=self.drop_path_rate_at(index),
         )

@@ -31,9 +31,12 @@ from convatlas.blocks.conv import ConvNormAct
 from convatlas.blocks.init import init_layers, xavier_uniform_
 from convatlas.blocks.mlp_head import MlpHead
 from convatlas.blocks.norm import LocalResponseNorm
+from convatlas.blocks.separable import check_mult
+from convatlas.models.multipliers import scale_chans, scale_depth
 from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, identity
 
 WIDTHS = (64, 128, 256, 512, 512)
+HIDDEN = (4096, 4096)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,10 @@ class VGGConfig(Config):
 
     Args:
         depths: convolutions in each of the five stages.
+        depth_mult: how many times as many convolutions each stage has; rounded to the nearest number, at
+            least 1.
+        width_mult: how many times as many channels the stages, and units the hidden layers, have; multiples
+            of 8.
         batch_norm: batch normalisation after each convolution.
         local_norm: local response normalisation after the first convolution (A-LRN).
         pointwise_last: the last convolution of stages 3, 4 and 5 is 1x1 (C).
@@ -50,11 +57,38 @@ class VGGConfig(Config):
     """
 
     depths: tuple[int, int, int, int, int]
+    depth_mult: float = 1.0
+    width_mult: float = 1.0
     batch_norm: bool = False
     local_norm: bool = False
     pointwise_last: bool = False
     drop_rate: float = 0.5
     init_std: float | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the multipliers.
+
+        Raises:
+            ValueError: one is not a number above 0.
+        """
+        super().__post_init__()
+        check_mult("depth_mult", self.depth_mult)
+        check_mult("width_mult", self.width_mult)
+
+    @property
+    def stage_depths(self) -> tuple[int, ...]:
+        """Convolutions in each stage."""
+        return tuple(scale_depth(depth, self.depth_mult) for depth in self.depths)
+
+    @property
+    def stage_widths(self) -> tuple[int, ...]:
+        """Channels of each stage."""
+        return tuple(scale_chans(width, self.width_mult) for width in WIDTHS)
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """Units of each hidden layer."""
+        return tuple(scale_chans(units, self.width_mult) for units in HIDDEN)
 
     def build(self) -> VGG:
         """Makes the network."""
@@ -69,15 +103,16 @@ def make_stage(config: VGGConfig, index: int) -> nn.Sequential:
         index: which stage, from 0.
     """
     norm = nn.BatchNorm2d if config.batch_norm else None
-    in_chans = WIDTHS[index - 1] if index > 0 else config.in_chans
+    width = config.stage_widths[index]
+    in_chans = config.stage_widths[index - 1] if index > 0 else config.in_chans
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    for i in range(1, config.depths[index] + 1):
-        pointwise = config.pointwise_last and index >= 2 and i == config.depths[index]
+    for i in range(1, config.stage_depths[index] + 1):
+        pointwise = config.pointwise_last and index >= 2 and i == config.stage_depths[index]
         kernel_size = 1 if pointwise else 3
         layers[f"conv{i}"] = ConvNormAct(
-            in_chans, WIDTHS[index], kernel_size, padding=kernel_size // 2, norm=norm, bias=True
+            in_chans, width, kernel_size, padding=kernel_size // 2, norm=norm, bias=True
         )
-        in_chans = WIDTHS[index]
+        in_chans = width
     if config.local_norm and index == 0:
         layers["lrn"] = LocalResponseNorm()
     return nn.Sequential(layers)
@@ -93,13 +128,16 @@ class VGG(Network[VGGConfig]):
 
     def __init__(self, config: VGGConfig) -> None:
         super().__init__(config)
+        widths = config.stage_widths
         self.stages = nn.ModuleList(make_stage(config, i) for i in range(5))
         self.pools = nn.ModuleList(nn.MaxPool2d(2) for _ in range(5))
-        self.head = MlpHead(WIDTHS[-1], config.num_classes, map_size=7, drop_rate=config.drop_rate)
-        self.feature_info = FeatureInfo(
-            [Feature(f"stages.{i}", WIDTHS[i], 2**i) for i in range(5)] + [Feature("pools.4", WIDTHS[-1], 32)]
+        self.head = MlpHead(
+            widths[-1], config.num_classes, map_size=7, hidden=config.hidden, drop_rate=config.drop_rate
         )
-        self.num_features = WIDTHS[-1]
+        self.feature_info = FeatureInfo(
+            [Feature(f"stages.{i}", widths[i], 2**i) for i in range(5)] + [Feature("pools.4", widths[-1], 32)]
+        )
+        self.num_features = widths[-1]
         self.head_hidden_size = self.head.hidden_size
         self.min_input_size = 32
 

@@ -18,7 +18,7 @@ from typing import ClassVar
 from torch import nn
 
 from convatlas.blocks.residual import Bottleneck, make_shortcut
-from convatlas.models.resnet import DEPTHS, ResidualConfig
+from convatlas.models.resnet import DEPTHS, STAGE_WIDTHS, ResidualConfig
 
 
 def check_width_mult(width_mult: object) -> None:
@@ -27,7 +27,11 @@ def check_width_mult(width_mult: object) -> None:
     Raises:
         ValueError: as said.
     """
-    if not isinstance(width_mult, int | float) or not 1 / 64 <= width_mult < math.inf:
+    if (
+        isinstance(width_mult, bool)
+        or not isinstance(width_mult, int | float)
+        or not 1 / 64 <= width_mult < math.inf
+    ):
         raise ValueError(f"`width_mult`={width_mult!r}; expected a number, at least 1/64")
 
 
@@ -36,7 +40,8 @@ class WideResNetConfig(ResidualConfig):
     """The knobs of a wide ResNet of bottlenecks; it builds a `ResNet`.
 
     Args:
-        width_mult: k, how much wider than ResNet's the two inner layers of a block are.
+        width_mult: k, how much wider than ResNet's the two inner layers of a block are; the channels between
+            blocks stay.
     """
 
     width_mult: float = 2.0
@@ -50,8 +55,18 @@ class WideResNetConfig(ResidualConfig):
         Raises:
             ValueError: `width_mult` leaves a block without channels.
         """
-        super().__post_init__()
         check_width_mult(self.width_mult)
+        super().__post_init__()
+
+    @property
+    def stage_widths(self) -> tuple[int, ...]:
+        """Width of each stage, which `width_mult` leaves as it is."""
+        return STAGE_WIDTHS
+
+    @property
+    def stem_chans(self) -> int:
+        """Channels of the stem, which `width_mult` leaves as they are."""
+        return self.base_stem_chans
 
     @property
     def expansion(self) -> int:

@@ -24,6 +24,8 @@ from torch import nn
 
 from convatlas.blocks.preact import PreActBasicBlock
 from convatlas.blocks.residual import make_shortcut
+from convatlas.blocks.separable import check_mult
+from convatlas.models.multipliers import scale_depth
 from convatlas.models.network import check_count
 from convatlas.models.preact_resnet import CIFAR_STAGE_WIDTHS, PreActConfig, PreActResNetCifar
 
@@ -34,34 +36,43 @@ class WideResNetCifarConfig(PreActConfig):
 
     Args:
         blocks_per_stage: n; the network has 6n + 4 convolutions.
-        width_mult: k, how much wider than ResNet's the stages are.
+        width_mult: k, how much wider than ResNet's the stages are; other than whole numbers give the nearest
+            number of channels. The stem keeps its 16.
+        depth_mult: how many times as many blocks each stage has; rounded to the nearest number, at least 1.
         block_drop_rate: dropout between the two convolutions of a block; the paper tries 0.3 on CIFAR.
     """
 
     num_classes: int = 10
     blocks_per_stage: int
-    width_mult: int
+    width_mult: float
+    depth_mult: float = 1.0
     block_drop_rate: float = 0.0
 
     def __post_init__(self) -> None:
         """Checks the depth and the width.
 
         Raises:
-            ValueError: one is not a positive whole number.
+            ValueError: the depth is not a positive whole number, or a multiplier is not above 0.
         """
         super().__post_init__()
         check_count("blocks_per_stage", self.blocks_per_stage, least=1)
-        check_count("width_mult", self.width_mult, least=1)
+        check_mult("width_mult", self.width_mult)
+        check_mult("depth_mult", self.depth_mult)
 
     @property
     def stage_depths(self) -> tuple[int, ...]:
         """Blocks in each stage."""
-        return (self.blocks_per_stage,) * len(CIFAR_STAGE_WIDTHS)
+        return (scale_depth(self.blocks_per_stage, self.depth_mult),) * len(CIFAR_STAGE_WIDTHS)
 
     @property
     def stage_chans(self) -> tuple[int, ...]:
         """Channels that leave each stage."""
-        return tuple(width * self.width_mult for width in CIFAR_STAGE_WIDTHS)
+        return tuple(max(1, round(width * self.width_mult)) for width in CIFAR_STAGE_WIDTHS)
+
+    @property
+    def stem_chans(self) -> int:
+        """Channels of the stem: as many at any width."""
+        return CIFAR_STAGE_WIDTHS[0]
 
     def make_block(self, in_chans: int, out_chans: int, stride: int, index: int) -> nn.Module:
         """B(3,3), with dropout between its convolutions."""
