@@ -147,7 +147,7 @@ def test_options_of_the_shortcut_the_paths_and_the_pooling() -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        pytest.param({"width_mult": 0}, "`width_mult`=0; expected a whole number of at least 1", id="width"),
+        pytest.param({"width_mult": 0}, "`width_mult`=0; expected a number above 0", id="width"),
         pytest.param({"blocks_per_stage": 0}, "`blocks_per_stage`=0; expected a whole number", id="depth"),
         pytest.param({"block_drop_rate": 1.0}, "`block_drop_rate`=1.0; expected a rate", id="dropout"),
     ],

@@ -42,6 +42,8 @@ from convatlas.blocks.head import ClassifierHead
 from convatlas.blocks.inception import AuxHead, Branch, Conv, InceptionMix, batch_norm
 from convatlas.blocks.init import init_layers
 from convatlas.blocks.norm import LocalResponseNorm
+from convatlas.blocks.separable import check_mult
+from convatlas.models.multipliers import scale_chans
 from convatlas.models.network import (
     AuxLogits,
     Config,
@@ -84,6 +86,8 @@ class GoogLeNetConfig(Config):
     """The knobs of GoogLeNet.
 
     Args:
+        width_mult: how many times as many channels every layer has; multiples of 8. Depth has
+            no multiplier: each module has its own widths.
         bottlenecks: 1x1 convolutions before the 3x3 and 5x5 and after the pool; else the naive module.
         torchvision: the network that torchvision calls GoogLeNet.
         aux_heads: the two side classifiers.
@@ -92,11 +96,25 @@ class GoogLeNetConfig(Config):
     """
 
     drop_rate: float = 0.4
+    width_mult: float = 1.0
     bottlenecks: bool = True
     torchvision: bool = False
     aux_heads: bool = True
     aux_drop_rate: float = 0.7
     global_pool: str = "avg"
+
+    def __post_init__(self) -> None:
+        """Checks the multiplier.
+
+        Raises:
+            ValueError: it is not a number above 0.
+        """
+        super().__post_init__()
+        check_mult("width_mult", self.width_mult)
+
+    def scale(self, chans: int) -> int:
+        """Channels at this width."""
+        return scale_chans(chans, self.width_mult)
 
     @property
     def norm(self) -> Norm | None:
@@ -142,7 +160,7 @@ def make_stage(in_chans: int, names: tuple[str, ...], config: GoogLeNetConfig) -
         layers.append(nn.MaxPool2d(size, stride=2, ceil_mode=True))
     chans = in_chans
     for name in names:
-        module = make_module(chans, ROWS[name], config)
+        module = make_module(chans, Row(*map(config.scale, ROWS[name])), config)
         layers.append(module)
         chans = module.out_chans
     return Branch(in_chans, *layers)
@@ -154,15 +172,16 @@ def make_aux_head(in_chans: int, config: GoogLeNetConfig) -> AuxHead:
         pool: nn.Module = nn.AdaptiveAvgPool2d(4)
     else:
         pool = nn.Sequential(nn.AdaptiveAvgPool2d(14), nn.AvgPool2d(5, stride=3))  # (B, C, 4, 4)
+    narrow, units = config.scale(128), config.scale(1024)
     body = nn.Sequential(
         pool,
-        ConvNormAct(in_chans, 128, 1, norm=config.norm),
+        ConvNormAct(in_chans, narrow, 1, norm=config.norm),
         nn.Flatten(),
-        nn.Linear(128 * 4 * 4, 1024),
+        nn.Linear(narrow * 4 * 4, units),
         relu(),
         nn.Dropout(config.aux_drop_rate),
     )
-    return AuxHead(body, 1024, config.num_classes)
+    return AuxHead(body, units, config.num_classes)
 
 
 def local_response_norm() -> nn.Module:
@@ -195,12 +214,13 @@ class GoogLeNet(Network[GoogLeNetConfig]):
     def __init__(self, config: GoogLeNetConfig) -> None:
         super().__init__(config)
         pool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
-        layers: list[Conv | nn.Module] = [Conv(64, 1), Conv(192, 3, padding=1)]
+        stem_chans = config.scale(64)
+        layers: list[Conv | nn.Module] = [Conv(stem_chans, 1), Conv(config.scale(192), 3, padding=1)]
         if not config.torchvision:
             layers = [local_response_norm(), *layers, local_response_norm()]
-        self.stem = ConvNormAct(config.in_chans, 64, 7, stride=2, padding=3, norm=config.norm)
-        self.stages = nn.ModuleList([Branch(64, pool, *layers, norm=config.norm)])
-        ends = [192]
+        self.stem = ConvNormAct(config.in_chans, stem_chans, 7, stride=2, padding=3, norm=config.norm)
+        self.stages = nn.ModuleList([Branch(stem_chans, pool, *layers, norm=config.norm)])
+        ends = [config.scale(192)]
         for names in STAGES:
             stage = make_stage(ends[-1], names, config)
             self.stages.append(stage)
@@ -209,7 +229,7 @@ class GoogLeNet(Network[GoogLeNetConfig]):
         self.aux_heads = nn.ModuleList(make_aux_head(chans, config) for chans in hung_on)
         self.feature_info = FeatureInfo(
             [
-                Feature("stem", 64, 2),
+                Feature("stem", stem_chans, 2),
                 Feature("stages.0", ends[0], 4),
                 Feature("stages.1", ends[1], 8),
                 Feature("stages.4", ends[4], 16),

@@ -36,7 +36,9 @@ from convatlas.blocks.drop import linear_drop_rates
 from convatlas.blocks.head import ClassifierHead
 from convatlas.blocks.inception import Branch, Conv, InceptionMix, InceptionResidual, he_uniform_
 from convatlas.blocks.init import init_layers, xavier_uniform_
-from convatlas.models.inception_v4 import check_three
+from convatlas.blocks.separable import check_mult
+from convatlas.models.inception_v4 import Scale, check_three
+from convatlas.models.multipliers import scale_chans, scale_depth
 from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, check_count, identity
 
 
@@ -83,6 +85,8 @@ class InceptionResNetConfig(Config):
     Args:
         version: 1 or 2, of the stem and the widths.
         depths: number of Inception-ResNet-A, -B and -C modules.
+        width_mult: how many times as many channels every layer has; multiples of 8.
+        depth_mult: how many times as many modules of each kind there are; rounded to the nearest number.
         scales: what their branches are multiplied by before they are added.
         plain_last: the last module is neither scaled nor followed by an activation.
         zero_init_last: begin with every module as its shortcut.
@@ -93,6 +97,8 @@ class InceptionResNetConfig(Config):
     drop_rate: float = 0.2
     version: Literal[1, 2]
     depths: tuple[int, int, int]
+    width_mult: float = 1.0
+    depth_mult: float = 1.0
     scales: tuple[float, float, float] = (0.17, 0.10, 0.20)
     plain_last: bool
     zero_init_last: bool = False
@@ -112,6 +118,23 @@ class InceptionResNetConfig(Config):
         check_three("scales", self.scales)
         for depth in self.depths:
             check_count("depths", depth, least=1)
+        check_mult("width_mult", self.width_mult)
+        check_mult("depth_mult", self.depth_mult)
+
+    @property
+    def stage_depths(self) -> tuple[int, ...]:
+        """Modules of each kind."""
+        return tuple(scale_depth(depth, self.depth_mult) for depth in self.depths)
+
+    @property
+    def widths(self) -> Widths:
+        """Channels of each convolution, at this width."""
+        rows = (tuple(map(self.scale, chans)) for chans in WIDTHS[self.version])
+        return Widths(*rows)  # pyright: ignore[reportArgumentType]
+
+    def scale(self, chans: int) -> int:
+        """Channels at this width."""
+        return scale_chans(chans, self.width_mult)
 
     def build(self) -> InceptionResNet:
         """Makes the network."""
@@ -181,34 +204,37 @@ def mix_c(in_chans: int, widths: Widths) -> InceptionMix:
     )
 
 
-def mix_first() -> InceptionMix:
+def mix_first(in_chans: int, scale: Scale) -> InceptionMix:
     """The module that opens v2's stage at 35 px, from 192 to 320 channels; in the release only."""
     pool = nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
     return InceptionMix(
         {
-            "conv1x1": Branch(192, Conv(96, 1)),
-            "conv5x5": Branch(192, Conv(48, 1), Conv(64, 5, padding=2)),
-            "double3x3": Branch(192, Conv(64, 1), Conv(96, 3, padding=1), Conv(96, 3, padding=1)),
-            "pool": Branch(192, pool, Conv(64, 1)),
+            "conv1x1": Branch(in_chans, Conv(scale(96), 1)),
+            "conv5x5": Branch(in_chans, Conv(scale(48), 1), Conv(scale(64), 5, padding=2)),
+            "double3x3": Branch(
+                in_chans, Conv(scale(64), 1), Conv(scale(96), 3, padding=1), Conv(scale(96), 3, padding=1)
+            ),
+            "pool": Branch(in_chans, pool, Conv(scale(64), 1)),
         }
     )
 
 
 def make_stages(config: InceptionResNetConfig) -> list[Branch]:
     """The four stages."""
-    widths = WIDTHS[config.version]
-    rates = iter(linear_drop_rates(config.drop_path_rate, sum(config.depths)))
+    widths, scale = config.widths, config.scale
+    rates = iter(linear_drop_rates(config.drop_path_rate, sum(config.stage_depths)))
+    stages = [Branch(scale(64), nn.MaxPool2d(3, stride=2), Conv(scale(80), 1), Conv(scale(192), 3))]
+    stem_end = stages[0].out_chans
     if config.version == 1:
-        opened = Branch(192, Conv(256, 3, stride=2))
+        opened = Branch(stem_end, Conv(scale(256), 3, stride=2))
     else:
-        opened = Branch(192, nn.MaxPool2d(3, stride=2), mix_first())
-    stages = [Branch(64, nn.MaxPool2d(3, stride=2), Conv(80, 1), Conv(192, 3))]
+        opened = Branch(stem_end, nn.MaxPool2d(3, stride=2), mix_first(stem_end, scale))
     for i, make_mix in enumerate((mix_a, mix_b, mix_c)):
         if i > 0:
             end = stages[-1].out_chans
             reduction = (reduction_a, reduction_b)[i - 1]
             opened = Branch(end, reduction(end, widths))
-        chans, depth, scale = opened.out_chans, config.depths[i], config.scales[i]
+        chans, depth, factor = opened.out_chans, config.stage_depths[i], config.scales[i]
         layers: list[Conv | nn.Module] = [opened]
         for j in range(depth):
             plain = config.plain_last and i == 2 and j == depth - 1
@@ -216,13 +242,13 @@ def make_stages(config: InceptionResNetConfig) -> list[Branch]:
                 InceptionResidual(
                     chans,
                     make_mix(chans, widths),
-                    scale=1.0 if plain else scale,
+                    scale=1.0 if plain else factor,
                     act=None if plain else relu,
                     drop_path_rate=next(rates),
                 )
             )
         if i == 2 and config.version == 2:
-            layers.append(Conv(1536, 1))
+            layers.append(Conv(scale(1536), 1))
         stages.append(Branch(stages[-1].out_chans, *layers))
     return stages
 
@@ -237,12 +263,15 @@ class InceptionResNet(Network[InceptionResNetConfig]):
 
     def __init__(self, config: InceptionResNetConfig) -> None:
         super().__init__(config)
-        self.stem = Branch(config.in_chans, Conv(32, 3, stride=2), Conv(32, 3), Conv(64, 3, padding=1))
+        scale = config.scale
+        self.stem = Branch(
+            config.in_chans, Conv(scale(32), 3, stride=2), Conv(scale(32), 3), Conv(scale(64), 3, padding=1)
+        )
         stages = make_stages(config)
         self.stages = nn.ModuleList(stages)
         self.feature_info = FeatureInfo(
             [
-                Feature("stem", 64, 2),
+                Feature("stem", self.stem.out_chans, 2),
                 *(Feature(f"stages.{i}", stage.out_chans, 4 * 2**i) for i, stage in enumerate(stages)),
             ]
         )

@@ -39,7 +39,9 @@ from convatlas.blocks.conv import ConvNormAct
 from convatlas.blocks.head import ClassifierHead
 from convatlas.blocks.inception import Branch, Conv, InceptionMix, he_uniform_
 from convatlas.blocks.init import init_layers, xavier_uniform_
+from convatlas.blocks.separable import check_mult
 from convatlas.blocks.squeeze import SqueezeExcite
+from convatlas.models.multipliers import scale_chans
 from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, check_count, identity
 
 
@@ -76,6 +78,8 @@ class InceptionV2Config(Config):
     """The knobs of BN-Inception.
 
     Args:
+        width_mult: how many times as many channels every layer has; multiples of 8. Depth has
+            no multiplier: each module has its own widths.
         separable_stem: the paper's first convolution, in place of the Caffe model's.
         tf_slim_widths: 96 channels after the pools of 4c and 4d, not the 128 that the table prints.
         conv_bias: biases in the convolutions, which the normalisation cancels.
@@ -83,6 +87,7 @@ class InceptionV2Config(Config):
         global_pool: how the last map becomes a vector, "avg", "max" or "".
     """
 
+    width_mult: float = 1.0
     separable_stem: bool = False
     tf_slim_widths: bool = False
     conv_bias: bool = True
@@ -90,13 +95,18 @@ class InceptionV2Config(Config):
     global_pool: str = "avg"
 
     def __post_init__(self) -> None:
-        """Checks the ratio.
+        """Checks the multiplier and the ratio.
 
         Raises:
-            ValueError: it is not a whole number of at least 0.
+            ValueError: the multiplier is not above 0, or the ratio is not a whole number of at least 0.
         """
         super().__post_init__()
         check_count("squeeze_ratio", self.squeeze_ratio, least=0)
+        check_mult("width_mult", self.width_mult)
+
+    def scale(self, chans: int) -> int:
+        """Channels at this width."""
+        return scale_chans(chans, self.width_mult)
 
     def build(self) -> InceptionV2:
         """Makes the network."""
@@ -105,7 +115,7 @@ class InceptionV2Config(Config):
 
 def make_module(in_chans: int, name: str, config: InceptionV2Config) -> Branch:
     """The module called `name` in the table, with its gate if there are any."""
-    row = ROWS[name]
+    row = Row(*map(config.scale, ROWS[name]))
     make = partial(Branch, in_chans, norm=nn.BatchNorm2d, bias=config.conv_bias)
     stride = 1 if row.conv1x1 else 2
     conv3x3 = Conv(row.conv3x3, 3, stride=stride, padding=1)
@@ -121,7 +131,7 @@ def make_module(in_chans: int, name: str, config: InceptionV2Config) -> Branch:
     else:
         pool = nn.MaxPool2d(3, stride=1, padding=1) if name == "5b" else nn.AvgPool2d(3, stride=1, padding=1)
         narrow = TF_SLIM_POOL_PROJECT if config.tf_slim_widths else {}
-        project = Conv(narrow.get(name, row.pool_project), 1)
+        project = Conv(config.scale(narrow[name]) if name in narrow else row.pool_project, 1)
         first = {"conv1x1": make(Conv(row.conv1x1, 1))}
         mix = InceptionMix({**first, **branches, "pool": make(pool, project)})
     if not config.squeeze_ratio:
@@ -131,12 +141,12 @@ def make_module(in_chans: int, name: str, config: InceptionV2Config) -> Branch:
 
 def make_stem(config: InceptionV2Config) -> nn.Module:
     """The first convolution: separable in the paper, full in the Caffe model."""
-    chans = config.in_chans
+    chans, out_chans = config.in_chans, config.scale(64)
     if not config.separable_stem:
-        return ConvNormAct(chans, 64, 7, stride=2, padding=3, bias=config.conv_bias)
+        return ConvNormAct(chans, out_chans, 7, stride=2, padding=3, bias=config.conv_bias)
     wide = chans * FIRST_DEPTH_MULT
     depthwise = nn.Conv2d(chans, wide, 7, stride=2, padding=3, groups=chans, bias=False)
-    return nn.Sequential(depthwise, ConvNormAct(wide, 64, 1, bias=config.conv_bias))
+    return nn.Sequential(depthwise, ConvNormAct(wide, out_chans, 1, bias=config.conv_bias))
 
 
 class InceptionV2(Network[InceptionV2Config]):
@@ -150,10 +160,13 @@ class InceptionV2(Network[InceptionV2Config]):
     def __init__(self, config: InceptionV2Config) -> None:
         super().__init__(config)
         pool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
-        convs = Conv(64, 1), Conv(192, 3, padding=1)
+        stem_chans = config.scale(64)
+        convs = Conv(stem_chans, 1), Conv(config.scale(192), 3, padding=1)
         self.stem = make_stem(config)
-        self.stages = nn.ModuleList([Branch(64, pool, *convs, norm=nn.BatchNorm2d, bias=config.conv_bias)])
-        ends = [192]
+        self.stages = nn.ModuleList(
+            [Branch(stem_chans, pool, *convs, norm=nn.BatchNorm2d, bias=config.conv_bias)]
+        )
+        ends = [config.scale(192)]
         for names in STAGES:
             layers: list[nn.Module] = [nn.MaxPool2d(3, stride=2, ceil_mode=True)] if names[0] == "3a" else []
             chans = ends[-1]
@@ -165,7 +178,7 @@ class InceptionV2(Network[InceptionV2Config]):
             ends.append(chans)
         self.feature_info = FeatureInfo(
             [
-                Feature("stem", 64, 2),
+                Feature("stem", stem_chans, 2),
                 *(Feature(f"stages.{i}", chans, 4 * 2**i) for i, chans in enumerate(ends)),
             ]
         )

@@ -24,16 +24,23 @@ that any image size works.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor, nn
 
 from convatlas.blocks.head import ClassifierHead
 from convatlas.blocks.inception import AuxHead, Branch, Conv, InceptionMix, he_uniform_
 from convatlas.blocks.init import init_layers, xavier_uniform_
+from convatlas.blocks.separable import check_mult
+from convatlas.models.multipliers import scale_chans
 from convatlas.models.network import AuxLogits, Config, Feature, FeatureHook, FeatureInfo, Network, identity
 
 MIXED_7X7_CHANS = (128, 160, 160, 192)
 """Channels within the branches of each module of 1x7 and 7x1 convolutions."""
+
+Scale = Callable[[int], int]
+"""Channels at the network's width, from those of the paper."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,13 +48,29 @@ class InceptionV3Config(Config):
     """The knobs of Inception v3.
 
     Args:
+        width_mult: how many times as many channels every layer has; multiples of 8. Depth has
+            no multiplier: each module has its own widths.
         aux_heads: the side classifier on the last map of 17 px.
         global_pool: how the last map becomes a vector, "avg", "max" or "".
     """
 
     drop_rate: float = 0.2
+    width_mult: float = 1.0
     aux_heads: bool = True
     global_pool: str = "avg"
+
+    def __post_init__(self) -> None:
+        """Checks the multiplier.
+
+        Raises:
+            ValueError: it is not a number above 0.
+        """
+        super().__post_init__()
+        check_mult("width_mult", self.width_mult)
+
+    def scale(self, chans: int) -> int:
+        """Channels at this width."""
+        return scale_chans(chans, self.width_mult)
 
     def build(self) -> InceptionV3:
         """Makes the network."""
@@ -69,51 +92,59 @@ def mean_pool() -> nn.Module:
     return nn.AvgPool2d(3, stride=1, padding=1)
 
 
-def mix_5x5(in_chans: int, pool_chans: int) -> InceptionMix:
+def mix_5x5(in_chans: int, pool_chans: int, scale: Scale) -> InceptionMix:
     """Figure 5, at 35 px; its first branch of 3x3 convolutions is one of 5x5."""
-    double = Conv(64, 1), Conv(96, 3, padding=1), Conv(96, 3, padding=1)
+    double = Conv(scale(64), 1), Conv(scale(96), 3, padding=1), Conv(scale(96), 3, padding=1)
     return InceptionMix(
         {
-            "conv1x1": Branch(in_chans, Conv(64, 1)),
-            "conv5x5": Branch(in_chans, Conv(48, 1), Conv(64, 5, padding=2)),
+            "conv1x1": Branch(in_chans, Conv(scale(64), 1)),
+            "conv5x5": Branch(in_chans, Conv(scale(48), 1), Conv(scale(64), 5, padding=2)),
             "double3x3": Branch(in_chans, *double),
-            "pool": Branch(in_chans, mean_pool(), Conv(pool_chans, 1)),
+            "pool": Branch(in_chans, mean_pool(), Conv(scale(pool_chans), 1)),
         }
     )
 
 
-def reduce_35(in_chans: int) -> InceptionMix:
+def reduce_35(in_chans: int, scale: Scale) -> InceptionMix:
     """Figure 10, from 35 to 17 px."""
     return InceptionMix(
         {
-            "conv3x3": Branch(in_chans, Conv(384, 3, stride=2)),
-            "double3x3": Branch(in_chans, Conv(64, 1), Conv(96, 3, padding=1), Conv(96, 3, stride=2)),
+            "conv3x3": Branch(in_chans, Conv(scale(384), 3, stride=2)),
+            "double3x3": Branch(
+                in_chans, Conv(scale(64), 1), Conv(scale(96), 3, padding=1), Conv(scale(96), 3, stride=2)
+            ),
             "pool": Branch(in_chans, nn.MaxPool2d(3, stride=2)),
         }
     )
 
 
-def mix_7x7(in_chans: int, mid_chans: int) -> InceptionMix:
+def mix_7x7(in_chans: int, mid_chans: int, scale: Scale) -> InceptionMix:
     """Figure 6 with n = 7, at 17 px."""
-    mid = mid_chans
+    mid = scale(mid_chans)
     return InceptionMix(
         {
-            "conv1x1": Branch(in_chans, Conv(192, 1)),
-            "conv7x7": Branch(in_chans, Conv(mid, 1), conv1x7(mid), conv7x1(192)),
+            "conv1x1": Branch(in_chans, Conv(scale(192), 1)),
+            "conv7x7": Branch(in_chans, Conv(mid, 1), conv1x7(mid), conv7x1(scale(192))),
             "double7x7": Branch(
-                in_chans, Conv(mid, 1), conv7x1(mid), conv1x7(mid), conv7x1(mid), conv1x7(192)
+                in_chans, Conv(mid, 1), conv7x1(mid), conv1x7(mid), conv7x1(mid), conv1x7(scale(192))
             ),
-            "pool": Branch(in_chans, mean_pool(), Conv(192, 1)),
+            "pool": Branch(in_chans, mean_pool(), Conv(scale(192), 1)),
         }
     )
 
 
-def reduce_17(in_chans: int) -> InceptionMix:
+def reduce_17(in_chans: int, scale: Scale) -> InceptionMix:
     """From 17 to 8 px."""
     return InceptionMix(
         {
-            "conv3x3": Branch(in_chans, Conv(192, 1), Conv(320, 3, stride=2)),
-            "conv7x7": Branch(in_chans, Conv(192, 1), conv1x7(192), conv7x1(192), Conv(192, 3, stride=2)),
+            "conv3x3": Branch(in_chans, Conv(scale(192), 1), Conv(scale(320), 3, stride=2)),
+            "conv7x7": Branch(
+                in_chans,
+                Conv(scale(192), 1),
+                conv1x7(scale(192)),
+                conv7x1(scale(192)),
+                Conv(scale(192), 3, stride=2),
+            ),
             "pool": Branch(in_chans, nn.MaxPool2d(3, stride=2)),
         }
     )
@@ -129,27 +160,54 @@ def split_3x3(in_chans: int, chans: int) -> InceptionMix:
     )
 
 
-def mix_wide(in_chans: int) -> InceptionMix:
+def mix_wide(in_chans: int, scale: Scale) -> InceptionMix:
     """Figure 7, at 8 px."""
     return InceptionMix(
         {
-            "conv1x1": Branch(in_chans, Conv(320, 1)),
-            "conv3x3": Branch(in_chans, Conv(384, 1), split_3x3(384, 384)),
-            "double3x3": Branch(in_chans, Conv(448, 1), Conv(384, 3, padding=1), split_3x3(384, 384)),
-            "pool": Branch(in_chans, mean_pool(), Conv(192, 1)),
+            "conv1x1": Branch(in_chans, Conv(scale(320), 1)),
+            "conv3x3": Branch(in_chans, Conv(scale(384), 1), split_3x3(scale(384), scale(384))),
+            "double3x3": Branch(
+                in_chans,
+                Conv(scale(448), 1),
+                Conv(scale(384), 3, padding=1),
+                split_3x3(scale(384), scale(384)),
+            ),
+            "pool": Branch(in_chans, mean_pool(), Conv(scale(192), 1)),
         }
     )
 
 
-def make_aux_head(in_chans: int, num_classes: int) -> AuxHead:
+def make_aux_head(in_chans: int, num_classes: int, scale: Scale) -> AuxHead:
     """Mean of 5x5 px at stride 3, 1x1 and 5x5 convolutions with batch norm, classes."""
     body = nn.Sequential(
         nn.AdaptiveAvgPool2d(17),
         nn.AvgPool2d(5, stride=3),  # (B, 768, 5, 5)
-        Branch(in_chans, Conv(128, 1), Conv(768, 5)),  # (B, 768, 1, 1)
+        Branch(in_chans, Conv(scale(128), 1), Conv(scale(768), 5)),  # (B, 768, 1, 1)
         nn.Flatten(),
     )
-    return AuxHead(body, 768, num_classes)
+    return AuxHead(body, scale(768), num_classes)
+
+
+def make_stages(in_chans: int, scale: Scale) -> list[Branch]:
+    """The four stages behind a stem of `in_chans` channels."""
+    stages = [Branch(in_chans, nn.MaxPool2d(3, stride=2), Conv(scale(80), 1), Conv(scale(192), 3))]
+    kinds: list[list[Callable[[int], InceptionMix]]] = [
+        [partial(mix_5x5, pool_chans=pool_chans, scale=scale) for pool_chans in (32, 64, 64)],
+        [
+            partial(reduce_35, scale=scale),
+            *(partial(mix_7x7, mid_chans=mid_chans, scale=scale) for mid_chans in MIXED_7X7_CHANS),
+        ],
+        [partial(reduce_17, scale=scale), partial(mix_wide, scale=scale), partial(mix_wide, scale=scale)],
+    ]
+    for i, makers in enumerate(kinds):
+        chans = stages[-1].out_chans
+        layers: list[nn.Module] = [nn.MaxPool2d(3, stride=2)] if i == 0 else []
+        for make in makers:
+            module = make(chans)
+            layers.append(module)
+            chans = module.out_chans
+        stages.append(Branch(stages[-1].out_chans, *layers))
+    return stages
 
 
 class InceptionV3(Network[InceptionV3Config]):
@@ -162,32 +220,25 @@ class InceptionV3(Network[InceptionV3Config]):
 
     def __init__(self, config: InceptionV3Config) -> None:
         super().__init__(config)
-        self.stem = Branch(config.in_chans, Conv(32, 3, stride=2), Conv(32, 3), Conv(64, 3, padding=1))
-        self.stages = nn.ModuleList(
-            [
-                Branch(64, nn.MaxPool2d(3, stride=2), Conv(80, 1), Conv(192, 3)),
-                nn.Sequential(
-                    nn.MaxPool2d(3, stride=2), mix_5x5(192, 32), mix_5x5(256, 64), mix_5x5(288, 64)
-                ),
-                nn.Sequential(reduce_35(288), *(mix_7x7(768, mid_chans) for mid_chans in MIXED_7X7_CHANS)),
-                nn.Sequential(reduce_17(768), mix_wide(1280), mix_wide(2048)),
-            ]
+        scale = config.scale
+        self.stem = Branch(
+            config.in_chans, Conv(scale(32), 3, stride=2), Conv(scale(32), 3), Conv(scale(64), 3, padding=1)
         )
-        heads = [make_aux_head(768, config.num_classes)] if config.aux_heads else []
+        stages = make_stages(self.stem.out_chans, scale)
+        self.stages = nn.ModuleList(stages)
+        ends = [stage.out_chans for stage in stages]
+        heads = [make_aux_head(ends[2], config.num_classes, scale)] if config.aux_heads else []
         self.aux_heads = nn.ModuleList(heads)
         self.feature_info = FeatureInfo(
             [
-                Feature("stem", 64, 2),
-                Feature("stages.0", 192, 4),
-                Feature("stages.1", 288, 8),
-                Feature("stages.2", 768, 16),
-                Feature("stages.3", 2048, 32),
+                Feature("stem", self.stem.out_chans, 2),
+                *(Feature(f"stages.{i}", chans, 4 * 2**i) for i, chans in enumerate(ends)),
             ]
         )
-        self.num_features = self.head_hidden_size = 2048
+        self.num_features = self.head_hidden_size = ends[-1]
         self.min_input_size = 75
         self.head = ClassifierHead(
-            2048, config.num_classes, global_pool=config.global_pool, drop_rate=config.drop_rate
+            ends[-1], config.num_classes, global_pool=config.global_pool, drop_rate=config.drop_rate
         )
 
     def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:

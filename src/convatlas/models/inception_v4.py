@@ -16,13 +16,19 @@ Connections on Learning", Figures 3 to 9; the order of 1x7 and 7x1 is that of th
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
 from convatlas.blocks.head import ClassifierHead
 from convatlas.blocks.inception import Branch, Conv, InceptionMix, he_uniform_
 from convatlas.blocks.init import init_layers, xavier_uniform_
+from convatlas.blocks.separable import check_mult
+from convatlas.models.multipliers import scale_chans, scale_depth
 from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, check_count, identity
+
+Scale = Callable[[int], int]
+"""Channels at the network's width, from those of the paper."""
 
 
 def check_three(name: str, value: object) -> None:
@@ -41,11 +47,15 @@ class InceptionV4Config(Config):
 
     Args:
         depths: number of Inception-A, -B and -C modules.
+        width_mult: how many times as many channels every layer has; multiples of 8.
+        depth_mult: how many times as many modules of each kind there are; rounded to the nearest number.
         global_pool: how the last map becomes a vector, "avg", "max" or "".
     """
 
     drop_rate: float = 0.2
     depths: tuple[int, int, int] = (4, 7, 3)
+    width_mult: float = 1.0
+    depth_mult: float = 1.0
     global_pool: str = "avg"
 
     def __post_init__(self) -> None:
@@ -58,6 +68,17 @@ class InceptionV4Config(Config):
         check_three("depths", self.depths)
         for depth in self.depths:
             check_count("depths", depth, least=0)
+        check_mult("width_mult", self.width_mult)
+        check_mult("depth_mult", self.depth_mult)
+
+    @property
+    def stage_depths(self) -> tuple[int, ...]:
+        """Modules of each kind."""
+        return tuple(scale_depth(depth, self.depth_mult) for depth in self.depths)
+
+    def scale(self, chans: int) -> int:
+        """Channels at this width."""
+        return scale_chans(chans, self.width_mult)
 
     def build(self) -> InceptionV4:
         """Makes the network."""
@@ -84,94 +105,126 @@ def max_pool() -> nn.Module:
     return nn.MaxPool2d(3, stride=2)
 
 
-def stem_mix_1() -> InceptionMix:
+def stem_mix_1(in_chans: int, scale: Scale) -> InceptionMix:
     """Figure 3, first fork, from 147 to 73 px."""
-    return InceptionMix({"pool": Branch(64, max_pool()), "conv3x3": Branch(64, Conv(96, 3, stride=2))})
+    return InceptionMix(
+        {"pool": Branch(in_chans, max_pool()), "conv3x3": Branch(in_chans, Conv(scale(96), 3, stride=2))}
+    )
 
 
-def stem_mix_2() -> InceptionMix:
+def stem_mix_2(in_chans: int, scale: Scale) -> InceptionMix:
     """Figure 3, second fork, from 73 to 71 px."""
     return InceptionMix(
         {
-            "conv3x3": Branch(160, Conv(64, 1), Conv(96, 3)),
-            "conv7x7": Branch(160, Conv(64, 1), conv1x7(64), conv7x1(64), Conv(96, 3)),
+            "conv3x3": Branch(in_chans, Conv(scale(64), 1), Conv(scale(96), 3)),
+            "conv7x7": Branch(
+                in_chans, Conv(scale(64), 1), conv1x7(scale(64)), conv7x1(scale(64)), Conv(scale(96), 3)
+            ),
         }
     )
 
 
-def stem_mix_3() -> InceptionMix:
+def stem_mix_3(in_chans: int, scale: Scale) -> InceptionMix:
     """Figure 3, third fork, from 71 to 35 px."""
-    return InceptionMix({"conv3x3": Branch(192, Conv(192, 3, stride=2)), "pool": Branch(192, max_pool())})
+    return InceptionMix(
+        {"conv3x3": Branch(in_chans, Conv(scale(192), 3, stride=2)), "pool": Branch(in_chans, max_pool())}
+    )
 
 
-def inception_a() -> InceptionMix:
+def inception_a(in_chans: int, scale: Scale) -> InceptionMix:
     """Figure 4, at 35 px."""
     return InceptionMix(
         {
-            "conv1x1": Branch(384, Conv(96, 1)),
-            "conv3x3": Branch(384, Conv(64, 1), Conv(96, 3, padding=1)),
-            "double3x3": Branch(384, Conv(64, 1), Conv(96, 3, padding=1), Conv(96, 3, padding=1)),
-            "pool": Branch(384, mean_pool(), Conv(96, 1)),
+            "conv1x1": Branch(in_chans, Conv(scale(96), 1)),
+            "conv3x3": Branch(in_chans, Conv(scale(64), 1), Conv(scale(96), 3, padding=1)),
+            "double3x3": Branch(
+                in_chans, Conv(scale(64), 1), Conv(scale(96), 3, padding=1), Conv(scale(96), 3, padding=1)
+            ),
+            "pool": Branch(in_chans, mean_pool(), Conv(scale(96), 1)),
         }
     )
 
 
-def reduction_a() -> InceptionMix:
+def reduction_a(in_chans: int, scale: Scale) -> InceptionMix:
     """Figure 7 with k, l, m, n = 192, 224, 256, 384 (Table 1), from 35 to 17 px."""
     return InceptionMix(
         {
-            "conv3x3": Branch(384, Conv(384, 3, stride=2)),
-            "double3x3": Branch(384, Conv(192, 1), Conv(224, 3, padding=1), Conv(256, 3, stride=2)),
-            "pool": Branch(384, max_pool()),
+            "conv3x3": Branch(in_chans, Conv(scale(384), 3, stride=2)),
+            "double3x3": Branch(
+                in_chans, Conv(scale(192), 1), Conv(scale(224), 3, padding=1), Conv(scale(256), 3, stride=2)
+            ),
+            "pool": Branch(in_chans, max_pool()),
         }
     )
 
 
-def inception_b() -> InceptionMix:
+def inception_b(in_chans: int, scale: Scale) -> InceptionMix:
     """Figure 5, at 17 px."""
-    double = Conv(192, 1), conv7x1(192), conv1x7(224), conv7x1(224), conv1x7(256)
+    double = (
+        Conv(scale(192), 1),
+        conv7x1(scale(192)),
+        conv1x7(scale(224)),
+        conv7x1(scale(224)),
+        conv1x7(scale(256)),
+    )
     return InceptionMix(
         {
-            "conv1x1": Branch(1024, Conv(384, 1)),
-            "conv7x7": Branch(1024, Conv(192, 1), conv1x7(224), conv7x1(256)),
-            "double7x7": Branch(1024, *double),
-            "pool": Branch(1024, mean_pool(), Conv(128, 1)),
+            "conv1x1": Branch(in_chans, Conv(scale(384), 1)),
+            "conv7x7": Branch(in_chans, Conv(scale(192), 1), conv1x7(scale(224)), conv7x1(scale(256))),
+            "double7x7": Branch(in_chans, *double),
+            "pool": Branch(in_chans, mean_pool(), Conv(scale(128), 1)),
         }
     )
 
 
-def reduction_b() -> InceptionMix:
+def reduction_b(in_chans: int, scale: Scale) -> InceptionMix:
     """Figure 8, from 17 to 8 px."""
     return InceptionMix(
         {
-            "conv3x3": Branch(1024, Conv(192, 1), Conv(192, 3, stride=2)),
-            "conv7x7": Branch(1024, Conv(256, 1), conv1x7(256), conv7x1(320), Conv(320, 3, stride=2)),
-            "pool": Branch(1024, max_pool()),
+            "conv3x3": Branch(in_chans, Conv(scale(192), 1), Conv(scale(192), 3, stride=2)),
+            "conv7x7": Branch(
+                in_chans,
+                Conv(scale(256), 1),
+                conv1x7(scale(256)),
+                conv7x1(scale(320)),
+                Conv(scale(320), 3, stride=2),
+            ),
+            "pool": Branch(in_chans, max_pool()),
         }
     )
 
 
-def split_3x3(in_chans: int) -> InceptionMix:
+def split_3x3(in_chans: int, scale: Scale) -> InceptionMix:
     """A 1x3 convolution beside a 3x1: the two ends of a branch of Figure 6."""
     return InceptionMix(
         {
-            "conv1x3": Branch(in_chans, Conv(256, (1, 3), padding=(0, 1))),
-            "conv3x1": Branch(in_chans, Conv(256, (3, 1), padding=(1, 0))),
+            "conv1x3": Branch(in_chans, Conv(scale(256), (1, 3), padding=(0, 1))),
+            "conv3x1": Branch(in_chans, Conv(scale(256), (3, 1), padding=(1, 0))),
         }
     )
 
 
-def inception_c() -> InceptionMix:
+def inception_c(in_chans: int, scale: Scale) -> InceptionMix:
     """Figure 6, at 8 px."""
-    column, row = Conv(448, (3, 1), padding=(1, 0)), Conv(512, (1, 3), padding=(0, 1))
+    column, row = Conv(scale(448), (3, 1), padding=(1, 0)), Conv(scale(512), (1, 3), padding=(0, 1))
     return InceptionMix(
         {
-            "conv1x1": Branch(1536, Conv(256, 1)),
-            "conv3x3": Branch(1536, Conv(384, 1), split_3x3(384)),
-            "double3x3": Branch(1536, Conv(384, 1), column, row, split_3x3(512)),
-            "pool": Branch(1536, mean_pool(), Conv(256, 1)),
+            "conv1x1": Branch(in_chans, Conv(scale(256), 1)),
+            "conv3x3": Branch(in_chans, Conv(scale(384), 1), split_3x3(scale(384), scale)),
+            "double3x3": Branch(in_chans, Conv(scale(384), 1), column, row, split_3x3(scale(512), scale)),
+            "pool": Branch(in_chans, mean_pool(), Conv(scale(256), 1)),
         }
     )
+
+
+def chain(in_chans: int, makers: Sequence[Callable[[int, Scale], InceptionMix]], scale: Scale) -> Branch:
+    """Modules one behind the other, each made for the channels of the one before."""
+    modules: list[InceptionMix] = []
+    chans = in_chans
+    for make in makers:
+        modules.append(make(chans, scale))
+        chans = modules[-1].out_chans
+    return Branch(in_chans, *modules)
 
 
 class InceptionV4(Network[InceptionV4Config]):
@@ -184,29 +237,31 @@ class InceptionV4(Network[InceptionV4Config]):
 
     def __init__(self, config: InceptionV4Config) -> None:
         super().__init__(config)
-        num_a, num_b, num_c = config.depths
-        self.stem = Branch(config.in_chans, Conv(32, 3, stride=2), Conv(32, 3), Conv(64, 3, padding=1))
-        self.stages = nn.ModuleList(
-            [
-                stem_mix_1(),
-                nn.Sequential(stem_mix_2(), stem_mix_3(), *(inception_a() for _ in range(num_a))),
-                nn.Sequential(reduction_a(), *(inception_b() for _ in range(num_b))),
-                nn.Sequential(reduction_b(), *(inception_c() for _ in range(num_c))),
-            ]
+        scale = config.scale
+        self.stem = Branch(
+            config.in_chans, Conv(scale(32), 3, stride=2), Conv(scale(32), 3), Conv(scale(64), 3, padding=1)
         )
+        num_a, num_b, num_c = config.stage_depths
+        fork = stem_mix_1(self.stem.out_chans, scale)
+        stages: list[InceptionMix | Branch] = [fork]
+        for makers in (
+            [stem_mix_2, stem_mix_3, *[inception_a] * num_a],
+            [reduction_a, *[inception_b] * num_b],
+            [reduction_b, *[inception_c] * num_c],
+        ):
+            stages.append(chain(stages[-1].out_chans, makers, scale))
+        self.stages = nn.ModuleList(stages)
+        ends = [stage.out_chans for stage in stages]
         self.feature_info = FeatureInfo(
             [
-                Feature("stem", 64, 2),
-                Feature("stages.0", 160, 4),
-                Feature("stages.1", 384, 8),
-                Feature("stages.2", 1024, 16),
-                Feature("stages.3", 1536, 32),
+                Feature("stem", self.stem.out_chans, 2),
+                *(Feature(f"stages.{i}", end, 4 * 2**i) for i, end in enumerate(ends)),
             ]
         )
-        self.num_features = self.head_hidden_size = 1536
+        self.num_features = self.head_hidden_size = ends[-1]
         self.min_input_size = 75
         self.head = ClassifierHead(
-            1536, config.num_classes, global_pool=config.global_pool, drop_rate=config.drop_rate
+            ends[-1], config.num_classes, global_pool=config.global_pool, drop_rate=config.drop_rate
         )
 
     def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:

@@ -31,6 +31,8 @@ from convatlas.blocks.conv import ConvNormAct, Norm, relu
 from convatlas.blocks.head import ClassifierHead
 from convatlas.blocks.inception import AuxHead
 from convatlas.blocks.init import init_layers
+from convatlas.blocks.separable import check_mult
+from convatlas.models.multipliers import scale_chans, scale_depth
 from convatlas.models.network import (
     AuxLogits,
     Config,
@@ -75,6 +77,8 @@ class NASNetConfig(Config):
         cells: N, normal cells in each stage.
         chans: F, channels of each node of the first stage's cells.
         stem_chans: channels of the first convolution.
+        depth_mult: how many times as many normal cells each stage has; rounded to the nearest number.
+        width_mult: how many times as many channels the first convolution and the cells have; multiples of 4.
         imagenet_stem: a strided first convolution and two reduction cells, in front of the first stage.
         skip_reduction: the cell after a reduction takes its second input from before it, two cells back.
         aux_heads: the side classifier at the end of the stage before the last reduction.
@@ -90,6 +94,8 @@ class NASNetConfig(Config):
     cells: int
     chans: int
     stem_chans: int
+    depth_mult: float = 1.0
+    width_mult: float = 1.0
     imagenet_stem: bool = True
     skip_reduction: bool = False
     aux_heads: bool = True
@@ -108,11 +114,28 @@ class NASNetConfig(Config):
         super().__post_init__()
         for name in ("cells", "chans", "stem_chans"):
             check_count(name, getattr(self, name), least=1)
+        check_mult("depth_mult", self.depth_mult)
+        check_mult("width_mult", self.width_mult)
         check_count("aux_size", self.aux_size, least=5)
         if self.imagenet_stem and self.chans % 4:
             raise ValueError(
                 f"`chans`={self.chans!r}; the stem's cells have a quarter: expected a multiple of 4"
             )
+
+    @property
+    def stage_depths(self) -> tuple[int, ...]:
+        """Normal cells in each stage."""
+        return (scale_depth(self.cells, self.depth_mult),) * 3
+
+    @property
+    def scaled_chans(self) -> int:
+        """F at this width."""
+        return scale_chans(self.chans, self.width_mult, 4)
+
+    @property
+    def scaled_stem_chans(self) -> int:
+        """Channels of the first convolution, at this width."""
+        return scale_chans(self.stem_chans, self.width_mult, 4)
 
     def build(self) -> NASNet:
         """Makes the network."""
@@ -133,9 +156,9 @@ class _Stack:
     def __init__(self, config: NASNetConfig, norm: Norm) -> None:
         self.config = config
         self.norm = norm
-        self.made = [_Made(config.stem_chans, 2 if config.imagenet_stem else 1)]
+        self.made = [_Made(config.scaled_stem_chans, 2 if config.imagenet_stem else 1)]
         self.second_inputs: list[int] = []
-        self.num_cells = 3 * config.cells + (4 if config.imagenet_stem else 2)
+        self.num_cells = sum(config.stage_depths) + (4 if config.imagenet_stem else 2)
 
     def add(self, chans: int, *, reduces: bool = False, back: int = 2) -> Cell:
         """The next cell; its second input is `back` outputs back."""
@@ -160,7 +183,7 @@ class _Stack:
     def stage(self, chans: int, *, reduces: bool) -> list[Cell]:
         """N normal cells, behind a reduction where it `reduces`."""
         cells = [self.add(chans, reduces=True)] if reduces else []
-        for i in range(self.config.cells):
+        for i in range(self.config.stage_depths[0]):
             after_reduction = reduces and i == 0
             cells.append(self.add(chans, back=3 if after_reduction and self.config.skip_reduction else 2))
         return cells
@@ -191,10 +214,10 @@ class NASNet(Network[NASNetConfig]):
     def __init__(self, config: NASNetConfig) -> None:
         super().__init__(config)
         norm = partial(nn.BatchNorm2d, eps=config.bn_eps)
-        chans = config.chans
+        chans = config.scaled_chans
         stride, padding = (2, 0) if config.imagenet_stem else (1, 1)
         self.stem = ConvNormAct(
-            config.in_chans, config.stem_chans, 3, stride=stride, padding=padding, norm=norm, act=None
+            config.in_chans, config.scaled_stem_chans, 3, stride=stride, padding=padding, norm=norm, act=None
         )
         stack = _Stack(config, norm)
         stem_cells = (
@@ -216,7 +239,7 @@ class NASNet(Network[NASNetConfig]):
         strides = [first * 2 ** (i + (1 if config.imagenet_stem else 0)) for i in range(len(stages))]
         self.feature_info = FeatureInfo(
             [
-                Feature("stem", config.stem_chans, first),
+                Feature("stem", config.scaled_stem_chans, first),
                 *(Feature(*each) for each in zip(paths, outs, strides, strict=True)),
             ]
         )

@@ -27,7 +27,12 @@ from convatlas.blocks.conv import ConvNormAct, Norm
 from convatlas.blocks.head import ClassifierHead
 from convatlas.blocks.init import init_layers, xavier_uniform_
 from convatlas.blocks.residual import make_shortcut
+from convatlas.blocks.separable import check_mult
+from convatlas.models.multipliers import scale_chans, scale_depth
 from convatlas.models.network import Config, Feature, FeatureHook, FeatureInfo, Network, check_count, identity
+
+CHANS = (32, 64, 128, 256, 728, 1024, 1536, 2048)
+"""Figure 5: channels, in the order of their first use."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,12 +41,16 @@ class XceptionConfig(Config):
 
     Args:
         middle_blocks: blocks of three separable convolutions in the middle flow.
+        width_mult: how many times as many channels every layer has; multiples of 8.
+        depth_mult: how many times as many blocks the middle flow has; rounded to the nearest number.
         bn_eps: what batch normalisation adds to the variance.
         global_pool: "avg", "max" or "".
     """
 
     drop_rate: float = 0.5
     middle_blocks: int = 8
+    width_mult: float = 1.0
+    depth_mult: float = 1.0
     bn_eps: float = 1e-5
     global_pool: str = "avg"
 
@@ -53,6 +62,17 @@ class XceptionConfig(Config):
         """
         super().__post_init__()
         check_count("middle_blocks", self.middle_blocks, least=0)
+        check_mult("width_mult", self.width_mult)
+        check_mult("depth_mult", self.depth_mult)
+
+    @property
+    def stage_depths(self) -> tuple[int, ...]:
+        """Blocks of the middle flow."""
+        return (scale_depth(self.middle_blocks, self.depth_mult),)
+
+    def scale(self, chans: int) -> int:
+        """Channels at this width."""
+        return scale_chans(chans, self.width_mult)
 
     def build(self) -> Xception:
         """Makes the network."""
@@ -111,36 +131,36 @@ class Xception(Network[XceptionConfig]):
         super().__init__(config)
         norm: Norm = partial(nn.BatchNorm2d, eps=config.bn_eps)
         block = partial(XceptionBlock, norm=norm)
+        narrow, stem, first, second, mid, wide, wider, last = map(config.scale, CHANS)
         self.stem = nn.Sequential(
-            ConvNormAct(config.in_chans, 32, 3, stride=2, norm=norm), ConvNormAct(32, 64, 3, norm=norm)
+            ConvNormAct(config.in_chans, narrow, 3, stride=2, norm=norm),
+            ConvNormAct(narrow, stem, 3, norm=norm),
         )
-        middle = (block(728, 728, 728, 728) for _ in range(config.middle_blocks))
+        middle = (block(mid, mid, mid, mid) for _ in range(config.stage_depths[0]))
         end = [
             layer
-            for in_chans, out_chans in ((1024, 1536), (1536, 2048))
+            for in_chans, out_chans in ((wide, wider), (wider, last))
             for layer in (SeparableConv(in_chans, out_chans, 3, norm=norm), nn.ReLU(inplace=True))
         ]
         self.stages = nn.ModuleList(
             [
-                block(64, 128, 128, stride=2, starts_with_relu=False),
-                block(128, 256, 256, stride=2),
-                nn.Sequential(block(256, 728, 728, stride=2), *middle),
-                nn.Sequential(block(728, 728, 1024, stride=2), *end),
+                block(stem, first, first, stride=2, starts_with_relu=False),
+                block(first, second, second, stride=2),
+                nn.Sequential(block(second, mid, mid, stride=2), *middle),
+                nn.Sequential(block(mid, mid, wide, stride=2), *end),
             ]
         )
+        ends = (first, second, mid, last)
         self.feature_info = FeatureInfo(
             [
-                Feature("stem", 64, 2),
-                Feature("stages.0", 128, 4),
-                Feature("stages.1", 256, 8),
-                Feature("stages.2", 728, 16),
-                Feature("stages.3", 2048, 32),
+                Feature("stem", stem, 2),
+                *(Feature(f"stages.{i}", chans, 4 * 2**i) for i, chans in enumerate(ends)),
             ]
         )
-        self.num_features = self.head_hidden_size = 2048
+        self.num_features = self.head_hidden_size = last
         self.min_input_size = 7  # 7 px leave 3 and then 1 in the stem, which has no padding.
         self.head = ClassifierHead(
-            2048, config.num_classes, global_pool=config.global_pool, drop_rate=config.drop_rate
+            last, config.num_classes, global_pool=config.global_pool, drop_rate=config.drop_rate
         )
 
     def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
