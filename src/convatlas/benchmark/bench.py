@@ -7,7 +7,7 @@ import functools
 import statistics
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,7 +26,8 @@ from convatlas.engines.request import EAGER, input_shape
 from convatlas.engines.timing import FEWEST, interleaved_timing
 from convatlas.engines.worker import seconds as timed
 from convatlas.errors import unknown
-from convatlas.models.registry import create_model
+from convatlas.models.model_file import is_model_file
+from convatlas.models.registry import create_model, open_model
 from convatlas.sizing import size
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
@@ -44,6 +45,7 @@ def bench(
     device: str = "cpu",
     seconds: float = 1.0,
     remember: bool = True,
+    model: Mapping[str, Any] | None = None,
 ) -> list[Measurement]:
     """Measures networks as they are initialised: how long they take does not depend on their weights.
 
@@ -51,7 +53,7 @@ def bench(
     disagrees, has a note in place of times.
 
     Args:
-        names: names, aliases or patterns such as "resnet*".
+        names: names, aliases, model files or patterns such as "resnet*".
         batch_sizes: values of B.
         engines: of "eager", "openvino", "onnxruntime", "torch", "torch-compiled"; "all" for each of them.
         precision: "fp32", or "bf16" to allow that too.
@@ -59,7 +61,8 @@ def bench(
         threads: that may work on a batch; None for `torch.get_num_threads()`.
         device: "cpu" or "cuda".
         seconds: to spend on timing each engine, beyond the first rounds.
-        remember: whether to keep the measurements for `choose`.
+        remember: whether to keep the measurements of published networks for `choose`.
+        model: fields of the networks' configs to change.
 
     Returns:
         Measurements in the order of names, batch sizes and engines.
@@ -84,11 +87,12 @@ def bench(
         raise ValueError(f"`seconds`={seconds!r}; expected at least 0")
     found: list[Measurement] = []
     for name in find_names(names):
-        net = create_model(name).eval().to(device)
+        net = create_model(name, features_only=False, **dict(model or {})).eval().to(device)
+        published = not model and not is_model_file(name)
         shape = input_shape(net, input_size)
         for batch in sizes:
             rows = _measure(net, shape, batch, chosen, precision, threads, seconds)
-            if remember:
+            if remember and published:
                 for row in rows:
                     keep_measurement(row)
             found += rows
@@ -107,6 +111,10 @@ def find_names(patterns: str | Sequence[str]) -> list[str]:
         raise ValueError("`names` is empty; expected names of networks, or patterns such as 'resnet*'")
     found: list[str] = []
     for pattern in given:
+        if is_model_file(pattern):
+            open_model(pattern)
+            found.append(pattern)
+            continue
         if not any(mark in pattern for mark in "*?["):
             found.append(find_card(pattern).name)
             continue

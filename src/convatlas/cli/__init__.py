@@ -50,6 +50,7 @@ COMMANDS = {
     "export": "Write a network into a file that runs elsewhere: ONNX, torch.export, OpenVINO.",
     "study": "Test the claims of the papers: list, show, run, report.",
     "bench": "Measure how fast networks are here, on each engine; or this machine, for estimates of time.",
+    "scale": "Find the network of a family for a budget of MACs, parameters, memory or time.",
     "compare": "Say which network to take, given limits on time, size and accuracy.",
 }
 

@@ -7,11 +7,15 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from convatlas.cli.model_option import ModelOption, read_changes
+from convatlas.models.model_file import is_model_file
+
 Flag = Parameter(negative="")
 
 
 def bench_command(
     *networks: str,
+    model: ModelOption = (),
     batch: str = "1",
     engines: str = "eager",
     precision: str = "fp32",
@@ -28,7 +32,8 @@ def bench_command(
     """Measure how fast networks are on this machine; or the machine itself, for estimates of time.
 
     Args:
-        networks: Names, or patterns such as "resnet*".
+        networks: Names, model files, or patterns such as "resnet*".
+        model: Change a field of the networks' config, such as width_mult=0.5; or a model file.
         batch: Images at a time; several with commas, such as 1,16.
         engines: all, or some of eager, openvino, onnxruntime, torch, torch-compiled, with commas.
         precision: fp32, or bf16 to allow that too.
@@ -49,6 +54,8 @@ def bench_command(
     if calibrate:
         _calibrate(device, threads)
         return
+    files = [item for item in model if is_model_file(item) and "=" not in item]
+    networks = (*networks, *files)
     if not networks:
         raise ValueError(
             "nothing to measure; expected --calibrate, or networks such as resnet50 or 'resnet*'"
@@ -74,6 +81,7 @@ def bench_command(
         threads=threads,
         device=device,
         seconds=seconds,
+        model=read_changes([item for item in model if item not in files]),
     )
     if csv or json:
         text = bench_csv(measured) if csv else bench_json(measured)

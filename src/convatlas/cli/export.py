@@ -7,13 +7,16 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from convatlas.cli.model_option import ModelOption, read_model
+
 Flag = Parameter(negative="")
 
 
 def export_command(
-    network: str,
+    network: str | None = None,
     /,
     *,
+    model: ModelOption = (),
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
     input: Annotated[str | None, Parameter(name="--input")] = None,
     batch: int = 1,
@@ -29,7 +32,8 @@ def export_command(
 
     Args:
         network: Run folder that training left behind, or network with published weights, such as
-            efficientnet_lite0.
+            efficientnet_lite0; with --untrained a model file, too.
+        model: With --untrained, change a field of the network's config; or a model file.
         out: The file: .onnx, .pt2 (torch.export) or .xml (OpenVINO).
         input: Height and width in px, or C,H,W; the network's own where not given.
         batch: Images at a time.
@@ -46,7 +50,11 @@ def export_command(
     from convatlas.predict.calibration import read_calibration
     from convatlas.predict.load import load_network
 
-    net = untrained_network(network) if untrained else load_network(network)
+    if model and not untrained:
+        raise ValueError(f"`--model {model[0]}` goes with --untrained; weights have their network with them")
+    if network is None and not untrained:
+        raise ValueError("name a run folder or a network with published weights, such as efficientnet_lite0")
+    net = untrained_network(read_model(network, model)) if untrained else load_network(str(network))
     size = None if input is None else read_input(input)
     if isinstance(size, tuple) and len(size) != 3:
         raise ValueError(f"`--input`={input!r}; expected px, such as 224, or C,H,W, such as 3,224,224")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from convatlas.cli.model_option import ModelOption, read_model
+
 if TYPE_CHECKING:
     from convatlas.cli.subject import Subject
     from convatlas.sizing import Sheet
@@ -17,6 +19,7 @@ Flag = Parameter(negative="")
 
 def size_command(
     *networks: str,
+    model: ModelOption = (),
     input: Annotated[str | None, Parameter(name="--input")] = None,
     batch: int = 1,
     dtype: str = "float32",
@@ -35,7 +38,9 @@ def size_command(
 
     Args:
         networks: A name (`convatlas list`); or MODULE:FUNCTION of Python that makes any network, such as
-            mypackage.mymodule:make_net; or an expression such as "conv 96 11x11 /4, relu, pool 3x3 /2".
+            mypackage.mymodule:make_net; or a model file that ends in .toml; or an expression such as "conv
+            96 11x11 /4, relu, pool 3x3 /2".
+        model: Change a field of the network's config, such as width_mult=0.5; or a model file.
         input: Height and width in px, or C,H,W; a named network's published size where not given.
         batch: Images at a time.
         dtype: float32, float16, bfloat16 or float64 (also fp32, fp16, bf16, fp64).
@@ -53,6 +58,8 @@ def size_command(
     chosen = [name for name, on in zip(FORMATS, (json, csv, md, latex, html), strict=True) if on]
     if len(chosen) > 1:
         raise ValueError(f"--{chosen[0]} and --{chosen[1]} are both given; expected one of them")
+    if not networks and model:
+        networks = (read_model(None, model).network,)
     if not networks:
         raise ValueError('name a network, MODULE:FUNCTION or an expression such as "conv 96 11x11 /4"')
     if len(networks) > 1 and not diff:
@@ -61,7 +68,7 @@ def size_command(
         raise ValueError("--diff is given with one network; expected at least two")
     from convatlas.cli.subject import find_subject
 
-    subjects = [find_subject(network, input) for network in networks]
+    subjects = [find_subject(network, input, model) for network in networks]
     sheets = [_size(subject, batch, dtype, optimizer) for subject in subjects]
     form = chosen[0] if chosen else "text"
     if diff:

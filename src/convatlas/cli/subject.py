@@ -8,6 +8,7 @@ import inspect
 import re
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import torch
 from torch import nn
 
 from convatlas.catalog.cards import find_card, is_model
+from convatlas.cli.model_option import read_model
+from convatlas.models.model_file import is_model_file
 from convatlas.models.registry import create_model
 from convatlas.sizing.expression import build, is_expression
 
@@ -45,34 +48,44 @@ class Subject:
     is_expression: bool = False
 
 
-def find_subject(text: str, given: str | None) -> Subject:
+def find_subject(text: str, given: str | None, model: Sequence[str] = ()) -> Subject:
     """The network that `text` means, and its input.
 
     Args:
-        text: a name, MODULE:FUNCTION or an expression.
-        given: the user's input size; None for a named network's published one.
+        text: a name, a model file, MODULE:FUNCTION or an expression.
+        given: the user's input size; None for a named network's published one, or a model file's.
+        model: what `--model` was given, for networks of the atlas.
 
     Raises:
         ValueError: there is no such network, or its input is missing.
     """
     input_size = None if given is None else read_input(given)
-    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", text):
+    expression = not is_model(text) and not is_model_file(text) and is_expression(text)
+    imported = re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", text) is not None
+    if not expression and not imported:
+        return _of_the_atlas(text, input_size, model)
+    if model:
+        raise ValueError(f"`--model {model[0]}` goes with a network of the atlas; {text} is none")
+    if imported:
         if input_size is None:
             raise ValueError(f"{text} needs --input, such as --input 3,224,224")
         return Subject(_imported(text), input_size)
-    if not is_model(text) and is_expression(text):
-        if input_size is None:
-            raise ValueError("an expression needs --input C,H,W, such as --input 3,227,227")
-        shape = (3, input_size, input_size) if isinstance(input_size, int) else input_size
-        return Subject(build(text, shape), shape, is_expression=True)
-    card = find_card(text)
+    if input_size is None:
+        raise ValueError("an expression needs --input C,H,W, such as --input 3,227,227")
+    shape = (3, input_size, input_size) if isinstance(input_size, int) else input_size
+    return Subject(build(text, shape), shape, is_expression=True)
+
+
+def _of_the_atlas(text: str, input_size: int | tuple[int, ...] | None, model: Sequence[str]) -> Subject:
+    chosen = read_model(text, model)
+    card = find_card(chosen.network)
     with torch.device("meta"):
         # Its own in_chans follow the input, so that any number of channels can be asked for.
         chans = (
             input_size[0] if isinstance(input_size, tuple) and len(input_size) == 3 else card.input_size[0]
         )
-        net = create_model(card.name, in_chans=chans)
-    return Subject(net, card.input_size if input_size is None else input_size)
+        net = create_model(chosen, in_chans=chans)
+    return Subject(net, input_size or chosen.input_size or card.input_size)
 
 
 def title_of(text: str, subject: Subject) -> tuple[str, str]:

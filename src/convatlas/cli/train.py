@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from convatlas.cli.model_option import ModelOption, read_model
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -16,9 +18,10 @@ if TYPE_CHECKING:
 
 
 def train_command(
-    network: str,
+    network: str | None = None,
     /,
     *,
+    model: ModelOption = (),
     data: str = "digits",
     data_dir: Path | None = None,
     recipe: str | None = None,
@@ -45,7 +48,9 @@ def train_command(
     Under torchrun, all processes train together: torchrun --nproc-per-node 2 -m convatlas train ...
 
     Args:
-        network: Name of the network, for example lenet5.
+        network: Name of the network, for example lenet5, or a model file; not needed where --model names one.
+        model: Change a field of the network's config, for example --model shortcut=B; or a TOML file that
+            names a network with options, as `convatlas scale -o` writes it.
         data: digits, fashion-mnist, mnist, cifar10, cifar100, folder:PATH, imagenet:PATH or shards:PATH.
         data_dir: Where small data sets lie, or are downloaded to.
         recipe: Recipe; the network's paper's where not given. `convatlas recipe list` shows all.
@@ -76,14 +81,16 @@ def train_command(
     if config is not None and config.suffix != ".toml":
         raise ValueError(f"`--config {config}`; expected a file that ends in .toml")
     settings = parse_settings(set_)
+    chosen = read_model(network, model)
     return finish(
         lambda: train(
-            network,
+            chosen.network,
+            model=chosen.overrides,
             data=data,
             data_dir=data_dir,
             recipe=recipe if config is None else config,
             seed=seed,
-            input_size=input_size,
+            input_size=chosen.input_size if input_size is None else input_size,
             pretrained=tag or pretrained,
             out=out,
             name=name,

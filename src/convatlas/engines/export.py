@@ -28,6 +28,7 @@ from convatlas.engines.request import (
     input_shape,
     make_inputs,
 )
+from convatlas.models.model_file import ModelFile
 from convatlas.models.network import Network, check_count
 from convatlas.models.registry import create_model
 
@@ -117,14 +118,19 @@ def export(
     return Exported(path, size, found.error, found.same_top, found.images)
 
 
-def untrained_network(name: str) -> Network[Any]:
+def untrained_network(name: str | ModelFile) -> Network[Any]:
     """A network of the atlas as it is initialised, with the transform of its card.
+
+    Args:
+        name: a name, or a network with options; its input size becomes the transform's.
 
     Raises:
         UnknownNameError: there is none of that name.
     """
     net = create_model(name)
-    net.transform = card_transform(find_card(name))
+    card, px = find_card(net.name), net.planned_input_size
+    size = card.input_size if px is None else (card.input_size[0], px, px)
+    net.transform = card_transform(dataclasses.replace(card, input_size=size))
     return net.eval()
 
 

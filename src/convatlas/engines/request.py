@@ -149,7 +149,8 @@ def input_shape(model: nn.Module, input_size: int | tuple[int, int, int] | None)
 
     Args:
         model: the network.
-        input_size: px, or C, H, W; None for the size that a network of the atlas was published for.
+        input_size: px, or C, H, W; None for the size that a network of the atlas was published for, or
+            that the plan it was built from has.
 
     Raises:
         ValueError: the size is not of that form, or there is none.
@@ -159,7 +160,9 @@ def input_shape(model: nn.Module, input_size: int | tuple[int, int, int] | None)
     if input_size is None:
         from convatlas.catalog.cards import find_card, is_model
 
-        size = getattr(getattr(model, "transform", None), "input_size", None)
+        planned = getattr(model, "planned_input_size", None)
+        size = (chans, planned, planned) if isinstance(planned, int) else None
+        size = size or getattr(getattr(model, "transform", None), "input_size", None)
         if size is None and isinstance(name, str) and is_model(name):
             size = find_card(name).input_size
         if size is None:

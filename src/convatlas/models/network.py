@@ -125,6 +125,8 @@ class Network(nn.Module, Generic[ConfigT]):
     Attributes:
         config: what it was built from.
         name: name in the registry, or "" when built by hand.
+        planned_input_size: px that the model file or plan it was built from is for; None for the published
+            size.
         feature_info: the maps that `forward_stages` returns.
         num_features: C of what `forward_features` returns.
         head_hidden_size: width of what `forward_head(x, pre_logits=True)` returns.
@@ -145,6 +147,7 @@ class Network(nn.Module, Generic[ConfigT]):
         super().__init__()
         self.config: ConfigT = config
         self.name = ""
+        self.planned_input_size: int | None = None
         self.num_classes = config.num_classes
         self.transform: Callable[[Any], Tensor] | None = None
         self.class_names: tuple[str, ...] = ()

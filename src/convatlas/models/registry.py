@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from convatlas.catalog.cards import find_card
 from convatlas.errors import UnknownNameError, nearest
+from convatlas.models.model_file import ModelFile, is_model_file, read_model_file
 
 if TYPE_CHECKING:
     from convatlas.models.network import Config, FeatureExtractor, Network
@@ -33,16 +35,32 @@ def find_config(name: str, overrides: dict[str, Any]) -> Config:
     return dataclasses.replace(config, **overrides)
 
 
-@overload
-def create_model(name: str, *, features_only: Literal[False] = False, **options: Any) -> Network[Any]: ...
+def open_model(name: str | Path | ModelFile) -> ModelFile:
+    """A network with options, from its name, a model file, or what that holds.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file names no network.
+    """
+    if isinstance(name, ModelFile):
+        return name
+    return read_model_file(name) if is_model_file(name) else ModelFile(network=str(name))
 
 
 @overload
-def create_model(name: str, *, features_only: Literal[True], **options: Any) -> FeatureExtractor: ...
+def create_model(
+    name: str | Path | ModelFile, *, features_only: Literal[False] = False, **options: Any
+) -> Network[Any]: ...
+
+
+@overload
+def create_model(
+    name: str | Path | ModelFile, *, features_only: Literal[True], **options: Any
+) -> FeatureExtractor: ...
 
 
 def create_model(
-    name: str,
+    name: str | Path | ModelFile,
     *,
     pretrained: bool | str = False,
     num_classes: int | None = None,
@@ -57,7 +75,8 @@ def create_model(
     """Builds a network, initialised as its paper says or with published weights.
 
     Args:
-        name: a name or alias; `list_models()` has them all.
+        name: a name or alias, of which `list_models()` has all; a TOML file that names a network with
+            options, as `convatlas scale` writes it; or what such a file holds, such as a plan.
         pretrained: True for the weights that are named by default, or a tag. A classifier for another
             number of classes than theirs stays as it is initialised.
         num_classes: K; 0 for no classifier; None for the published number.
@@ -87,13 +106,15 @@ def create_model(
     given = {key: value for key, value in named.items() if value is not None} | overrides
     if out_indices is not None and not features_only:
         raise ValueError(f"`out_indices`={out_indices!r} has a meaning with `features_only=True` only")
-    config = find_config(name, given)
-    name = find_card(name).name
+    model = open_model(name)
+    config = find_config(model.network, {**model.overrides, **given})
+    name = find_card(model.network).name
     if pretrained is not False:
         from convatlas.weights.published import find_published
 
         find_published(name, pretrained)  # Before the work of building.
     net = _build(config, name)
+    net.planned_input_size = model.input_size
     if pretrained is not False:
         from convatlas.weights.published import load_pretrained
 
