@@ -38,7 +38,7 @@ def size_command(
 
     Args:
         networks: A name (`convatlas list`); or MODULE:FUNCTION of Python that makes any network, such as
-            mypackage.mymodule:make_net; or a model file that ends in .toml; or an expression such as "conv
+            mypackage.mymodule:make_net; or a model file (.toml); or an expression such as "conv
             96 11x11 /4, relu, pool 3x3 /2".
         model: Change a field of the network's config, such as width_mult=0.5; or a model file.
         input: Height and width in px, or C,H,W; a named network's published size where not given.

@@ -22,7 +22,7 @@ from convatlas.models.registry import create_model
 from convatlas.scaling.densenet import densenet_costs
 from convatlas.scaling.families import DEPTH, WIDTH, Base
 from convatlas.sizing import size
-from convatlas.sizing.row import VIEW
+from convatlas.sizing.operation import VIEW
 
 if TYPE_CHECKING:
     from convatlas.models.network import Config, Network
