@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from convatlas.models.network import Config
 
 DEPTH, WIDTH = "depth_mult", "width_mult"
-LIMITS = {DEPTH: (0.1, 8.0), WIDTH: (0.1, 8.0)}
+LIMITS = {DEPTH: (0.1, 32.0), WIDTH: (0.1, 8.0)}
 """Smallest and largest multiplier of the base network's depth and width."""
 MOST_SIZE = 4.0
 """Largest input, as a multiple of the base network's."""

@@ -194,14 +194,19 @@ def _draw(base: Base, lines: Sequence[Line], printed: Sequence[Printed], form: s
 
 
 def _draw_costs(axes: Axes, name: str, title: str, lines: Sequence[Line], printed: Sequence[Printed]) -> None:
+    from matplotlib.ticker import LogLocator
+
     _prepare(axes, title)
     axes.set_yscale("log")
     low, high = lines[0].phis[0], lines[0].phis[-1]
     for line in lines:
-        axes.plot(line.phis, line.values[name], color=COLOURS[line.rule], lw=2.0, zorder=3)
+        # EfficientNetV2's is compound's until the input is at its largest.
+        style = (0, (3, 2)) if line.rule == "efficientnet-v2" else "-"
+        axes.plot(line.phis, line.values[name], color=COLOURS[line.rule], lw=2.0, ls=style, zorder=3)
     inside = [each for each in printed if low <= each.phi <= high]
     axes.scatter([each.phi for each in inside], [each.values[name] for each in inside], 22, INK, zorder=4)
     axes.set_xlim(low, high)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(_plain)
     axes.yaxis.set_minor_formatter(lambda value, _: "")
     _label_ends(axes, [(line.rule, line.values[name][-1], COLOURS[line.rule]) for line in lines])
@@ -245,7 +250,7 @@ def _prepare(axes: Axes, title: str) -> None:
     axes.set_title(title, loc="left", size=14, weight="bold", color=INK, pad=10)
     axes.set_xlabel("phi", color=INK)
     axes.grid(color=HAIRLINE, lw=0.8, alpha=0.6)
-    axes.tick_params(colors=MUTED, length=0)
+    axes.tick_params(which="both", colors=MUTED, length=0)
     for side in ("top", "right", "left", "bottom"):
         axes.spines[side].set_visible(False)
     axes.set_axisbelow(True)

@@ -16,11 +16,11 @@ from convatlas.models.registry import create_model
 from convatlas.scaling.budget import Budget, say_amount
 from convatlas.scaling.cost import Candidate
 from convatlas.scaling.latency import AUTO, LatencyModel
+from convatlas.scaling.question import Question
 from convatlas.scaling.search import Curve, Found, Value, choose, say_candidate, search
 
 if TYPE_CHECKING:
     from convatlas.engines.engine import Engine
-    from convatlas.scaling.plan import Question
 
 TIME_LIMIT = 58.0
 """Seconds for an answer; no measurement begins that would probably end later."""

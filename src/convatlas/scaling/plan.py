@@ -15,6 +15,8 @@ from convatlas.scaling.budget import Budget, read_budget
 from convatlas.scaling.cost import Candidate, CostModel
 from convatlas.scaling.families import DEPTH, WIDTH, Base, open_base
 from convatlas.scaling.latency import AUTO, LatencyModel, check_engine
+from convatlas.scaling.measure import measured_search
+from convatlas.scaling.question import Question
 from convatlas.scaling.rules import RULES, Rule, check_knobs, compound, find_rule
 from convatlas.scaling.search import (
     Curve,
@@ -91,29 +93,6 @@ class Plan(ModelFile):
 
 
 _MODEL_FIELDS = tuple(field.name for field in dataclasses.fields(ModelFile))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Question:
-    """What is asked of the planner, with all names resolved.
-
-    Attributes:
-        base: the network that is scaled.
-        budget: the most that it may cost.
-        sizes: smallest and largest input, in px.
-        batch_size: B of latency and memory.
-        engine: that latency is for, or "auto".
-        space: networks to choose from; None for those near the rule's curve.
-        threads: that work on a batch; None for torch's own number.
-    """
-
-    base: Base
-    budget: Budget
-    sizes: tuple[int, int]
-    batch_size: int = 1
-    engine: str = AUTO
-    space: Space | None = None
-    threads: int | None = None
 
 
 def plan(
@@ -299,8 +278,6 @@ def _answer(
         return _predicted(question, rule, model, None, fine=fine)
     if rule.name == "printed":
         return _predicted(question, rule, model, timed)
-    from convatlas.scaling.measure import measured_search
-
     found, seconds = measured_search(
         _curve(question, rule), _value(question, model, timed), question, timed, tell
     )
