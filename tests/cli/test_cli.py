@@ -106,7 +106,7 @@ def test_show(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
         ),
         pytest.param(["train", "lenet5", "--set", "epochs"], "expected FIELD=VALUE", id="set"),
         pytest.param(["train", "lenet5", "--seed", "x"], "--seed", id="type"),
-        pytest.param(["train"], "parameter NETWORK requires an argument", id="no-network"),
+        pytest.param(["train"], "no network is named; expected a name", id="no-network"),
         pytest.param(["predict", "nowhere", "a.png"], "nowhere: no such run folder", id="run"),
         pytest.param(["trian", "lenet5"], "trian", id="command"),
         pytest.param(["show", "lenet"], "unknown network 'lenet'; nearest: lenet5", id="show"),
