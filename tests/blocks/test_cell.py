@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from convatlas.blocks.cell import OPERATIONS, Cell, Edge, FactorizedReduction, Genotype, SamePool, Site
+from convatlas.blocks.cell import Cell, Edge, Genotype
+from convatlas.blocks.cell_ops import OPERATIONS, FactorizedReduction, SamePool, Site
 
 
 @pytest.mark.parametrize("stride", [1, 2])

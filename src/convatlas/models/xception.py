@@ -22,7 +22,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from convatlas.blocks.cell import SeparableConv
+from convatlas.blocks.cell_ops import SeparableConv
 from convatlas.blocks.conv import ConvNormAct, Norm
 from convatlas.blocks.head import ClassifierHead
 from convatlas.blocks.init import init_layers, xavier_uniform_
