@@ -131,7 +131,7 @@ def make_op_201(name: str, chans: int, norm: Norm) -> nn.Module | None:
 
 
 class Cell201(nn.Module):
-    """A cell of NAS-Bench-201: each state sums the operations on the states before it; the last is the output.
+    """A cell of NAS-Bench-201: each state sums operations on the states before it; the last is the output.
 
     A state that nothing reaches is zero.
 

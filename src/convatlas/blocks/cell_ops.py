@@ -204,12 +204,12 @@ def _skip(site: Site) -> nn.Module:
 
 
 def bottleneck_chans(out_chans: int, share: float) -> int:
-    """Channels inside a bottlenecked operation: a share of those that it makes; none where that is below 1."""
+    """Channels inside a bottlenecked operation: a share of those that it makes, rounded down."""
     return int(share * out_chans)
 
 
 class Bottlenecked(nn.Sequential):
-    """A ReLU, a convolution and a normalisation, thrice: 1x1 to fewer channels, the kernels, 1x1 to `out_chans`.
+    """A ReLU, a convolution and a normalisation, repeatedly: 1x1 to fewer channels, the kernels, a 1x1.
 
     Where there would be less than one channel inside, the kernels alone.
 

@@ -133,9 +133,7 @@ def parse_genotype(text: str) -> CellGenotype:
     cells, *options = text.strip().split(";")
     parts = cells.split("|")
     if len(parts) > 2:
-        raise GenotypeError(
-            f"genotype {text!r} has {len(parts)} cells; allowed are NORMAL or NORMAL|REDUCTION"
-        )
+        raise GenotypeError(f"genotype {text!r} has {len(parts)} cells; expected NORMAL or NORMAL|REDUCTION")
     normal = parse_cell(parts[0], "the normal cell")
     reduction = parse_cell(parts[1], "the reduction cell") if len(parts) == 2 else None
     return CellGenotype(normal, reduction, **_parse_options(options))

@@ -117,7 +117,7 @@ def parse_mobile(text: str) -> MobileGenotype:
         match = re.fullmatch(r"\s*e(\d{1,2})k(\d{1,2})d(\d{1,3})c(\d{1,5})(s?)\s*", word)
         if match is None:
             raise GenotypeError(
-                f"stage {i}: {word!r} is no stage; expected for example e6k3d2c24, or e6k5d2c40s"
+                f"stage {i}: {word!r} is no stage; expected for example e6k3d2c24 or e6k5d2c40s"
             )
         expansion, kernel_size, depth, chans = (int(match[j]) for j in range(1, 5))
         if kernel_size not in (3, 5, 7) or min(expansion, depth, chans) < 1:

@@ -3,7 +3,7 @@
 Zoph, Vasudevan, Shlens and Le 2017, "Learning Transferable Architectures for Scalable Image Recognition",
 Figures 2 to 4. `cell_cifar` and `cell_imagenet` take a `genotype`: its text, a file, or a `CellGenotype`; a
 text of NAS-Bench-201 makes that paper's network. NASNet-A, AmoebaNet-A, PNASNet-5, DARTS-V2 and ENAS are
-points of it (`KNOWN_CELLS` in `models/known.py`).
+points of it (`KNOWN` in `convatlas.search`).
 
 | part     | ImageNet                                  | CIFAR                |
 |----------|-------------------------------------------|----------------------|
@@ -56,8 +56,8 @@ class CellConfig(Config):
 
     Args:
         genotype: the cells: a text, the path of a TOML or JSON file, a mapping, or a genotype.
-        cells: N, normal cells in each stage; None for what the genotype says, or 6.
-        chans: F, channels of each node of the first stage; None for what the genotype says, or 32.
+        cells: N, normal cells in each stage; None for what the genotype says, or 2 (ImageNet: 4).
+        chans: F, channels of each node of the first stage; None for what the genotype says, or 32 (ImageNet: 44).
         stem_chans: channels of the first convolution; None for what the genotype says, or 3 F.
         imagenet_stem: the stem for images of some 224 px, which it makes eight times smaller.
         drop_path_rate: of the last cell at the end of training; grows with depth and with `progress`.
@@ -97,7 +97,7 @@ class CellConfig(Config):
             raise ValueError(
                 "cells of NAS-Bench-201 make networks for small images: build them as cell_cifar"
             )
-        if self.imagenet_stem and genotype.stem == "nasnet" and self.first_chans < 4:
+        if self.imagenet_stem and getattr(genotype, "stem", "") == "nasnet" and self.first_chans < 4:
             raise ValueError(
                 f"`chans`={self.first_chans!r}; the stem's cells have a quarter: expected at least 4"
             )
@@ -105,7 +105,7 @@ class CellConfig(Config):
     @property
     def depth(self) -> int:
         """N, normal cells in each stage."""
-        default = 5 if isinstance(self.genotype, Genotype201) else 4 if self.imagenet_stem else 6
+        default = 5 if isinstance(self.genotype, Genotype201) else 4 if self.imagenet_stem else 2
         return self.cells or self.genotype.cells or default
 
     @property
@@ -269,21 +269,21 @@ class CellNetwork(Network[CellConfig]):
             if isinstance(cell, Cell):
                 cell.drop_path.drop_rate = cell.drop_path_rate * value
 
-    def features(self, x: Tensor, hook: FeatureHook = identity) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """Runs the stem and the cells."""
         outputs: list[Tensor] = []
         if isinstance(self.stem, DartsStem):
             outputs.append(self.stem.first(x))
-            outputs.append(hook(self.stem.second(self.stem.act(outputs[0]))))
+            outputs.append(tap(self.stem.second(self.stem.act(outputs[0]))))
         else:
-            outputs.append(hook(self.stem(x)))  # (B, 96, H, W)
+            outputs.append(tap(self.stem(x)))  # (B, 96, H, W)
         second_inputs = iter(self._second_inputs)
         for stage in self.stages:
             for cell in stage.children():
                 outputs.append(cell(outputs[-1], outputs[next(second_inputs)]))
             if stage is not self.stages[-1]:
-                outputs[-1] = hook(outputs[-1])
-        return hook(self.act(outputs[-1]))  # (B, 768, H/4, W/4)
+                outputs[-1] = tap(outputs[-1])
+        return tap(self.act(outputs[-1]))  # (B, 768, H/4, W/4)
 
     def init_weights(self, root: nn.Module) -> None:
         """As the authors' code of NASNet, where the paper is silent: a variance of 2 / fan_out."""

@@ -1,8 +1,8 @@
 """Networks of inverted residuals with any kernels, expansions, depths, widths and gates.
 
-Tan, Chen, Pang, Vasudevan, Sandler, Howard and Le 2018, "MnasNet: Platform-Aware Neural Architecture Search for
-Mobile", Figures 4 and 7. `mobile_net` takes a `genotype`: its text, a file, or a `MobileGenotype`.
-MobileNetV2, MnasNet-B1, MnasNet-A1 and EfficientNet-B0 are points of it (`convatlas.search.known`).
+Tan, Chen, Pang, Vasudevan, Sandler, Howard and Le 2018, "MnasNet: Platform-Aware Neural Architecture Search
+for Mobile", Figures 4 and 7. `mobile_net` takes a `genotype`: its text, a file, or a `MobileGenotype`.
+MobileNetV2, MnasNet-B1, MnasNet-A1 and EfficientNet-B0 are points of it (`KNOWN` in `convatlas.search`).
 
 | stage | px  | MnasNet-B1: expansion, kernel, channels, repeats |
 |-------|-----|--------------------------------------------------|
@@ -125,12 +125,12 @@ class MobileNet(Network[MobileConfig]):
             self.num_features, config.num_classes, global_pool=config.global_pool, drop_rate=config.drop_rate
         )
 
-    def features(self, x: Tensor, hook: FeatureHook = identity) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """Runs everything before the pooling."""
-        x = hook(self.stem(x))  # (B, 32, H/2, W/2)
+        x = tap(self.stem(x))  # (B, 32, H/2, W/2)
         for stage in self.stages:
-            x = hook(stage(x))
-        return hook(self.last(x))  # (B, 1280, H/32, W/32)
+            x = tap(stage(x))
+        return tap(self.last(x))  # (B, 1280, H/32, W/32)
 
     def init_weights(self, root: nn.Module) -> None:
         """The rules of EfficientNet's code: N(0, 2 / fan_out), and for the classifier U(-1, 1) / sqrt(K)."""

@@ -82,13 +82,13 @@ class NASBench201(Network[CellConfig]):
             chans, config.num_classes, global_pool=config.global_pool, drop_rate=config.drop_rate
         )
 
-    def features(self, x: Tensor, hook: FeatureHook = identity) -> Tensor:
+    def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """Runs everything before the pooling."""
-        x = hook(self.stem(x))  # (B, 16, H, W)
-        x = hook(self.stages[0](x))  # (B, 16, H, W)
-        x = hook(self.stages[1](x))  # (B, 32, H/2, W/2)
+        x = tap(self.stem(x))  # (B, 16, H, W)
+        x = tap(self.stages[0](x))  # (B, 16, H, W)
+        x = tap(self.stages[1](x))  # (B, 32, H/2, W/2)
         x = self.stages[2](x)  # (B, 64, H/4, W/4)
-        return hook(self.last(x))
+        return tap(self.last(x))
 
     def init_weights(self, root: nn.Module) -> None:
         """As the networks of other cells: a variance of 2 / fan_out."""

@@ -72,7 +72,7 @@ def proposal_rng(seed: int, number: int) -> np.random.Generator:
 
 
 def default_algorithm(evaluations: int) -> str:
-    """ "model" up to 300 evaluations, "evolve" above."""
+    """The model up to 300 evaluations, evolution above."""
     return "model" if evaluations <= MODEL_UP_TO else "evolve"
 
 

@@ -26,7 +26,7 @@ PARTS = ("expansion", "kernel", "depth", "width", "squeeze")
 
 
 class MobileSpace(Space):
-    """Seven stages of inverted residuals: expansion, kernel, depth, width and gate of each, and the activation.
+    """Seven stages of inverted residuals: expansion, kernel, depth, width and gate of each; the activation.
 
     Args:
         divisor: every width of the space divided by this, for small images; 1 for ImageNet.

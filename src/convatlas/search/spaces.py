@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 from convatlas.errors import unknown
 from convatlas.search.architecture import Architecture, Categorical, Space, SpaceError
@@ -62,7 +62,7 @@ def find_space(space: str | Space | Mapping[str, Any], **options: Any) -> Space:
             f"`space`={space!r} has no {', '.join(missing)}; expected a name ({', '.join(SPACES)}), "
             "a mapping from variables to values, or a subclass of convatlas.search.Space"
         )
-    return cast(Space, space)
+    return space
 
 
 def parse(space: str | Space | Mapping[str, Any], text: str) -> Architecture:
@@ -75,7 +75,5 @@ def parse(space: str | Space | Mapping[str, Any], text: str) -> Architecture:
     Raises:
         ValueError: the space is unknown, or the text does not parse; says where and what is allowed there.
     """
-    if not isinstance(text, str):
-        raise SpaceError(f"`text`={text!r}; expected the text form of an architecture")
     found = find_space(space)
     return Architecture(found, found.choices_of(text))

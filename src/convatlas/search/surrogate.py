@@ -1,7 +1,7 @@
 """Search by a model: a Bayesian linear model of choices and pairs of choices, asked by Thompson sampling.
 
-The features of an architecture are one for each choice, one for each pair of choices, and one for each three
-of them in small spaces. Weights are normal with a variance for each of these orders. A function is drawn from
+The features of an architecture are one for each choice, one for each pair of choices. Weights are normal,
+with one variance for the choices and one for the pairs. A function is drawn from
 the posterior and its best architecture proposed (Thompson 1933; for networks: Kandasamy et al. 2018, Section
 3): an architecture is tried about as often as it is likely to be the best.
 """
@@ -28,15 +28,11 @@ SMALL_SPACE = 20_000
 POOL = 400
 """Candidates of one proposal in a larger space."""
 
-FEW_VARIABLES = 8
-"""Up to as many, three choices together are features too."""
+PRIORS = tuple((np.array(shares), noise) for shares in ((0.7, 0.3), (0.4, 0.6)) for noise in (0.05, 0.2))
+"""Shares of the prior variance of one choice and of two together, and the variance of noise."""
 
-# Shares of the prior variance of one, two and three choices together, and the variance of noise.
-PRIORS = tuple(
-    (np.array(shares), noise)
-    for shares in ((0.7, 0.3, 0.0), (0.4, 0.6, 0.0), (0.2, 0.4, 0.4), (0.34, 0.33, 0.33))
-    for noise in (0.01, 0.05, 0.2)
-)
+WORST = 1.5
+"""The bad values lie at most as many times as far below the median as the best lies above it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +40,10 @@ class Features:
     """Where the weight of each feature of a space lies.
 
     Attributes:
-        groups: for each order, 1, 2 and 3, the variables of each feature group.
+        groups: the variables of each feature group: one, or two.
         offsets: for each group, where its weights begin.
         strides: for each group, what its variables' choices are multiplied by.
-        order: of each group, 1 to 3.
+        order: of each group, 1 or 2.
         length: weights in all.
     """
 
@@ -69,10 +65,7 @@ class Features:
 @lru_cache(maxsize=16)
 def make_features(sizes: tuple[int, ...]) -> Features:
     """The features of a space whose variables have so many values."""
-    highest = 3 if len(sizes) <= FEW_VARIABLES else 2
-    groups = [
-        group for order in range(1, highest + 1) for group in itertools.combinations(range(len(sizes)), order)
-    ]
+    groups = [group for order in (1, 2) for group in itertools.combinations(range(len(sizes)), order)]
     strides: list[tuple[int, ...]] = []
     lengths: list[int] = []
     for group in groups:
@@ -110,9 +103,6 @@ def warp(values: Floats) -> Floats:
     return centred / deviation if deviation > 0 else centred
 
 
-WORST = 1.5
-
-
 @dataclasses.dataclass(frozen=True)
 class ModelSearch:
     """A model of choices and pairs of choices with Thompson sampling.
@@ -134,8 +124,7 @@ class ModelSearch:
         choices = np.array([history.proposed[i].choices for i in known], dtype=np.int64)
         values = np.array([history.values[i] for i in known])
         features = make_features(space.sizes)
-        rows = features.rows(choices)
-        shares, noise = self._prior(choices, values, int(features.order.max()))
+        shares, noise = self._prior(choices, values)
         weights = draw_weights(features, choices, warp(values), shares, noise, rng)
         pool, scores = _scored(space, history, weights, rng)
         count = min(len(scores), 2 * len(history.proposed) + POOL)
@@ -147,33 +136,30 @@ class ModelSearch:
                 return found
         return at_random(problem, history, rng)
 
-    def _prior(self, choices: Ints, values: Floats, highest: int) -> tuple[Floats, float]:
-        """The prior that the values make most likely; chosen anew every `refit` values, so that it is cheap."""
+    def _prior(self, choices: Ints, values: Floats) -> tuple[Floats, float]:
+        """The prior that the values make most likely; chosen anew every `refit` values."""
         count = min(len(values), max(self.refit, len(values) // self.refit * self.refit))
-        found = _fit(choices[:count].tobytes(), choices.shape[1], values[:count].tobytes(), highest)
+        found = _fit(choices[:count].tobytes(), choices.shape[1], values[:count].tobytes())
         return PRIORS[found]
 
 
 @lru_cache(maxsize=64)
-def _fit(choices: bytes, width: int, values: bytes, highest: int) -> int:
+def _fit(choices: bytes, width: int, values: bytes) -> int:
     matrix = np.frombuffer(choices, dtype=np.int64).reshape(-1, width)
     target = warp(np.frombuffer(values))
-    kernels = kernels_of_orders(matrix, highest)
+    kernels = kernels_of_orders(matrix)
     noise_of = np.eye(len(target))
     scores = [
-        log_evidence(np.tensordot(shares[:highest], kernels, 1) + noise * noise_of, target)
-        for shares, noise in PRIORS
+        log_evidence(np.tensordot(shares, kernels, 1) + noise * noise_of, target) for shares, noise in PRIORS
     ]
     return int(np.argmax(scores))
 
 
-def kernels_of_orders(choices: Ints, highest: int) -> Floats:
-    """The share of choices, pairs and threes that two architectures have in common: (highest, N, N)."""
+def kernels_of_orders(choices: Ints) -> Floats:
+    """The share of choices, and of pairs of them, that two architectures have in common: (2, N, N)."""
     width = choices.shape[1]
     same = (choices[:, None] == choices[None]).sum(axis=2).astype(float)
-    pairs, threes = same * (same - 1) / 2, same * (same - 1) * (same - 2) / 6
-    parts = [same / width, pairs / max(1, math.comb(width, 2)), threes / max(1, math.comb(width, 3))]
-    return np.stack(parts[:highest])
+    return np.stack([same / width, same * (same - 1) / 2 / max(1, math.comb(width, 2))])
 
 
 def log_evidence(covariance: Floats, target: Floats) -> float:
@@ -186,14 +172,13 @@ def log_evidence(covariance: Floats, target: Floats) -> float:
 def draw_weights(
     features: Features, choices: Ints, target: Floats, shares: Floats, noise: float, rng: np.random.Generator
 ) -> Floats:
-    """Weights from their posterior, by Matheron's rule: a draw from the prior, corrected by what it misses."""
-    highest = int(features.order.max())
-    per_order = shares[:highest] / np.maximum(1, [(features.order == k).sum() for k in range(1, highest + 1)])
+    """Weights from their posterior: a draw from the prior, corrected by what it misses (Matheron's rule)."""
+    per_order = shares / np.maximum(1, [(features.order == k).sum() for k in (1, 2)])
     sizes = np.diff(np.append(features.offsets, features.length))
     variance = np.repeat(per_order[features.order - 1], sizes)
     weights = rng.standard_normal(features.length) * np.sqrt(variance)
     rows = features.rows(choices)
-    covariance = np.tensordot(shares[:highest], kernels_of_orders(choices, highest), 1)
+    covariance = np.tensordot(shares, kernels_of_orders(choices), 1)
     covariance += noise * np.eye(len(target))
     drawn = weights[rows].sum(axis=1) + np.sqrt(noise) * rng.standard_normal(len(target))
     missed = np.linalg.solve(covariance, target - drawn)

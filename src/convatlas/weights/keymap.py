@@ -20,9 +20,8 @@ import fnmatch
 import functools
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from convatlas.errors import nearest
 from convatlas.weights.errors import WeightsError
@@ -122,13 +121,19 @@ def _make_table(
     )
 
 
-def find_table(name: str, source: str, tables: Iterable[KeyTable] | None = None) -> KeyTable:
+def find_table(
+    name: str, source: str, tables: Iterable[KeyTable] | None = None, keys: Sequence[str] = ()
+) -> KeyTable:
     """The table for our network `name` and the library `source`: the one that names it most specifically.
+
+    Of tables that name it equally (a general builder has one for each network that it can build), it is the
+    one that maps most of `keys`.
 
     Args:
         name: of our network.
         source: of the weights.
         tables: where to look; None for all that ship.
+        keys: theirs, where they are known.
 
     Raises:
         WeightsError: the source is unknown, or has no table for this network; the message says what there is.
@@ -138,7 +143,9 @@ def find_table(name: str, source: str, tables: Iterable[KeyTable] | None = None)
     if not of_source:
         sources = sorted({table.source for table in known})
         raise WeightsError(f"unknown `source`={source!r}; there are key tables for {_list(sources)}")
-    best: Any = max(of_source, key=lambda table: table.fit(name))
+    highest = max(table.fit(name) for table in of_source)
+    equal = [table for table in of_source if table.fit(name) == highest]
+    best = max(equal, key=lambda table: sum(table.our_key(key) is not None for key in keys))
     if best.fit(name) == (False, -1):
         others = sorted({table.source for table in known if table.fit(name) != (False, -1)})
         names = sorted({network for table in of_source for network in table.networks})

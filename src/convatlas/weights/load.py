@@ -79,7 +79,7 @@ def rename_keys(name: str, state_dict: Mapping[str, Tensor], source: str) -> Ren
     Raises:
         WeightsError: there is no key table.
     """
-    table = find_table(name, source)
+    table = find_table(name, source, keys=list(state_dict))
     given: dict[str, Tensor] = {}
     origin: dict[str, str] = {}
     unmapped: list[str] = []
