@@ -56,8 +56,8 @@ class CellConfig(Config):
 
     Args:
         genotype: the cells: a text, the path of a TOML or JSON file, a mapping, or a genotype.
-        cells: N, normal cells in each stage; None for what the genotype says, or 2 (ImageNet: 4).
-        chans: F, channels of each node of the first stage; None for what the genotype says, or 32 (ImageNet: 44).
+        cells: N, normal cells in each stage; None for the genotype's, or 2 (ImageNet: 4).
+        chans: F, channels of each node of the first stage; None for the genotype's, or 32 (ImageNet: 44).
         stem_chans: channels of the first convolution; None for what the genotype says, or 3 F.
         imagenet_stem: the stem for images of some 224 px, which it makes eight times smaller.
         drop_path_rate: of the last cell at the end of training; grows with depth and with `progress`.
