@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from convatlas.cli.terminal import terminal
 from convatlas.scaling.budget import say_amount
-from convatlas.sizing.grids import Grid, grid_text
+from convatlas.tables import Grid, grid_text
 
 if TYPE_CHECKING:
     from convatlas.scaling import Plan
