@@ -110,6 +110,8 @@ class _Reader:
     nodes: list[Node] = field(default_factory=list)
     alias: dict[int, int | None] = field(default_factory=dict)
     passed: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    # Parameters that were read by operations on weights alone: they belong to the layer that follows.
+    pending: int = 0
 
 
 def read_graph(sheet: Sheet) -> Graph:
@@ -156,6 +158,7 @@ def _read(reader: _Reader, row: Operation, skipped: dict[int, int]) -> None:
     known = [reader.alias.get(source) for source in sources]
     inputs = tuple(node for node in known if node is not None)
     if not inputs:
+        reader.pending += row.params
         reader.alias[row.index] = None
         return
     made = None if row.index in skipped else _node_of(row, inputs, len(reader.nodes))
@@ -174,7 +177,8 @@ def _read(reader: _Reader, row: Operation, skipped: dict[int, int]) -> None:
     if made.is_join:
         ways = zip(known, sources, strict=True)
         arriving = tuple((n, reader.passed.get(s, ())) for n, s in ways if n is not None)
-    reader.nodes.append(replace(made, before=before, arriving=arriving))
+    params, reader.pending = made.params + reader.pending, 0
+    reader.nodes.append(replace(made, before=before, arriving=arriving, params=params))
     reader.alias[row.index] = made.index
 
 

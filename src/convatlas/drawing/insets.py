@@ -139,7 +139,8 @@ def _words(kind: Kind, kinds: Sequence[Kind], stage: str) -> tuple[str, str]:
         formula = f"{chans} + {unit.repeats} × {unit.growth} = {unit.last.chans} channels"
         return "dense layer", f"reads all that is before it, adds {unit.growth}; {here}: {formula}"
     if unit.kind == "lanes":
-        return "module", f"{words.plural(_lanes(unit), 'lane')}, concatenated; {here}"
+        how = "concatenated" if unit.last.kind == "concat" else "added"
+        return "module", f"{words.plural(_lanes(unit), 'lane')}, {how}; {here}"
     if unit.kind == "cell":
         return "cell", here
     if unit.kind == "gate":
