@@ -25,7 +25,9 @@ def test_files_are_what_their_names_say(figure, tmp_path):
     png = figure.save(tmp_path / "net.PNG", scale=1.5)
     with Image.open(png) as image:
         assert image.size == (round(figure.width * 1.5), round(figure.height * 1.5))
-    assert figure.save(tmp_path / "net.pdf").read_bytes().startswith(b"%PDF-")
+    pdf = figure.save(tmp_path / "net.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF-") and b"Arimo" in pdf
+    assert figure.save(tmp_path / "again.pdf").read_bytes() == pdf
 
 
 def test_a_png_has_the_text_in_the_shipped_font(figure, tmp_path):

@@ -77,6 +77,8 @@ class CellPiece:
             at += self.step + size
         if self.items[0].is_entry and abs(self.places[0].w) > 0.05:
             pen.curve((u, w), (starts[0], w + self.places[0].w), head=False)
+        elif self.items[0].is_entry:
+            pen.line("flow", (u, w), (starts[0], w))
         for item, place in zip(self.items, self.places, strict=False):
             if item.slots:
                 spare = self.sizes[place.layer] - _length(item, self.style)
