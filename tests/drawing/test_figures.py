@@ -273,6 +273,23 @@ def test_mistakes_are_named(options, message):
         draw(Wibble(), 32, **options)
 
 
+def test_a_name_is_no_module():
+    with pytest.raises(
+        TypeError, match=r"`net`='resnet50'; expected a torch.nn.Module, such as create_model"
+    ):
+        draw("resnet50", 224)  # type: ignore[arg-type]
+
+
+def test_volumes_of_two_networks_share_their_scale():
+    with torch.device("meta"):
+        nets = [create_model(name) for name in ("alexnet_owt", "vgg16")]
+    figure = draw(nets, 224, style="volumes", level="stage")
+    assert faults(figure) == []
+    root = ElementTree.fromstring(figure.svg)
+    fronts = [r.get("height") for r in root.iter(f"{SVG}rect") if r.get("class") == "io front"]
+    assert fronts == [f"{12 + 28 * math.log2(224):.1f}"] * 2
+
+
 def test_thousands_of_layers_say_which_level_to_take():
     with torch.device("meta"):
         net = Many(2100)

@@ -37,7 +37,8 @@ def draw(
     """Draws a network from a trace of its forward, which reads no values: any device and mode will do.
 
     Args:
-        net: any module; or several, which are drawn side by side, layer by layer.
+        net: any module; or several, which are drawn side by side, layer by layer, or under one another as
+            `volumes`.
         input_size: as for `size`: height and width in px; or a shape without the batch, such as
             (3, 224, 224); or a list of such shapes for several inputs; or example tensors.
         style: `blocks`, stages and blocks on a spine; `volumes`, feature maps as prisms; `graph`, the wiring.
@@ -53,6 +54,7 @@ def draw(
         The figure: it shows itself in notebooks, and saves itself as SVG, PNG or PDF.
 
     Raises:
+        TypeError: if `net` is no module.
         ValueError: if `style`, `level`, `show` or `theme` is unknown, or a network has too many layers for
             `level`.
         SizingError: if the network cannot be traced with this input.
@@ -62,6 +64,8 @@ def draw(
     _check("theme", theme, THEMES)
     for name in show:
         _check("show", name, SHOWS)
+    if isinstance(net, str):
+        raise TypeError(f"`net`={net!r}; expected a torch.nn.Module, such as create_model({net!r})")
     nets = [net] if isinstance(net, nn.Module) else list(net)
     if not nets:
         raise DrawingError("`net` is an empty list; expected at least one network")
@@ -77,10 +81,10 @@ def draw(
         raise DrawingError(f"`module`={module!r} is drawn by style='graph', not by style={style!r}")
     if style == "graph" and (any(modules) or (level != "layer" and len(nets) == 1)):
         return draw_wiring(subjects, modules[: len(nets)], theme, level)
-    if len(subjects) > 1 or (level == "layer" and style != "volumes"):
-        return draw_columns(subjects, theme, numbers=style == "graph")
     if style == "volumes":
-        return draw_volumes(subjects[0], theme, level)
+        return draw_volumes(subjects, theme, level)
+    if len(subjects) > 1 or level == "layer":
+        return draw_columns(subjects, theme, numbers=style == "graph")
     return draw_blocks(subjects[0], theme, each_block=level != "stage")
 
 

@@ -113,7 +113,11 @@ class Fan:
         self.broad += style.lane_gap * (len(self.lanes) - 1)
         self.bar = self.join.kind == "concat"
         self.segments = self._segments()
-        joint = (_BAR if style.high > 20 else style.high) if self.bar else 2 * style.radius
+        numbers = [("t11", str(chans)) for _, _, chans in self.segments]
+        self.thick = style.high if style.high <= 20 else _BAR
+        if not style.vertical:
+            self.thick = max(self.thick, fitted(numbers, 4))
+        joint = self.thick if self.bar else 2 * style.radius
         self.length = style.fan + self.inner + style.fan + joint
         half = max(self.broad, sum(size for size, _, _ in self.segments) if self.bar else 0.0) / 2
         self.up = self.down = half
@@ -179,7 +183,7 @@ class Fan:
         return places
 
     def _draw_bar(self, pen: Pen, u: float, w: float) -> None:
-        thick = _BAR if self.style.high > 20 else self.style.high
+        thick = self.thick
         with pen.canvas.group(self.join.path):
             for (size, family, chans), place in zip(self.segments, self._bar_places(w), strict=True):
                 pen.canvas.families[family] = None

@@ -50,25 +50,42 @@ class Map:
     projected: bool = False
 
 
-def draw_volumes(subject: Subject, theme: str, level: str) -> Figure:
-    """The figure of one network; `level` says what one prism stands for."""
+Rows = list[tuple[list[int], list[float]]]
+
+
+def draw_volumes(subjects: Sequence[Subject], theme: str, level: str) -> Figure:
+    """The figure of networks under one another, on one scale; `level` says what one prism stands for."""
     canvas = Canvas()
+    laid = [_laid(subject, level) for subject in subjects]
+    widest = max(xs[-1] + maps[row[-1]].solid.wide for maps, rows in laid for row, xs in rows)
+    widest = max(widest, 520.0)
+    only = subjects[0]
+    title = words.listed([subject.title for subject in subjects])
+    captions = Captions(title, only.facts if len(subjects) == 1 else ("one scale for all",), _SCALE)
+    y = heading(canvas, captions, max(widest - MARGIN, 560.0))
+    for subject, (maps, rows) in zip(subjects, laid, strict=True):
+        if len(subjects) > 1:
+            canvas.text("t14b", MARGIN, y, subject.title, "start")
+            canvas.text("t11 m", MARGIN, y + 18, " · ".join(subject.facts[-5:]), "start")
+            y += 36
+        for row, xs in rows:
+            y = _draw_row(canvas, [maps[k] for k in row], xs, row[0] > 0, subject, y, widest)
+        y += 20
+    legend(canvas, captions, y - 4, max(canvas.right, widest))
+    shown = [f"{m.name} {words.shape(m.solid.sizes)}" for maps, _ in laid for m in maps[:40]]
+    description = (
+        f"{title} as volumes: each feature map is a prism, its height the logarithm of its px, its "
+        f"width that of its channels. {'; '.join(shown)}."
+    )
+    return finish(canvas, title, description, theme)
+
+
+def _laid(subject: Subject, level: str) -> tuple[list[Map], Rows]:
+    """The maps of a network, and their places."""
     first = subject.sheet.request.shapes[0][1:]
     maps = [Map(Solid((("io", 1.0),), first), "", "input", 0, 0, (), "")]
     maps += _maps(subject, level)
-    rows = _rows(maps, subject)
-    facts = Captions(subject.title, subject.facts, _SCALE)
-    widest = max(max(xs[-1] + maps[row[-1]].solid.wide for row, xs in rows), 520.0)
-    y = heading(canvas, facts, max(widest - MARGIN, 560.0))
-    for row, xs in rows:
-        y = _draw_row(canvas, [maps[k] for k in row], xs, row[0] > 0, subject, y, widest)
-    legend(canvas, facts, y + 16, max(canvas.right, widest))
-    text = "; ".join(f"{m.name} {words.shape(m.solid.sizes)}" for m in maps[:40])
-    description = (
-        f"{subject.title} as volumes: each feature map is a prism, its height the logarithm of its px, its "
-        f"width that of its channels. {text}."
-    )
-    return finish(canvas, subject.title, description, theme)
+    return maps, _rows(maps, subject)
 
 
 def _maps(subject: Subject, level: str) -> list[Map]:
@@ -221,9 +238,9 @@ def _exact(value: int) -> str:
     return f"{value:,}" if value < 1_000_000 else words.count(value)
 
 
-def _rows(maps: Sequence[Map], subject: Subject) -> list[tuple[list[int], list[float]]]:
+def _rows(maps: Sequence[Map], subject: Subject) -> Rows:
     """Maps in rows, with their left edges."""
-    rows: list[tuple[list[int], list[float]]] = []
+    rows: Rows = []
     half_before = edge = middle = 0.0
     for k, item in enumerate(maps):
         half = fitted(_texts(item, subject), 5) / 2
