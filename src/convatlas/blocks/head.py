@@ -45,6 +45,24 @@ class ClassifierHead(nn.Module):
         return x if pre_logits else self.fc(self.dropout(x))
 
 
+def equalise_scores(head: nn.Module) -> None:
+    """Sets the last layer of a classifier so that all classes score the same: the loss is ln K.
+
+    A layer that replaces a trained one follows features whose scale no rule of initialisation knows: drawn
+    at random, it can begin far above ln K, and its first steps then spoil the trained layers.
+
+    Args:
+        head: with its last layer as `fc`, whose parameters become 0; or with a method `equalise_scores`,
+            where zeros would not do.
+    """
+    own = getattr(head, "equalise_scores", None)
+    if callable(own):
+        own()
+        return
+    for parameter in head.get_submodule("fc").parameters():
+        nn.init.zeros_(parameter)
+
+
 def global_pool_2d(x: Tensor, kind: str) -> Tensor:
     """Pools x (B, C, H, W) over H and W to (B, C) by `kind`: "avg", "max", or "" for not at all."""
     if kind == "avg":

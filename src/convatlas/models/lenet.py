@@ -216,6 +216,12 @@ class LeNetHead(nn.Module):
         output = RbfOutput if self.year_1998 else _linear_output
         self.fc = output(num_classes) if num_classes > 0 else nn.Identity()
 
+    def equalise_scores(self) -> None:
+        """Sets the last layer with parameters to 0: in 1998 that is F6, since the codes are fixed."""
+        last = self.f6 if isinstance(self.fc, RbfOutput) else self.fc
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
+
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Scores the maps of S4; with `pre_logits` F6 comes out instead."""
         x = self.c5(x).mean(dim=(2, 3))  # (B, 120)

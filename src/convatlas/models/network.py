@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from convatlas.blocks.head import equalise_scores
 
 FeatureHook = Callable[[Tensor], Tensor]
 """Sees a feature map on its way through `features` and hands it on."""
@@ -208,8 +211,13 @@ class Network(nn.Module, Generic[ConfigT]):
         """The last linear layer (an `nn.Identity` when `num_classes` is 0)."""
         return self.head.get_submodule("fc")
 
+    def classifiers(self) -> tuple[nn.Module, ...]:
+        """The head, then the auxiliary classifiers, shallow to deep."""
+        aux_heads: Iterable[nn.Module] = getattr(self, "aux_heads", ())
+        return (self.head, *aux_heads)
+
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replaces the last layer, of auxiliary classifiers too, by a freshly initialised one.
+        """Replaces the last layer, of auxiliary classifiers too, by a new one that begins at a loss of ln K.
 
         Args:
             num_classes: K; 0 for no classifier.
@@ -219,15 +227,19 @@ class Network(nn.Module, Generic[ConfigT]):
             ValueError: a value is out of range.
         """
         check_count("num_classes", num_classes, least=0)
-        like = next(self.parameters())
+        heads = self.classifiers()
+        likes = [
+            next(chain(head.get_submodule("fc").parameters(), head.parameters(), self.parameters()))
+            for head in heads
+        ]
         self.head.reset(num_classes, global_pool)  # pyright: ignore[reportCallIssue]
-        aux_heads: Iterable[nn.Module] = getattr(self, "aux_heads", ())
-        for head in aux_heads:
+        for head in heads[1:]:
             head.reset(num_classes)  # pyright: ignore[reportCallIssue]
         self.num_classes = num_classes
-        for head in (self.head, *aux_heads):
+        for head, like in zip(heads, likes, strict=True):
             last = head.get_submodule("fc").to(device=like.device, dtype=like.dtype)
             self.init_weights(last.train(self.training))
+            equalise_scores(head)
 
 
 def check_input(x: Tensor, name: str, in_chans: int, min_size: int) -> None:

@@ -130,6 +130,13 @@ class NiNHead(nn.Module):
         check_global_pool(self.global_pool, num_classes)
         self.fc = nn.Conv2d(self.in_chans, num_classes, 1) if num_classes > 0 else nn.Identity()
 
+    def equalise_scores(self) -> None:
+        """Sets every score to 1: at 0, ReLU would let no gradient through."""
+        if isinstance(self.fc, nn.Conv2d):
+            nn.init.zeros_(self.fc.weight)
+            if self.fc.bias is not None:
+                nn.init.ones_(self.fc.bias)
+
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Scores a feature map; with `pre_logits` the pooled feature map comes out instead."""
         return global_pool_2d(x if pre_logits else F.relu(self.fc(x)), self.global_pool)

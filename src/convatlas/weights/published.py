@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from convatlas.blocks.head import equalise_scores
 from convatlas.errors import UnknownNameError, unknown
 from convatlas.files import with_tuples
 from convatlas.weights.errors import WeightsError
@@ -120,8 +121,8 @@ def find_published(network: str, tag: bool | str = True) -> Published:
 def load_pretrained(net: nn.Module, tag: bool | str = True) -> Published:
     """Copies a published checkpoint into one of our networks, in place.
 
-    A classifier for another number of classes (0 too) keeps the values it has: whatever the
-    checkpoint holds for layers named `fc` with one output a class is left out. A network for one channel
+    A classifier for another number of classes (0 too) begins at equal scores for all classes, so at a loss
+    of ln K: whatever the checkpoint holds for layers named `fc` with one output a class is left out. A network for one channel
     gets the first convolution's weights summed over their channels, which answers to a grey image as the
     published network answers to its three equal channels.
 
@@ -139,9 +140,13 @@ def load_pretrained(net: nn.Module, tag: bool | str = True) -> Published:
     entry = find_published(str(getattr(net, "name", "")), tag)
     weights = rename_keys(entry.network, read_weights(fetch(entry)), entry.source)
     given, kept = _adapt(weights.given, net.state_dict(keep_vars=True), entry)
+    replaced = bool(kept)
     kept |= side_classifiers(net, weights)
     weights = dataclasses.replace(weights, given=given)
     copy_weights(net, weights, f"{entry.label}: weights", kept=kept, reshape=True)
+    if replaced:
+        for head in (net.get_submodule("head"), *getattr(net, "aux_heads", ())):
+            equalise_scores(head)
     return entry
 
 
