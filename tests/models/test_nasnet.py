@@ -1,14 +1,17 @@
 """NASNet-A against Zoph et al. 2017, the authors' published sizes and timm."""
 
 import math
+from pathlib import Path
 
 import pytest
 import timm
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
-from convatlas import create_model
+from convatlas import create_model, train
 from convatlas.blocks.cell import Cell, Edge, Genotype
+from convatlas.models.nasnet import NASNet
 from convatlas.weights import load_foreign
 from counting import MacCounter
 from peers import randomise, relative
@@ -125,6 +128,24 @@ def test_drop_path_grows_with_depth_and_with_training() -> None:
     assert drop_rates(net) == pytest.approx([0.1 * (i + 1) / 20 for i in range(20)])
     assert drop_rates(meta_model("nasnet_a_large"))[-1] == 0.3
     assert set(drop_rates(meta_model("nasnet_a_mobile"))) == {0.0}
+
+
+def test_training_tells_its_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rate of scheduled drop-path is 0 at the first step and rises by the same amount with each."""
+    told: list[float] = []
+    set_progress = NASNet.set_progress
+
+    def listen(net: NASNet, fraction: float) -> None:
+        set_progress(net, fraction)
+        told.append(drop_rates(net)[-1])
+
+    monkeypatch.setattr(NASNet, "set_progress", listen)
+    pixels = torch.zeros(10, 3, 8, 8, dtype=torch.uint8)
+    data = TensorDataset(pixels, torch.tensor([0, 1] * 5))
+    small = {**SMALL, "drop_path_rate": 0.4, "aux_heads": False}
+    train("nasnet_a_cifar", data=data, model=small, epochs=2, batch_size=2, out=tmp_path)
+    assert told == pytest.approx([0.4 * step / len(told) for step in range(len(told))])
+    assert len(told) == 8
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.5])

@@ -50,24 +50,33 @@ def test_every_span_of_a_staircase_begins_on_time(spans: float) -> None:
         assert found == [0.5 ** (drop - 1), 0.5**drop]
 
 
-def test_cosine_falls_from_the_end_of_the_warm_up_to_nothing() -> None:
-    found = levels(Cosine(), 9, 54, 99, warmup=0.1)
-    assert found == pytest.approx([1.0, 0.5, 0.0], abs=1e-12)
-    assert levels(Cosine(), 24)[0] == pytest.approx(0.5 + 0.5 * math.sqrt(0.5))
+def test_cosine_falls_from_the_end_of_the_warm_up_and_wastes_no_step() -> None:
+    found = levels(Cosine(), 9, 10, 55, 100, warmup=0.1)
+    assert found == pytest.approx([1.0, 1.0, 0.5, 0.0], abs=1e-12)
+    assert levels(Cosine(), 25)[0] == pytest.approx(0.5 + 0.5 * math.sqrt(0.5))
 
 
-def test_linear_falls_from_the_end_of_the_warm_up_to_nothing() -> None:
-    assert levels(Linear(), 9, 54, 99, warmup=0.1) == pytest.approx([1.0, 0.5, 0.0], abs=1e-12)
+@pytest.mark.parametrize("num_steps", [1, 2, 5])
+@pytest.mark.parametrize("schedule", [Cosine(), Linear(), OneCycle(), OneCycle(start=0.3, tail=0.4)])
+def test_every_step_learns(schedule: Schedule, num_steps: int) -> None:
+    """SGDR counts steps from 0: a training of one step has the whole rate."""
+    found = levels(schedule, *range(num_steps), num_steps=num_steps)
+    assert all(level > 0.0 for level in found)
+    assert found[0] == pytest.approx(schedule.start if isinstance(schedule, OneCycle) else 1.0)
+
+
+def test_linear_falls_from_the_end_of_the_warm_up() -> None:
+    assert levels(Linear(), 10, 55, 100, warmup=0.1) == pytest.approx([1.0, 0.5, 0.0], abs=1e-12)
 
 
 def test_one_cycle() -> None:
     """Half of 90 % up, half down, 10 % to nothing."""
-    found = levels(OneCycle(start=0.2, tail=0.1), 0, 44, 89, 94, 99)
-    assert found == pytest.approx([0.2 + 0.8 / 45, 1.0, 0.2, 0.1, 0.0], abs=1e-12)
+    found = levels(OneCycle(start=0.2, tail=0.1), 0, 1, 45, 90, 95, 100)
+    assert found == pytest.approx([0.2, 0.2 + 0.8 / 45, 1.0, 0.2, 0.1, 0.0], abs=1e-12)
 
 
 def test_one_cycle_without_a_tail_ends_where_it_began() -> None:
-    assert levels(OneCycle(start=0.25, tail=0.0), 49, 99) == pytest.approx([1.0, 0.25])
+    assert levels(OneCycle(start=0.25, tail=0.0), 50, 100) == pytest.approx([1.0, 0.25])
 
 
 def test_an_average_follows_closely_at_first() -> None:

@@ -52,8 +52,9 @@ class ScaleJitter:
     """The picture at a random size, then a random crop. With `low` equal to `high`, the crop alone is random.
 
     Attributes:
-        low: px of the short side at least, for crops of 224 px; for other sizes in proportion.
-        high: px at most, likewise.
+        low: px of the short side at least, for crops of `crop` px; for other sizes in proportion.
+        high: px at most, in the same way.
+        crop: px of the crops that `low` and `high` are for.
         interpolation: of the resizing.
 
     Source: Krizhevsky et al. 2012, Section 4.1 (256); Simonyan and Zisserman 2014, Section 3.1 (256 to 512);
@@ -62,6 +63,7 @@ class ScaleJitter:
 
     low: int = 256
     high: int = 512
+    crop: int = 224
     interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
@@ -70,9 +72,12 @@ class ScaleJitter:
         Raises:
             ValueError: a value is out of its range.
         """
-        if not _is_whole(self.low, 224) or not _is_whole(self.high, 224) or self.low > self.high:
+        if not _is_whole(self.crop, 1):
+            raise ValueError(f"`crop`={self.crop!r}; expected a whole number of px, at least 1")
+        if not _is_whole(self.low, self.crop) or not _is_whole(self.high, self.crop) or self.low > self.high:
             raise ValueError(
-                f"`low`={self.low!r}, `high`={self.high!r}; expected whole numbers of px, 224 <= low <= high"
+                f"`low`={self.low!r}, `high`={self.high!r}; expected whole numbers of px, "
+                f"{self.crop} <= low <= high"
             )
         _check_choice("interpolation", self.interpolation, get_args(Interpolation))
 

@@ -17,7 +17,6 @@ from convatlas.data.augment import Augment, Interpolation, Policy, ResizedCrop, 
 from convatlas.data.draws import uniform
 from convatlas.data.warp import TRIES, fitting_boxes
 
-NOMINAL_SIZE = 224
 """Px a side of the crops for which a `ScaleJitter` is given."""
 
 STRIP = 16
@@ -88,7 +87,7 @@ class TrainFit:
     def _scale_jitter(self, picture: Tensor, sample: int, size: tuple[int, int], how: ScaleJitter) -> Tensor:
         drawn, down, right, kind = self._draw(sample, "scale jitter", 4)[0].tolist()
         short_side = how.low + int(drawn * (how.high - how.low + 1))
-        picture = _cover(picture, size, NOMINAL_SIZE / short_side, _interpolation(how.interpolation, kind))
+        picture = _cover(picture, size, how.crop / short_side, _interpolation(how.interpolation, kind))
         top = int(down * (picture.shape[1] - size[0] + 1))
         left = int(right * (picture.shape[2] - size[1] + 1))
         return picture[:, top : top + size[0], left : left + size[1]]
@@ -137,7 +136,22 @@ def central_crop(picture: Tensor, size: tuple[int, int], crop_pct: float, interp
     """
     longest = STRIP * min(picture.shape[1:])
     picture = _middle(picture, (min(picture.shape[1], longest), min(picture.shape[2], longest)))
-    return _middle(_cover(picture, size, crop_pct, interpolation), size)
+    return _centre(_resize_short(picture, size, crop_pct, interpolation), size)
+
+
+def _resize_short(picture: Tensor, size: tuple[int, int], share: float, interpolation: str) -> Tensor:
+    """Resizes as torchvision's `Resize(round(max(size) / share))`: the long side is cut to whole px."""
+    height, width = picture.shape[1:]
+    short = max(1, round(max(size) / share))
+    long = int(short * max(height, width) / min(height, width))
+    sides = (short, long) if height <= width else (long, short)
+    return resize(picture, (max(size[0], sides[0]), max(size[1], sides[1])), interpolation)
+
+
+def _centre(picture: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cuts out the middle as torchvision's `CenterCrop`, which rounds halves to even."""
+    top, left = (round((have - want) / 2.0) for have, want in zip(picture.shape[1:], size, strict=True))
+    return picture[:, top : top + size[0], left : left + size[1]]
 
 
 def _middle(picture: Tensor, size: tuple[int, int]) -> Tensor:

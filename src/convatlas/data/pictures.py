@@ -7,25 +7,78 @@ import dataclasses
 import functools
 import importlib.util
 import io
-from collections.abc import Callable
+import os
+import threading
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import IO, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 # Only the decoders that are needed: the obscure ones are where the security holes are.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 MAX_SIDE = 20_000
-# Below the number at which Pillow itself begins to warn.
-MAX_PIXELS = 89_000_000
+# A picture of so many takes half a gigabyte while it is decoded.
+MAX_PIXELS = 50_000_000
+# What all threads together may hold of pictures that are being decoded: this share of the memory, at most.
+MEMORY_SHARE, MEMORY_BYTES = 0.25, 2 * 1024**3
+# Bytes that decoding takes for each px: Pillow's image (4), the same without transparency or turned (3), as
+# an array (3).
+BYTES_PER_PX = 10
 PNG = b"\x89PNG\r\n\x1a\n"
 ORIENTATION = 0x0112  # EXIF's number for it
 RGB = 3  # torchvision's ImageReadMode.RGB
 
 Answer = TypeVar("Answer")
+BoolArray = NDArray[np.bool_]
+
+
+class MemoryBudget:
+    """Bytes that threads share: who needs more than is left waits until others are done.
+
+    One that needs more than all of it goes alone.
+
+    Args:
+        total: bytes.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self._used = 0
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def hold(self, amount: int) -> Generator[None]:
+        """Holds `amount` bytes while the block runs."""
+        amount = min(amount, self.total)
+        with self._changed:
+            self._changed.wait_for(lambda: self._used + amount <= self.total)
+            self._used += amount
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= amount
+                self._changed.notify_all()
+
+
+@functools.cache
+def decoding_budget() -> MemoryBudget:
+    """What the threads of this process share for decoding: a quarter of the memory, at most 2 GiB."""
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # No such question on this system.
+        memory = 4 * MEMORY_BYTES
+    return MemoryBudget(min(MEMORY_BYTES, int(MEMORY_SHARE * memory)))
+
+
+# A forked process has none of the threads that hold a part.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=decoding_budget.cache_clear)
 
 
 class PictureError(ValueError):
@@ -43,7 +96,7 @@ def read_picture(path: Path) -> Image.Image:
         path: a BMP, GIF, JPEG, PNG, TIFF or WebP file, whatever its name ends in.
 
     Raises:
-        PictureError: missing, no picture, damaged, empty, or larger than 20,000 px a side or 89 Mpx.
+        PictureError: missing, no picture, damaged, empty, or larger than 20,000 px a side or 50 Mpx.
     """
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
@@ -83,7 +136,8 @@ def decode_picture(data: bytes, name: str, least_side: int | None = None) -> Ten
     decode = _torchvision_jpeg() if frame is not None and frame.is_usual and not shrinks else None
     if frame is not None and decode is not None and _orientation(data, frame, name) == 1:
         try:
-            return decode(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+            with decoding_budget().hold(BYTES_PER_PX * frame.width * frame.height):
+                return decode(torch.frombuffer(bytearray(data), dtype=torch.uint8))
         except RuntimeError:
             pass  # Pillow says what is wrong, or copes.
     pixels = np.array(_read(io.BytesIO(data), name, least_side if shrinks else None).convert("RGB"))
@@ -114,10 +168,24 @@ def _read(file: IO[bytes], name: str, least_side: int | None = None) -> Image.Im
         _check_size(name, *image.size)
         if least_side is not None:
             image.draft(None, (least_side, least_side))
-        image.load()
-        return plain_picture(ImageOps.exif_transpose(image))
+        with decoding_budget().hold(BYTES_PER_PX * image.width * image.height):
+            image.load()
+            return plain_picture(_turned(image))
 
     return _opened(file, name, load)
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    """The picture as EXIF says it is to be turned; what EXIF may not say is not heeded."""
+    try:
+        orientation = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # Whatever is wrong with a note beside the picture, the picture is good.
+        return image
+    return ImageOps.exif_transpose(image) if _is_orientation(orientation) else image
+
+
+def _is_orientation(value: object) -> bool:
+    return isinstance(value, int) and 2 <= value <= 8
 
 
 def _opened(file: IO[bytes], name: str, use: Callable[[Image.Image], Answer]) -> Answer:
@@ -196,7 +264,15 @@ def _orientation(data: bytes, frame: _Frame, name: str) -> int:
     header = data[: frame.end]
     if b"Exif\0" not in header and b"Orientation" not in header:
         return 1
-    return _opened(io.BytesIO(data), name, lambda image: int(image.getexif().get(ORIENTATION, 1)))
+
+    def look(image: Image.Image) -> int:
+        try:
+            orientation = image.getexif().get(ORIENTATION, 1)
+        except Exception:  # As in `_turned`.
+            return 1
+        return orientation if _is_orientation(orientation) else 1
+
+    return _opened(io.BytesIO(data), name, look)
 
 
 @functools.cache
@@ -220,12 +296,18 @@ def _torchvision_jpeg() -> Callable[[Tensor], Tensor] | None:
 
 def plain_picture(image: Image.Image) -> Image.Image:
     """Brings a picture of any mode to "L" or "RGB" with 8 bits a channel, as `read_picture` does."""
+    key = image.info.get("transparency")
     if image.mode.startswith(("I", "F")):
-        return _from_deep_grey(image)
-    if image.mode in ("L", "RGB"):
+        grey = _from_deep_grey(image)
+        return grey if key is None else _without_key(grey, np.asarray(image) == key)
+    if image.mode in ("1", "L"):
+        grey = image.convert("L")
+        if key is None:
+            return grey if grey is not image else image.copy()
+        # Of one bit, white is 255 here and 1 in the file.
+        return _without_key(grey, np.asarray(grey) == (255 * bool(key) if image.mode == "1" else key))
+    if image.mode == "RGB" and key is None:
         return image.copy()
-    if image.mode == "1":
-        return image.convert("L")
     if "A" in image.mode or "transparency" in image.info:
         return _on_background(image.convert("RGBA"))
     return image.convert("RGB")
@@ -234,8 +316,16 @@ def plain_picture(image: Image.Image) -> Image.Image:
 def _from_deep_grey(image: Image.Image) -> Image.Image:
     # `convert("L")` would clip at 255; 16 bits are scaled, and other depths by their own range.
     values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("it holds values that are NaN or infinite")
     top = 65535.0 if image.mode.startswith("I") and values.max() <= 65535 else max(float(values.max()), 1e-12)
     return Image.fromarray(np.round(values.clip(0) / top * 255.0).astype(np.uint8))
+
+
+def _without_key(grey: Image.Image, is_key: BoolArray) -> Image.Image:
+    """Grey whose px of the transparent shade lie on the background."""
+    alpha = Image.fromarray(np.where(is_key, 0, 255).astype(np.uint8))
+    return _on_background(Image.merge("RGBA", (grey, grey, grey, alpha))).convert("L")
 
 
 def _on_background(image: Image.Image) -> Image.Image:

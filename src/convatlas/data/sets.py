@@ -233,7 +233,10 @@ def to_pixels(value: Any, name: str) -> Tensor:
         PictureError: it is none of these.
     """
     if isinstance(value, Image.Image):
-        value = np.array(plain_picture(value))
+        try:
+            value = np.array(plain_picture(value))
+        except ValueError as error:
+            raise PictureError(f"{name}: {error}") from None
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(np.ascontiguousarray(value if value.ndim != 3 else value.transpose(2, 0, 1)))
     if not isinstance(value, Tensor):

@@ -34,7 +34,7 @@ from convatlas.data.folder import (
     split,
 )
 from convatlas.data.listing import FEW, SUFFIXES
-from convatlas.data.sets import DataError, Note, OnBadImage, Source
+from convatlas.data.sets import DataError, Note, OnBadImage, Source, counted
 from convatlas.data.tables import IntArray, Names, ShardFiles, pack_names
 from convatlas.files import cache_folder, write_atomic
 
@@ -44,6 +44,8 @@ FORMAT = 1  # of the index; another number makes every kept one void
 MAX_CLASS_BYTES = 64  # of a file with the number of a class
 
 # webdataset's rule: the key ends at the first dot of the last part of the name.
+# Classes that may be named without asking how many pictures there are.
+FEW_CLASSES = 1000
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)
 
 
@@ -247,6 +249,11 @@ def _label(name: str, content: bytes) -> int:
 
 def _class_names(folder: Path, labels: IntArray) -> tuple[str, ...]:
     path, count = folder / CLASSES, 1 + int(labels.max())
+    if count > max(len(labels), FEW_CLASSES):  # Refused before anything is made for each class.
+        raise DataError(
+            f"{folder}: a label is {count - 1:,}, and there are {counted(len(labels), 'picture')}; "
+            "expected the numbers of classes from 0 on, each with a picture"
+        )
     if not path.is_file():
         return tuple(map(str, range(count)))
     try:

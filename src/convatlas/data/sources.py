@@ -33,6 +33,8 @@ CIFAR = ("cifar10", "cifar100")
 KINDS = ("folder", "imagenet", "shards")
 NAMES = ("digits", *MNIST_LIKE, *CIFAR, *(f"{kind}:PATH" for kind in KINDS))
 
+# More would be a mistake, and the names alone would fill the memory.
+MAX_CLASSES = 1_000_000
 # Samples of a dataset that are looked at to learn the size of its pictures.
 PROBES = 16
 
@@ -124,10 +126,12 @@ def source_from(
     for part, use in ((first, "learn from"), (second, "test on")):
         if not len(part):
             raise DataError(f"there is no sample to {use}")
-    known = getattr(train, "classes", None) if class_names is None else class_names
+    known = _class_names(train) if class_names is None else class_names
     least, most = (
         int(f(torch.stack([f(part.labels) for part in (first, second)]))) for f in (torch.amin, torch.amax)
     )
+    if known is None and most >= MAX_CLASSES:
+        raise DataError(f"labels go up to {most:,}; expected at most {MAX_CLASSES - 1:,}, numbers of classes")
     names = tuple(map(str, range(most + 1) if known is None else known))
     if least < 0 or most >= len(names):
         raise DataError(
@@ -162,7 +166,42 @@ def as_samples(data: Any) -> Samples:
     if not isinstance(first, Sequence) or len(first) < 2:
         raise TypeError(f"the dataset gives {type(first).__name__}; expected (picture, label)")
     to_pixels(first[0], "sample 0")
-    return DatasetSet(data, _labels(data).long())
+    return DatasetSet(data, _whole_numbers(_labels(data)))
+
+
+def _class_names(dataset: Any) -> Any:
+    """The names of a dataset's classes, of the whole one where this is a part of it; None for none."""
+    found = getattr(dataset, "classes", None)
+    whole = getattr(dataset, "dataset", None)
+    return _class_names(whole) if found is None and whole is not None else found
+
+
+def _whole_numbers(labels: Tensor) -> Tensor:
+    """Labels as int64.
+
+    Raises:
+        DataError: a label is no whole number, or there is not one for each sample.
+    """
+    if labels.dim() == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.dim() != 1:
+        raise DataError(
+            f"labels have the shape {tuple(labels.shape)}; expected one number for each sample, (N,): "
+            "of one-hot labels give argmax(dim=1)"
+        )
+    if labels.is_floating_point() and not bool((labels == labels.round()).all()):
+        odd = labels[labels != labels.round()][0]
+        raise DataError(f"a label is {float(odd):g}; expected whole numbers, one for each class")
+    return labels.long()
+
+
+def _label(value: Any, index: int) -> float | int:
+    """One label as a number; whether it is a whole one is looked at later."""
+    try:
+        number = value.item() if hasattr(value, "item") else value
+        return number if isinstance(number, int | float) else int(number)
+    except (TypeError, ValueError, RuntimeError):
+        raise DataError(f"sample {index}: the label is {value!r}; expected the number of a class") from None
 
 
 def _labels(dataset: Any) -> Tensor:
@@ -177,8 +216,16 @@ def _labels(dataset: Any) -> Tensor:
         found = getattr(dataset, name, None)
         whole = found is not None and not callable(found) and len(found) == len(dataset)
         if whole and getattr(dataset, "target_transform", None) is None:
-            return torch.as_tensor(found)
-    return torch.tensor([int(dataset[index][1]) for index in range(len(dataset))])
+            return _as_tensor(found)
+    return torch.tensor([_label(dataset[index][1], index) for index in range(len(dataset))])
+
+
+def _as_tensor(labels: Any) -> Tensor:
+    try:
+        return torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):
+        first = next((label for label in labels if not isinstance(label, int | float)), labels)
+        raise DataError(f"a label is {first!r}; expected the number of a class") from None
 
 
 def _choose(samples: Samples, rows: IntArray) -> Samples:

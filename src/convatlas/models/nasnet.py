@@ -272,6 +272,10 @@ class NASNet(Network[NASNetConfig]):
             if isinstance(cell, Cell):
                 cell.drop_path.drop_rate = cell.drop_path_rate * value
 
+    def set_progress(self, fraction: float) -> None:
+        """Sets `progress`, and with it the drop-path rates."""
+        self.progress = fraction
+
     def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """Runs the stem and the cells."""
         outputs = [tap(self.stem(x))]  # (B, 96, 165, 165)

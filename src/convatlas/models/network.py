@@ -207,6 +207,12 @@ class Network(nn.Module, Generic[ConfigT]):
         """Scores of the end and of the auxiliary classifiers, if the network has any."""
         return AuxLogits(self(x), ())
 
+    def set_progress(self, fraction: float) -> None:
+        """Tells the network which share of its training is over, 0 to 1; training calls it before each step.
+
+        Networks whose regularisation grows with training, such as NASNet's scheduled drop-path, override it.
+        """
+
     def get_classifier(self) -> nn.Module:
         """The last linear layer (an `nn.Identity` when `num_classes` is 0)."""
         return self.head.get_submodule("fc")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -9,15 +10,18 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
-from convatlas.files import cache_folder
+from convatlas.files import cache_folder, write_atomic
 from convatlas.machine import abilities, processor
 
 SOURCES = Path(__file__).parent
 HEADERS = SOURCES / "core"
 FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC")
 COMPILE_SECONDS = 300
+# How the names of folders begin in which something is being compiled.
+DRAFT = "draft-"
 
 
 class CompilerError(OSError):
@@ -36,7 +40,7 @@ def compiled(source: Path, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
     """
     command = (find_compiler(), *FLAGS, *flags, _arch())
     path = _path(source, command)
-    if not path.exists():
+    if not _is_intact(path):
         _compile(source, path, command)
     try:
         return ctypes.CDLL(str(path))
@@ -71,10 +75,32 @@ def _path(source: Path, command: tuple[str, ...]) -> Path:
     return cache_folder() / "native" / f"{source.stem}-{digest.hexdigest()[:24]}.so"
 
 
+def _digest_path(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _is_intact(path: Path) -> bool:
+    """Whether a library is there as it was compiled: to open a damaged one would end the process."""
+    try:
+        stated = _digest_path(path).read_text(encoding="ascii").strip()
+        return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == stated
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _remove_litter(folder: Path) -> None:
+    """Removes what compilers that were killed left behind."""
+    for draft in folder.glob(f"{DRAFT}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - draft.stat().st_mtime > 2 * COMPILE_SECONDS:
+                shutil.rmtree(draft)
+
+
 def _compile(source: Path, path: Path, command: tuple[str, ...]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(dir=path.parent)
+        _remove_litter(path.parent)
+        folder = tempfile.TemporaryDirectory(prefix=DRAFT, dir=path.parent)
     except OSError as error:
         raise CompilerError(f"the compiled library cannot be kept in {path.parent} ({error})") from None
     with folder as draft:
@@ -94,4 +120,16 @@ def _compile(source: Path, path: Path, command: tuple[str, ...]) -> None:
             silence = f"status {done.returncode}" if done.returncode else "it wrote nothing"
             reason = (errors or [done.stderr.strip()[:200] or silence])[0]
             raise CompilerError(f"the compiler fails: {reason}")
-        made.replace(path)
+        _keep(made, path)
+
+
+def _keep(made: Path, path: Path) -> None:
+    """Puts a library and its digest on disk; killed in between, it is compiled again."""
+    try:
+        content = made.read_bytes()
+        _digest_path(path).unlink(missing_ok=True)
+        # A new file each time: one that a process has open is never written over.
+        write_atomic(path, content)
+        write_atomic(_digest_path(path), hashlib.sha256(content).hexdigest() + "\n")
+    except OSError as error:
+        raise CompilerError(f"the compiled library cannot be kept in {path.parent} ({error})") from None

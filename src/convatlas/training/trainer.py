@@ -130,11 +130,15 @@ class Training:
         for batches in watch.waiting(self.read(epoch, first)):
             begin, end = self.batch_order.bounds(state.step % per_epoch)
             lr = self.recipe.lr_at(state.step, self.batch_order.num_steps) * state.lr_factor
+            if isinstance(self.learner.net, Network):
+                self.learner.net.set_progress(state.step / self.batch_order.num_steps)
             with nonfinite.buffers_kept(self):
                 self.unseen += self.learner.gradients(batches, of=end - begin, epoch=epoch, step=state.step)
                 self._unseen_images += end - begin
                 sync = self.synchronise() if self.syncs_at(state.step) else None
-                if sync is None or sync.usable:
+                # Where every picture of the step was skipped there is nothing to learn from.
+                empty = self.learner.ranks.world_size == 1 and not any(len(batch.labels) for batch in batches)
+                if not empty and (sync is None or sync.usable):
                     self.learner.update(lr, state.step)
             state.step += 1
             watch.images += end - begin

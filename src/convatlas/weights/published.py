@@ -122,9 +122,9 @@ def load_pretrained(net: nn.Module, tag: bool | str = True) -> Published:
     """Copies a published checkpoint into one of our networks, in place.
 
     A classifier for another number of classes (0 too) begins at equal scores for all classes, so at a loss
-    of ln K: whatever the checkpoint holds for layers named `fc` with one output a class is left out. A network for one channel
-    gets the first convolution's weights summed over their channels, which answers to a grey image as the
-    published network answers to its three equal channels.
+    of ln K: whatever the checkpoint holds for layers named `fc` with one output a class is left out. A
+    network for one channel gets the first convolution's weights summed over their channels, which answers to
+    a grey image as the published network answers to its three equal channels.
 
     Args:
         net: one of our networks, with its `name`.

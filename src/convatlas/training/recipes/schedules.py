@@ -90,7 +90,7 @@ class Cosine:
     """
 
     def level(self, step: int, num_steps: int, warmup: float) -> float:
-        """From 1 at the warm-up's end to 0 at the last step."""
+        """From 1 at the first step after the warm-up to just above 0 at the last step."""
         return 0.5 * (1.0 + math.cos(math.pi * _share_after(step, num_steps, warmup)))
 
 
@@ -99,7 +99,7 @@ class Linear:
     """After the warm-up, a straight line to 0."""
 
     def level(self, step: int, num_steps: int, warmup: float) -> float:
-        """From 1 at the warm-up's end to 0 at the last step."""
+        """From 1 at the first step after the warm-up to just above 0 at the last step."""
         return 1.0 - _share_after(step, num_steps, warmup)
 
 
@@ -130,7 +130,7 @@ class OneCycle:
 
     def level(self, step: int, num_steps: int, warmup: float) -> float:
         """The level on the cycle or its tail."""
-        share, half = (step + 1) / num_steps, 0.5 * (1.0 - self.tail)
+        share, half = step / num_steps, 0.5 * (1.0 - self.tail)
         if share <= 2.0 * half:
             return 1.0 - (1.0 - self.start) * abs(share / half - 1.0)
         return self.start * (1.0 - share) / self.tail
@@ -150,5 +150,5 @@ def warmed_decay(decay: float, step: int) -> float:
 
 
 def _share_after(step: int, num_steps: int, warmup: float) -> float:
-    """How much of what follows the warm-up is over once the step is done."""
-    return ((step + 1) / num_steps - warmup) / (1.0 - warmup)
+    """How much of what follows the warm-up is over when the step begins, so that no step has a rate of 0."""
+    return max(0.0, (step / num_steps - warmup) / (1.0 - warmup))
