@@ -135,7 +135,7 @@ def _imported(text: str) -> nn.Module:
         sys.path.insert(0, here)
     try:
         found: Any = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{text}: cannot import {module_name} ({type(error).__name__}: {error})") from error
     for part in path.split("."):
         if not hasattr(found, part):
@@ -167,7 +167,7 @@ def _made(text: str, make: Any) -> Any:
             except (NotImplementedError, RuntimeError):
                 # It computes with values while it is built, which meta tensors have not.
                 return make()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{text}: failed ({type(error).__name__}: {error})") from error
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 import importlib
+import sys
 import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -41,8 +42,20 @@ def trace(
     Raises:
         SizingError: if the forward fails; names the layer.
     """
-    tracer = Tracer(request.dtype, _device_of(request.net), request.cast, use_leaves, lives)
-    return _traced(tracer, request, request.train if train is None else train)
+    train = request.train if train is None else train
+    loaded = "torch._dynamo" in sys.modules
+
+    def tried() -> Trace:
+        tracer = Tracer(request.dtype, _device_of(request.net), request.cast, use_leaves, lives)
+        return _traced(tracer, request, train)
+
+    try:
+        return tried()
+    except SizingError:
+        if loaded or "torch._dynamo" not in sys.modules:
+            raise
+        # The forward itself loaded the compiler, too late to be told to stay out.
+        return tried()
 
 
 def unused_parameters(request: Request, found: Trace) -> set[int]:
@@ -64,7 +77,7 @@ def _traced(tracer: Tracer, request: Request, train: bool) -> Trace:
         gc.disable()
         try:
             tracer.install(net, train)
-            with _batched_functions():
+            with _batched_functions(), _uncompiled():
                 output = _called(net, tracer, request)
             tracer.uninstall()
             found = _plain(tracer, output)
@@ -73,7 +86,7 @@ def _traced(tracer: Tracer, request: Request, train: bool) -> Trace:
                 spare(made)
         except SizingError as error:
             raise type(error)(_where(tracer, request, str(error))) from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise SizingError(_where(tracer, request, f"{type(error).__name__}: {error}")) from error
         finally:
             tracer.uninstall()
@@ -115,6 +128,11 @@ def _batched_functions() -> Generator[None]:
         yield
     finally:
         apis.vmap_impl = usual
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Compiled functions and modules run as they were written, where the compiler is loaded at all."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def _as_one(tracer: Any, usual: Any, func: Any, args: Any, kwargs: Any) -> Any:
