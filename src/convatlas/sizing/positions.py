@@ -9,7 +9,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .geometry import Attend, Cat, Geometry, Mix, Pad, Permute, Reshape, Resize, Select, Window
+from .geometry import (
+    Attend,
+    Cat,
+    Geometry,
+    Mix,
+    Pad,
+    Permute,
+    Reshape,
+    Resize,
+    Select,
+    Shuffle,
+    Slide,
+    Window,
+)
 from .operation import Operation, Shape
 
 # A part of a dimension: its length, and how far each input axis moves per index.
@@ -49,6 +62,10 @@ def through(geometry: Geometry | None, field: Field, shape: Shape, out: Shape, a
         return _pad(field, geometry, out)
     if isinstance(geometry, Resize):
         return _resize(field, geometry, shape, out)
+    if isinstance(geometry, Shuffle):
+        return _shuffle(field, geometry.factor, shape, out, axes)
+    if isinstance(geometry, Slide):
+        return _slide(field, geometry, out, axes)
     return everywhere(out, axes)
 
 
@@ -168,7 +185,7 @@ def _window(field: Field, w: Window, out: Shape) -> Field:
             continue
         if w.transposed:
             # Output o is written by inputs i with o = i*s - p + j*d: the hull over all phases.
-            span = _widen(span, steps, -((d * (k - 1) - p) // s), p // s)
+            span = _widen(span, steps, (p - d * (k - 1)) / s, p / s)
             dims[dim] = ((out[dim], tuple(step / s for step in steps)),)
             continue
         span = _widen(span, steps, -p, d * (k - 1) - p)
@@ -254,8 +271,8 @@ def _resize(field: Field, resize: Resize, shape: Shape, out: Shape) -> Field:
     axes = len(field.span)
     span = field.span
     dims = list(field.dims)
-    n = len(resize.scale)
-    for i, scale in enumerate(resize.scale):
+    n = len(resize.new)
+    for i, step in enumerate(map(float, resize.steps)):
         dim = len(dims) - n + i
         steps = _single(field, dim)
         if shape[dim] == 1:
@@ -263,11 +280,30 @@ def _resize(field: Field, resize: Resize, shape: Shape, out: Shape) -> Field:
             continue
         if steps is None:
             return everywhere(out, axes)
-        if scale != 1:
-            first = 0 if resize.reach == 0 else -resize.reach
-            span = _widen(span, steps, first, resize.reach)
-        dims[dim] = ((out[dim], tuple(s * scale for s in steps)),)
+        if step != 1:
+            # The union of what the phases read around the place that lies evenly.
+            reads = [(o, resize.reads(i, o)) for o in range(resize.steps[i].denominator)]
+            first = min(read[0] - o * step for o, read in reads)
+            span = _widen(span, steps, first, max(read[-1] - o * step for o, read in reads))
+        dims[dim] = ((out[dim], tuple(s * step for s in steps)),)
     return Field(tuple(dims), span)
+
+
+def _shuffle(field: Field, r: int, shape: Shape, out: Shape, axes: int) -> Field:
+    *batch, _, height, width = shape
+    n = len(batch)
+    split = _reshape(field, (*batch, out[-3], r, r, height, width), axes)
+    order = (*range(n), n, n + 3, n + 1, n + 4, n + 2)
+    return _reshape(Field(tuple(split.dims[d] for d in order), split.span), out, axes)
+
+
+def _slide(field: Field, slide: Slide, out: Shape, axes: int) -> Field:
+    steps = _single(field, slide.dim)
+    if steps is None:
+        return everywhere(out, axes)
+    dims = list(field.dims)
+    dims[slide.dim] = ((out[slide.dim], tuple(s * slide.step for s in steps)),)
+    return Field((*dims, ((out[-1], steps),)), field.span)
 
 
 def attend(row: Operation, sources: list[tuple[Field, Shape]], axes: int) -> Field:

@@ -6,9 +6,12 @@ Most tensors of a network have a plain field, of which this module takes care; `
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from .geometry import EVERYTHING, Attend, Cat, Window
+from . import phases
+from .geometry import EVERYTHING, Attend, Cat, Geometry, Mix, Pad, Resize, Select, Shuffle, Window
 from .operation import Operation, Shape
+from .phases import Axis, even
 from .positions import Field, attend, everywhere, through, union
 from .row import ReceptiveField
 from .trace import Trace
@@ -18,7 +21,15 @@ from .trace import Trace
 # steps of 0 only, a tensor may have any dimensions: all of it reads the same.
 _Axis = tuple[float | None, float | None, float]
 _Plain = tuple[_Axis, ...]
-_AnyField = _Plain | Field
+
+
+class Uneven(NamedTuple):
+    """The same where positions do not move evenly: an axis of phases each; None for the whole axis."""
+
+    axes: tuple[Axis | None, ...]
+
+
+_AnyField = _Plain | Uneven | Field
 
 
 def receptive_fields(trace: Trace, shapes: Sequence[Shape]) -> tuple[ReceptiveField | None, ...]:
@@ -33,15 +44,17 @@ def receptive_fields(trace: Trace, shapes: Sequence[Shape]) -> tuple[ReceptiveFi
     for row in trace.rows:
         field = _plainly(row, fields, axes)
         if field is None:
-            field = _advance(row, fields, axes)
+            field = _unevenly(row, fields, axes) or _advance(row, fields, axes)
         fields[row.index] = field
-        if isinstance(field, tuple):
+        if type(field) is Uneven:
+            found.append(_published_phases(field))
+        elif type(field) is tuple:
             public = known.get(field)
             if public is None:
                 public = known[field] = _published(field)
             found.append(public)
         else:
-            found.append(None if field is None else _public(field))
+            found.append(_public(field) if isinstance(field, Field) else None)
     return tuple(found)
 
 
@@ -85,6 +98,105 @@ def _slide(field: _Plain, w: Window) -> _Plain:
             high += step * (d * (k - 1) - p)
         out.append((low, high, step * s))
     return tuple(out)
+
+
+def _unevenly(row: Operation, fields: dict[int, _AnyField | None], axes: int) -> _AnyField | None:
+    """The field after an operation that maps each axis by itself, phase by phase; else None."""
+    geometry, out = row.geometry, row.output_shapes[0]
+    if len(out) != axes + 2 or row.op == "setitem":
+        return None
+    parts: list[tuple[Uneven, Shape]] = []
+    for node, shape in zip(row.inputs, row.input_shapes, strict=True):
+        field = fields.get(node)
+        if field is None:
+            continue
+        if isinstance(field, Field) or len(shape) != axes + 2:
+            return None
+        parts.append((_lifted(field), shape))
+    uneven = any(type(fields.get(node)) is Uneven for node in row.inputs)
+    if not parts or not (uneven or isinstance(geometry, Window | Resize | Shuffle | Pad | Select)):
+        return None
+    if geometry is None or (isinstance(geometry, Cat) and geometry.dim < 2) or _mixes_channels(geometry):
+        moved = [_broadcast(field, shape, out) for field, shape in parts]
+        return _joined(moved, out[2:])
+    if len(parts) > 1:
+        return None
+    field, shape = parts[0]
+    after: list[Axis | None] = []
+    for i, axis in enumerate(field.axes):
+        step = None if axis is None else _stepped(axis, geometry, i, shape, axes)
+        if step is NotImplemented:
+            return None
+        after.append(step)
+    return _settled(Uneven(tuple(after)))
+
+
+def _mixes_channels(geometry: Geometry) -> bool:
+    return isinstance(geometry, Mix) and geometry.dims == (1,) and not geometry.drop
+
+
+def _stepped(axis: Axis, geometry: Geometry | None, i: int, shape: Shape, axes: int) -> Any:
+    """One axis after an operation; None where it is read whole, NotImplemented where others matter too."""
+    if isinstance(geometry, Window) and len(geometry.kernel) == axes:
+        return phases.window(axis, geometry, i)
+    if isinstance(geometry, Resize) and len(geometry.new) == axes:
+        whole = geometry.mode == "area" and geometry.new[i] == 1
+        return None if whole and shape[i + 2] > 1 else phases.resize(axis, geometry, i, shape[i + 2])
+    if isinstance(geometry, Shuffle) and axes == 2:
+        return phases.shuffle(axis, geometry.factor)
+    if isinstance(geometry, Pad) and not any(geometry.before[:2]):
+        return phases.pad(axis, geometry, i + 2)
+    if isinstance(geometry, Select) and [dim for dim, _ in geometry.picks] == list(range(axes + 2)):
+        return phases.select(axis, geometry.offsets[i + 2], geometry.picks[i + 2][1])
+    return NotImplemented
+
+
+def _lifted(field: _Plain | Uneven) -> Uneven:
+    if isinstance(field, Uneven):
+        return field
+    return Uneven(tuple(None if a is None or b is None else even(a, b, step) for a, b, step in field))
+
+
+def _broadcast(field: Uneven, shape: Shape, out: Shape) -> Uneven:
+    """Where an axis of one position meets one of many, none of them moves."""
+    sizes = zip(field.axes, shape[2:], out[2:], strict=True)
+    return Uneven(tuple(axis if axis is None or a == b else phases.still(axis) for axis, a, b in sizes))
+
+
+def _joined(parts: list[Uneven], sizes: Shape) -> _AnyField:
+    axes: list[Axis | None] = []
+    for ways, size in zip(zip(*(part.axes for part in parts), strict=True), sizes, strict=True):
+        known = [way for way in ways if way is not None]
+        if len(known) < len(ways):
+            axes.append(None)
+        else:
+            axes.append(phases.joined([phases.still(way) for way in known] if size == 1 else known))
+    return _settled(Uneven(tuple(axes)))
+
+
+def _settled(field: Uneven) -> _AnyField:
+    """The plain form where every axis moves evenly."""
+    if all(axis is None or (len(axis.extents) == 1 and None not in axis.extents) for axis in field.axes):
+        return _flattened(field)
+    return field
+
+
+def _flattened(field: Uneven) -> _Plain:
+    """The plain field that holds all phases."""
+    hulls = [None if axis is None else phases.hull(axis) for axis in field.axes]
+    return tuple((None, None, 0) if found is None else found for found in hulls)
+
+
+def _published_phases(field: Uneven) -> ReceptiveField:
+    found = [None if axis is None else phases.widest(axis) for axis in field.axes]
+    return ReceptiveField(
+        tuple(None if axis is None else axis[0] for axis in found),
+        tuple(
+            axis.shift if axis is not None and len(axis.extents) == 1 and axis.shift else None
+            for axis in field.axes
+        ),
+        tuple(None if axis is None else axis[1] for axis in found),
+    )
 
 
 def _hull(parts: list[_Plain], sizes: Shape) -> _Plain:
@@ -139,8 +251,10 @@ def _advance(row: Operation, fields: dict[int, _AnyField | None], axes: int) -> 
     sources: list[tuple[Field, Shape]] = []
     for node, shape in zip(row.inputs, row.input_shapes, strict=True):
         field = fields.get(node)
+        if isinstance(field, Uneven):
+            field = _flattened(field)
         if field is not None:
-            sources.append((_spread(field, shape) if isinstance(field, tuple) else field, shape))
+            sources.append((field if isinstance(field, Field) else _spread(field, shape), shape))
     if not sources:
         return None
     if row.inplace and row.geometry is not None and row.op == "setitem":

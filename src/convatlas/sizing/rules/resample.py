@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch.nn import functional
 
 from convatlas.sizing.errors import ShapeError
-from convatlas.sizing.geometry import EVERYTHING, RESHAPE, Mix, Pad, Resize, Window
+from convatlas.sizing.geometry import EVERYTHING, RESHAPE, Mix, Pad, Resize, Shuffle, Slide, Window
 from convatlas.sizing.tensor import RULES, Traced, strides_of
 
 from .base import dims_of, prod, rule, traced, tupled, wrap_dim
@@ -28,8 +30,7 @@ def pad(t: Any, input: Any, pad: Any, mode: str = "constant", value: Any = None)
         shape[dim] += pad[2 * i] + pad[2 * i + 1]
         if shape[dim] < 0 or (mode == "reflect" and max(pad[2 * i : 2 * i + 2]) >= x.shape[dim]):
             raise ShapeError(f"pad: {tuple(pad)} ({mode}) does not fit {tuple(x.shape)}")
-    geometry = Pad(tuple(before)) if mode == "constant" or not any(pad) else EVERYTHING
-    return t.emit("pad", "copy", (x,), shape, x.dtype, geometry=geometry)
+    return t.emit("pad", "copy", (x,), shape, x.dtype, geometry=Pad(tuple(before)))
 
 
 @rule("repeat", "tile")
@@ -64,44 +65,61 @@ def rot90(t: Any, input: Any, k: int = 1, dims: Any = (0, 1)) -> Any:
     return t.emit("rot90", "copy", (x,), shape, x.dtype, geometry=EVERYTHING if k % 4 else None)
 
 
+_MODES = {"bilinear": "linear", "trilinear": "linear", "bicubic": "cubic"}
+
+
 @rule("interpolate", "upsample")
 def interpolate(
     t: Any,
-    input: Traced,
+    input: Any,
     size: Any = None,
     scale_factor: Any = None,
     mode: str = "nearest",
-    *args: Any,
-    **kwargs: Any,
-) -> Traced:
+    align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
+) -> Any:
     """Another number of positions over the last dimensions."""
     x = traced(t, input)
     n = len(x.shape) - 2
     old = x.shape[2:]
+    kind = _MODES.get(mode, mode)
+    factors: tuple[Any, ...] = (None,) * n
     if size is None:
-        factors = (scale_factor,) * n if isinstance(scale_factor, int | float) else scale_factor
-        new = tuple(int(s * f) for s, f in zip(old, factors, strict=True))
+        given = tuple(scale_factor) if hasattr(scale_factor, "__len__") else (scale_factor,) * n
+        factors = tuple(map(float, given))
+        new = tuple(math.floor(float(s * f)) for s, f in zip(old, factors, strict=True))
     else:
         new = tupled(size, n)
-    reach = {"nearest": 0, "nearest-exact": 0, "area": 0, "bicubic": 2}.get(mode, 1)
-    cost = {0: 0, 1: 3 * n, 2: 8 * n}[reach]
-    scale = tuple(a / b for a, b in zip(old, new, strict=True))
+    if kind not in ("nearest", "nearest-exact", "area", "linear", "cubic") or min(new) < 1:
+        return NotImplemented
+    if recompute_scale_factor or kind == "area":
+        factors = (None,) * n
+    steps = tuple(_step(*sizes, bool(align_corners)) for sizes in zip(old, new, factors, strict=True))
+    geometry = Resize(kind, new, steps, bool(align_corners), antialias)
+    cost = {0: 0, 1: 3 * n, 2: 8 * n}[geometry.reach]
     shape = (*x.shape[:2], *new)
-    geometry = EVERYTHING if kwargs.get("antialias") else Resize(scale, reach)
     return t.emit("interpolate", "resize", (x,), shape, x.dtype, flops=cost * prod(shape), geometry=geometry)
 
 
+def _step(old: int, new: int, factor: float | None, align_corners: bool) -> Fraction:
+    """Input positions per output position, as PyTorch has them."""
+    if align_corners:
+        return Fraction(old - 1, new - 1) if new > 1 else Fraction(0)
+    if factor is None or new == old * factor:
+        return Fraction(old, new)
+    return Fraction(1 / factor).limit_denominator(64)
+
+
 @rule("pixel_shuffle")
-def pixel_shuffle(t: Any, input: Traced, upscale_factor: int) -> Traced:
+def pixel_shuffle(t: Any, input: Any, upscale_factor: int) -> Any:
     """Channels become positions."""
-    r = upscale_factor
-    *batch, c, h, w = input.shape
-    x = reshaped(t, "reshape", traced(t, input), (*batch, c // (r * r), r, r, h, w))
-    n = len(batch)
-    x = permute(t, x, (*range(n), n, n + 3, n + 1, n + 4, n + 2))
-    return t.emit(
-        "pixel_shuffle", "copy", (x,), (*batch, c // (r * r), h * r, w * r), x.dtype, geometry=RESHAPE
-    )
+    x, r = traced(t, input), upscale_factor
+    *batch, c, h, w = x.shape
+    if c % (r * r):
+        raise ShapeError(f"pixel_shuffle: {c} channels do not split into {r}*{r}")
+    shape = (*batch, c // (r * r), h * r, w * r)
+    return t.emit("pixel_shuffle", "copy", (x,), shape, x.dtype, geometry=Shuffle(r))
 
 
 @rule("pixel_unshuffle")
@@ -133,7 +151,9 @@ def repeat_interleave(t: Any, input: Any, repeats: Any = None, dim: Any = None, 
         x = reshaped(t, "flatten", x, (x.numel(),))
     dim = wrap_dim(dim or 0, len(x.shape))
     shape = (*x.shape[:dim], x.shape[dim] * repeats, *x.shape[dim + 1 :])
-    return t.emit("repeat_interleave", "copy", (x,), shape, x.dtype, geometry=EVERYTHING)
+    steps = tuple(Fraction(1, repeats if i == dim and repeats else 1) for i in range(len(shape)))
+    geometry = Resize("nearest", shape[2:], steps[2:]) if dim > 1 else EVERYTHING if dim == 0 else None
+    return t.emit("repeat_interleave", "copy", (x,), shape, x.dtype, geometry=geometry or Mix((dim,)))
 
 
 def patches(
@@ -178,7 +198,7 @@ def slide(t: Any, input: Any, dimension: int, size: int, step: int) -> Any:
     steps = strides_of(x)
     shape = (*x.shape[:dim], (x.shape[dim] - size) // step + 1, *x.shape[dim + 1 :], size)
     lies = (*steps[:dim], steps[dim] * step, *steps[dim + 1 :], steps[dim])
-    return t.view("unfold", x, shape, lies, EVERYTHING)
+    return t.view("unfold", x, shape, lies, Slide(dim, step))
 
 
 RULES[functional.unfold] = patches

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import torch
 
 from convatlas.sizing.errors import ShapeError
-from convatlas.sizing.geometry import EVERYTHING, Mix, Window
+from convatlas.sizing.geometry import EVERYTHING, Mix, Resize, Window
 from convatlas.sizing.tensor import FOREIGN, Traced
 
 from .base import add_rule, prod, rule, tupled
@@ -275,6 +276,8 @@ def _adaptive(op: str, n: int) -> Any:
         if prod(out) > 1 and all(s % o == 0 for s, o in zip(sizes, out, strict=True)):
             step = tuple(s // o for s, o in zip(sizes, out, strict=True))
             geometry = Window(step, step, (0,) * n, (1,) * n)
+        elif prod(out) > 1:
+            geometry = Resize("area", out, tuple(map(Fraction, sizes, out)))
         result = t.emit(op, "pool", (x,), shape, x.dtype, flops=x.numel() + prod(shape), geometry=geometry)
         return (result, t.more(result, shape, torch.int64)) if return_indices else result
 
