@@ -104,7 +104,8 @@ class TestChoice:
 
     def test_channels_last_images_are_understood(self, engine: Engine) -> None:
         x = torch.randn(4, 1, 32, 32)
-        assert torch.equal(engine(x.to(memory_format=torch.channels_last)), engine(x))
+        # An engine may add in another order for them.
+        assert relative(engine(x.to(memory_format=torch.channels_last)), engine(x)) <= 1e-6
 
     def test_report_tells_a_person_what_was_done(self, engine: Engine) -> None:
         text = str(engine.report)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import convatlas
-from convatlas.predict.features import Feature, describe, extract, write_features
+from convatlas.predict.features import Feature, describe, extract_features, write_features
 from convatlas.predict.outputs import Skipped
 from convatlas.predict.predictor import Predictor
 from made_pictures import TRANSFORM, pixels, save_pictures, small_network
@@ -33,7 +33,7 @@ def images(count: int) -> torch.Tensor:
 )
 def test_features(tmp_path: Path, stage: int | None, pool: Any, shape: tuple[int, ...]) -> None:
     paths = save_pictures(tmp_path / "p", 5)
-    found = list(extract(predictor(), paths, stage=stage, pool=pool))
+    found = list(extract_features(predictor(), paths, stage=stage, pool=pool))
     net, x = small_network(), images(5)
     with torch.no_grad():
         maps = net.forward_stages(x)
@@ -52,7 +52,7 @@ def test_features(tmp_path: Path, stage: int | None, pool: Any, shape: tuple[int
 def test_bad_pictures_keep_their_place(tmp_path: Path) -> None:
     paths = save_pictures(tmp_path / "p", 3)
     paths[1].write_text("nothing")
-    first, second, third = extract(predictor(), paths)
+    first, second, third = extract_features(predictor(), paths)
     assert isinstance(first, Feature)
     assert isinstance(third, Feature)
     assert isinstance(second, Skipped)
@@ -62,7 +62,11 @@ def test_bad_pictures_keep_their_place(tmp_path: Path) -> None:
 def test_files(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     paths = save_pictures(tmp_path / "p", 3)
-    found = [each for each in extract(predictor(), paths, stage=1, pool="none") if isinstance(each, Feature)]
+    found = [
+        each
+        for each in extract_features(predictor(), paths, stage=1, pool="none")
+        if isinstance(each, Feature)
+    ]
     for name in ("f.npz", "f.parquet"):
         write_features(found, tmp_path / name, {"network": "n", "layer": "pool"})
     values = torch.stack([each.values for each in found]).numpy()
@@ -94,13 +98,13 @@ def test_stages_have_names() -> None:
 )
 def test_what_there_is_not(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        extract(predictor(), [], **options)
+        extract_features(predictor(), [], **options)
 
 
 def test_a_network_of_elsewhere() -> None:
     other = Predictor(torch.nn.Flatten(), transform=TRANSFORM, class_names=["a"])
     with pytest.raises(ValueError, match="features come from a network of the atlas"):
-        extract(other, [])
+        extract_features(other, [])
 
 
 @pytest.mark.parametrize(

@@ -107,9 +107,9 @@ def transform(**changed: Any) -> dict[str, str]:
             {"network": "convnet_cs23"}, "unknown network 'convnet_cs23'; nearest: convnet_", id="net"
         ),
         pytest.param({"network": "os.system"}, "unknown network 'os.system'", id="code"),
-        pytest.param({"num_classes": "11"}, "names 10 classes for 11 scores", id="count"),
+        pytest.param({"num_classes": "11"}, "names 10 classes for 11 logits", id="count"),
         pytest.param({"num_classes": "many"}, "invalid literal", id="no-count"),
-        pytest.param({"class_names": '["a"]'}, "names 1 classes for 10 scores", id="names"),
+        pytest.param({"class_names": '["a"]'}, "names 1 classes for 10 logits", id="names"),
         pytest.param({"class_names": "[", "num_classes": "1"}, "Expecting value", id="no-names"),
         pytest.param({"class_names": '{"a": 1}'}, "expected a list of names", id="no-list"),
         pytest.param(

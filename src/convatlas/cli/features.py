@@ -42,7 +42,7 @@ def features_command(
     if not pictures:
         raise ValueError("name at least one picture after the network")
     from convatlas.escape import plain
-    from convatlas.predict.features import Feature, check_ending, describe, extract, write_features
+    from convatlas.predict.features import Feature, check_ending, describe, extract_features, write_features
     from convatlas.predict.load import load
 
     if out is not None:
@@ -51,7 +51,7 @@ def features_command(
     net: Any = predictor.network
     kept: list[Feature] = []
     refused = 0
-    for each in extract(predictor, pictures, stage=stage, pool=pool, fps=fps):
+    for each in extract_features(predictor, pictures, stage=stage, pool=pool, fps=fps):
         if not isinstance(each, Feature):
             refused += 1
             print(f"convatlas: {plain(each.reason)}", file=sys.stderr)

@@ -17,7 +17,7 @@ def predict_command(
     network: str,
     /,
     *pictures: Annotated[str, Parameter(allow_leading_hyphen=True)],
-    top: int = 3,
+    top: int | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
     out: Path | None = None,
     fps: str = "1",
@@ -42,7 +42,7 @@ def predict_command(
             efficientnet_lite0, or file of weights.
         pictures: Picture files, folders, patterns, films, or - for standard input (a picture, a film, or
             names of files).
-        top: How many classes to show for each picture.
+        top: How many classes to show for each picture; 3, or all where there are fewer.
         as_json: Print one JSON object a line, for machines.
         out: Write the answers into this file, which ends in .jsonl, .csv or .parquet.
         fps: Frames a second that are taken from a film; or all.
@@ -117,7 +117,7 @@ def write(
     predictor: Predictor,
     pictures: tuple[str, ...],
     out: Path,
-    top: int,
+    top: int | None,
     fps: float | None,
     cluster: str | None,
 ) -> int:

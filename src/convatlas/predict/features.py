@@ -46,7 +46,7 @@ class Feature:
         return {"picture": plain(self.picture), **frame, "features": self.values.tolist()}
 
 
-def extract(
+def extract_features(
     predictor: Predictor,
     images: Any,
     *,

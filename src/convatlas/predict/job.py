@@ -54,7 +54,7 @@ def run_job(
     pictures: Sequence[str | os.PathLike[str]],
     out: str | Path,
     *,
-    top: int = 3,
+    top: int | None = None,
     fps: float | None = 1.0,
     runner: PartRunner | None = None,
 ) -> Job:
@@ -67,7 +67,7 @@ def run_job(
         predictor: answers.
         pictures: files, folders, patterns and films; "-" for names of files on standard input.
         out: ends in .jsonl, .csv or .parquet.
-        top: how many classes to name.
+        top: how many classes to name; None for 3, or all where there are fewer.
         fps: frames a second that are taken from a film; None for all.
         runner: answers in place of this process, as `ray_runner` makes one.
 
@@ -79,7 +79,7 @@ def run_job(
     form = format_of(out)
     if form == "parquet":
         require_parquet()
-    predictor.check(top, fps)
+    top = predictor.check(top, fps)
     if not pictures:
         raise ValueError("name at least one picture")
     parts = _parts_of(out)

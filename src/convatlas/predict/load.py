@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from convatlas.catalog.cards import all_aliases, all_cards, find_card, is_model
 from convatlas.data.transforms import Transform
+from convatlas.engines.backend import Precision
 from convatlas.engines.exported import SUFFIXES, open_exported
 from convatlas.errors import nearest
+from convatlas.metrics.probabilities import Outputs
 from convatlas.models.network import Network
 from convatlas.models.registry import create_model
+from convatlas.predict.predictor import EngineName, Predictor
 from convatlas.runs.model_spec import ModelSpec
 from convatlas.runs.run import RECORD, RunError, open_run
 from convatlas.weights.errors import WeightsError
@@ -19,37 +25,61 @@ from convatlas.weights.files import read_safetensors_metadata, read_weights
 from convatlas.weights.load import load_own
 from convatlas.weights.published import find_published, imagenet_classes
 
-if TYPE_CHECKING:
-    from convatlas.predict.predictor import Predictor
 
-
-def load(source: str | Path, *, class_names: Sequence[str] | None = None, **options: Any) -> Predictor:
+def load(
+    source: str | os.PathLike[str],
+    *,
+    class_names: Sequence[str] | None = None,
+    engine: EngineName = "eager",
+    precision: Precision = "fp32",
+    calibration: Any = None,
+    batch_size: int = 32,
+    workers: int | None = None,
+    device: str | torch.device | None = None,
+    exact: bool = False,
+    outputs: Outputs = "auto",
+) -> Predictor:
     """Loads a network together with its transform and class names, ready to say what is on pictures.
 
     Args:
-        source: a run folder that training left behind; a network that has published weights, such as
+        source: a `Run`, or the folder that training left; a network that has published weights, such as
             "efficientnet_lite0", or "resnet18.a1_in1k" for those of one tag; the `weights.safetensors` of a
             run; or a file that `convatlas export` wrote.
         class_names: names for the scores, where those that come along shall not be used.
-        options: what `Predictor` takes, such as `engine`, `device` and `batch_size`.
+        engine: as in `Predictor`.
+        precision: as in `Predictor`.
+        calibration: as in `Predictor`.
+        batch_size: images that go through the network together.
+        workers: threads that read images; None for one a core.
+        device: where the network runs; None for the first GPU, or the processor where there is none.
+        exact: decode each JPEG at its full size, as in `Predictor`.
+        outputs: "logits", "probabilities", or "auto" to look at the numbers, as in `Predictor`.
 
     Raises:
         RunError: there is no such run, or the file is damaged, not one of these, or does not fit.
         WeightsError: the published weights cannot be had, or a file would run code.
         ValueError: `class_names` does not fit, or an option is out of its range.
     """
-    from convatlas.predict.predictor import Predictor
+    return Predictor(
+        open_exported(Path(source)) if is_exported(source) else load_network(source),
+        class_names=class_names,
+        engine=engine,
+        precision=precision,
+        calibration=calibration,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        exact=exact,
+        outputs=outputs,
+    )
 
-    network = open_exported(source) if is_exported(source) else load_network(source)
-    return Predictor(network, class_names=class_names, **options)
 
-
-def is_exported(source: str | Path) -> bool:
+def is_exported(source: str | os.PathLike[str]) -> bool:
     """Whether a source is a file that `convatlas export` wrote, which is run by the engine of its kind."""
     return Path(source).suffix in SUFFIXES and not Path(source).is_dir()
 
 
-def load_network(source: str | Path) -> Network[Any]:
+def load_network(source: str | os.PathLike[str]) -> Network[Any]:
     """Loads a network with its weights, in evaluation mode.
 
     Args:
@@ -63,7 +93,7 @@ def load_network(source: str | Path) -> Network[Any]:
         RunError: as `load`.
         WeightsError: as `load`.
     """
-    path, text = Path(source), str(source)
+    path, text = Path(source), os.fspath(source)
     name, _, tag = text.partition(".")
     if is_model(name) and not (path / RECORD).is_file() and not path.is_file():
         return _published(name, tag or True)

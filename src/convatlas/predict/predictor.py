@@ -19,6 +19,7 @@ from convatlas.data.transforms import Transform
 from convatlas.devices import find_device
 from convatlas.engines.backend import Precision
 from convatlas.engines.exported import ExportedNetwork, open_exported
+from convatlas.metrics.probabilities import Outputs, check_outputs, to_logits
 from convatlas.models.network import check_count
 from convatlas.predict.inputs import Item, find_items, read_pixels
 from convatlas.predict.outputs import Prediction, Skipped
@@ -28,6 +29,8 @@ from convatlas.predict.progress import watched
 if TYPE_CHECKING:
     from convatlas.engines.engine import Engine, Report
 
+TOP = 3
+"""Classes that are named where the user says no number."""
 EngineName = Literal["eager", "auto"]
 CALIBRATION_IMAGES = 256
 REDUCING_GAP = 2
@@ -49,6 +52,8 @@ class Predictor(nn.Module):
         batch_size: pictures that go through the network together.
         workers: threads that read pictures; None for one a core.
         device: where the network runs; None for the first GPU, or the processor where there is none.
+        outputs: whether the network gives "logits" or "probabilities"; "auto" looks at the numbers: rows of a
+            distribution (none below 0, a sum of 1) are probabilities.
         exact: decode each JPEG at its full size. Without, one with at least four times the px that the
             transform resizes it to is decoded at a half, a quarter or an eighth, five times as fast; that
             moves probabilities by up to a few hundredths.
@@ -77,6 +82,7 @@ class Predictor(nn.Module):
         workers: int | None = None,
         device: str | torch.device | None = None,
         exact: bool = False,
+        outputs: Outputs = "auto",
     ) -> None:
         super().__init__()
         transform = getattr(network, "transform", None) if transform is None else transform
@@ -88,6 +94,7 @@ class Predictor(nn.Module):
             raise ValueError(f"`precision`={precision!r} has a meaning with `engine`='auto' only")
         if precision == "int8" and calibration is None:
             raise ValueError("`precision`='int8' needs `calibration`: pictures like those to come")
+        check_outputs(outputs)
         check_count("batch_size", batch_size, least=1)
         check_count("workers", 1 if workers is None else workers, least=1)
         if isinstance(network, ExportedNetwork):
@@ -105,6 +112,7 @@ class Predictor(nn.Module):
         self.batch_size = batch_size
         self.workers = usable_cores() if workers is None else workers
         self.exact = exact
+        self.outputs: Outputs = outputs
         self._engines: dict[tuple[int, ...], Engine] = {}
         self.class_names = self._names(class_names)
 
@@ -113,7 +121,7 @@ class Predictor(nn.Module):
         return self._scores(x, 1 if len(x) == 1 else self.batch_size)
 
     def predict(
-        self, images: Any, *, top: int = 3, fps: float | None = 1.0, progress: bool = False
+        self, images: Any, *, top: int | None = None, fps: float | None = 1.0, progress: bool = False
     ) -> list[Prediction | Skipped]:
         """Says what is on pictures.
 
@@ -121,7 +129,7 @@ class Predictor(nn.Module):
             images: a file, a folder (with all below it), a pattern such as "photos/*.jpg", a film, "-" for
                 standard input, a PIL image, an array (H, W, 3) or tensor (3, H, W) of uint8 or of floats in
                 [0, 1], a batch of these, or an iterable of any of them.
-            top: how many classes to name.
+            top: how many classes to name; None for 3, or all where there are fewer.
             fps: frames a second that are taken from a film; None for all.
             progress: show a bar, where standard error is a terminal.
 
@@ -135,9 +143,11 @@ class Predictor(nn.Module):
         results = self.stream(images, top=top, fps=fps)
         return list(watched(results) if progress else results)
 
-    def stream(self, images: Any, *, top: int = 3, fps: float | None = 1.0) -> Iterator[Prediction | Skipped]:
+    def stream(
+        self, images: Any, *, top: int | None = None, fps: float | None = 1.0
+    ) -> Iterator[Prediction | Skipped]:
         """The same as `predict`, one by one, for more pictures than memory holds answers."""
-        self.check(top, fps)
+        top = self.check(top, fps)
         return self._one_or_many(find_items(images, fps), top)
 
     def stream_items(self, items: Iterable[Item], top: int) -> Iterator[Prediction | Skipped]:
@@ -171,16 +181,22 @@ class Predictor(nn.Module):
             return self.transform.normalise(images)
         return images
 
-    def check(self, top: int, fps: float | None) -> None:
+    def check(self, top: int | None, fps: float | None) -> int:
         """Refuses what `predict` cannot do.
 
+        Returns:
+            How many classes to name: `top`, or 3 where it is None, fewer where there are fewer.
+
         Raises:
-            ValueError: as said there.
+            ValueError: as `predict`.
         """
+        if top is None:
+            top = min(TOP, len(self.class_names))
         if not 1 <= top <= len(self.class_names):
             raise ValueError(f"`top`={top}; expected 1 to {len(self.class_names)}, the number of classes")
         if fps is not None and not 0.0 < fps < float("inf"):
             raise ValueError(f"`fps`={fps!r}; expected frames a second above 0, or None for all")
+        return top
 
     def on(self, device: str) -> Predictor:
         """A copy on another device; a network in a file is opened anew."""
@@ -195,6 +211,7 @@ class Predictor(nn.Module):
             batch_size=self.batch_size,
             device=device,
             exact=self.exact,
+            outputs=self.outputs,
         )
 
     def fingerprint(self) -> str:
@@ -211,7 +228,7 @@ class Predictor(nn.Module):
 
     def _scores(self, x: Tensor, batch_size: int) -> Tensor:
         with torch.inference_mode():
-            return self._engine(x, batch_size)(x.to(self.device))
+            return to_logits(self._engine(x, batch_size)(x.to(self.device)), self.outputs)
 
     def _answers(self, batch: Batch[Tensor], top: int, batch_size: int) -> Iterator[Prediction | Skipped]:
         found = self._scored(batch.pixels, top, batch_size)

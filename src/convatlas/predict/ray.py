@@ -20,7 +20,7 @@ CHUNK_FILES = 64
 """Files that a machine gets at a time."""
 
 
-def ray_runner(predictor: Predictor, *, top: int = 3, fps: float | None = 1.0) -> PartRunner:
+def ray_runner(predictor: Predictor, *, top: int | None = None, fps: float | None = 1.0) -> PartRunner:
     """Predicts the files of a job on a Ray cluster: the one that RAY_ADDRESS names, else one on this machine.
 
     The network travels to the machines; the files must have the same names there, as on a shared disk, and
@@ -34,7 +34,7 @@ def ray_runner(predictor: Predictor, *, top: int = 3, fps: float | None = 1.0) -
     Raises:
         ValueError: Ray is not installed.
     """
-    ray = _require_ray()
+    ray, count = _require_ray(), predictor.check(top, fps)
 
     def run(parts: Parts) -> Iterator[tuple[int, Results]]:
         rows = [
@@ -47,7 +47,7 @@ def ray_runner(predictor: Predictor, *, top: int = 3, fps: float | None = 1.0) -
         with _quiet_ray(ray):
             if not ray.is_initialized():
                 ray.init(log_to_driver=False, logging_level=logging.ERROR)
-            yield from _in_parts(_mapped(ray, rows, predictor, top, fps), parts)
+            yield from _in_parts(_mapped(ray, rows, predictor, count, fps), parts)
 
     return run
 

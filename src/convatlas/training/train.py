@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from torch import nn
 
@@ -17,7 +17,7 @@ from convatlas.runs.checkpoint import CHECKPOINTS
 from convatlas.runs.run import Run, RunError, open_run
 from convatlas.training.distributed import Ranks, open_ranks
 from convatlas.training.logging.events import Callback, Watcher
-from convatlas.training.recipes.recipe import Recipe
+from convatlas.training.recipes.recipe import Recipe, RecipeFields
 from convatlas.training.record import (
     asked,
     check_agreement,
@@ -85,7 +85,7 @@ def train(
     tensorboard: bool = False,
     callbacks: Sequence[Callback] = (),
     watcher: Watcher | None = None,
-    **settings: Any,
+    **settings: Unpack[RecipeFields],
 ) -> Run:
     """Trains a network and leaves a run folder behind, from which it can be resumed at any time.
 
@@ -179,7 +179,7 @@ def resume(
     keep: int | None = None,
     callbacks: Sequence[Callback] = (),
     watcher: Watcher | None = None,
-    **settings: Any,
+    **settings: Unpack[RecipeFields],
 ) -> Run:
     """Goes on with a training that was stopped or killed, to the same weights that it would have reached.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypedDict
 
 from convatlas.config import check_types
 from convatlas.data.augment import Augment
@@ -155,3 +155,37 @@ class Recipe:
     def ema_at(self, step: int) -> float:
         """Share of the moving average that is kept at a step, counted from 0; 0 without an average."""
         return 0.0 if self.ema_decay is None else warmed_decay(self.ema_decay, step)
+
+
+class RecipeFields(TypedDict, total=False):
+    """The fields of a `Recipe` as keywords of `train` and `resume`, so that a type checker knows them.
+
+    A part (`schedule`, `augment`) may be given as its kind, such as "cosine", or as a mapping of its fields.
+    """
+
+    epochs: int
+    batch_size: int
+    accumulate: int
+    optimizer: Optimizer
+    lr: float
+    warmup: float
+    momentum: float
+    nesterov: bool
+    rms_decay: float
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float
+    decay_norm_and_bias: bool
+    decay_depthwise: bool
+    clip_norm: float | None
+    loss: Loss
+    label_smoothing: float
+    aux_weight: float
+    class_weights: Literal["balanced"] | None
+    ema_decay: float | None
+    drop_rate: float | None
+    drop_path_rate: float | None
+    sizes: Sequence[tuple[float, int]]
+    patience: int | None
+    schedule: Schedule | str | Mapping[str, Any]
+    augment: Augment | Mapping[str, Any]
