@@ -8,12 +8,14 @@ Writes the table of all studies, docs/studies/README.md, from the published page
 import argparse
 import re
 import shutil
+import tomllib
 from pathlib import Path
+from typing import Any
 
 from convatlas.studies.index import CLAIMS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "studies"
-README = "README.md"
+README, TRIED = "README.md", "tried.toml"
 
 
 def main() -> None:
@@ -24,6 +26,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.name is not None:
         publish(arguments.name, arguments.out / arguments.name / arguments.preset)
+    for page in DOCS.glob("*.md"):
+        if page.stem in CLAIMS:
+            text = page.read_text(encoding="utf-8")
+            page.write_text(with_tried(text, _tried(page.stem)), encoding="utf-8")
     (DOCS / README).write_text(table_page(DOCS), encoding="utf-8")
 
 
@@ -34,7 +40,39 @@ def publish(name: str, folder: Path) -> None:
         named = picture.name if picture.stem.startswith(name) else f"{name}-{picture.name}"
         text = text.replace(f"({picture.name})", f"({named})")
         shutil.copyfile(picture, DOCS / named)
-    (DOCS / f"{name}.md").write_text(text, encoding="utf-8")
+    (DOCS / f"{name}.md").write_text(with_tried(text, _tried(name)), encoding="utf-8")
+
+
+def _tried(name: str) -> dict[str, Any]:
+    return tomllib.loads((DOCS / TRIED).read_text(encoding="utf-8")).get(name, {})
+
+
+def with_tried(page: str, entry: dict[str, Any]) -> str:
+    """A page whose first lines say which budgets were tried before, and what the numbers support.
+
+    Args:
+        page: as the study wrote it, or as this function returned it.
+        entry: of `docs/studies/tried.toml`.
+    """
+    title, _, rest = page.partition("\n")
+    rest = re.sub(r"\A\n(?:>.*\n)+", "", rest)
+    name, _, found = title.removeprefix("# ").partition(": ")
+    verdict = entry.get("verdict", found)
+    tried = entry.get("tried", [])
+    lines = [
+        "Budgets that were published before this one: "
+        + ("; ".join(tried) + "." if tried else "none.")
+        + " Pilots were not kept, so settings that were tried without being published are not known.",
+    ]
+    if "note" in entry:
+        lines.append(entry["note"])
+    if "verdict" in entry:
+        lines.append(
+            "The verdict above is what the numbers support; "
+            "the program's own rules will be mended with the next version of this study."
+        )
+    said = "".join(f"> {line}\n" for line in lines)
+    return f"# {name}: {verdict}\n\n{said}{rest}"
 
 
 def table_page(docs: Path) -> str:
@@ -45,8 +83,9 @@ def table_page(docs: Path) -> str:
         "Each claim of the papers is a program that measures it and gives a verdict: it *holds* only where "
         "the "
         "whole 95 % interval of each effect lies on the side that the claim says. What stands here are runs "
-        "of "
-        "the smallest preset on one machine; each page says what was done and how to repeat it.\n\n"
+        "the smallest preset on one machine; each page says what was done, what was tried before, and how to "
+        "repeat it.\n\n"
+        "it.\n\n"
         "    convatlas study list\n"
         "    convatlas study run depthwise\n"
         "    convatlas study run depthwise --preset standard --seeds 5\n"

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -52,3 +53,15 @@ def test_a_page_states_the_claim_as_it_is_now_and_its_pictures_are_there(page: P
     pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
     assert pictures
     assert all((page.parent / name).is_file() for name in pictures)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_first_lines_say_what_was_tried_before(script: ModuleType, page: Path) -> None:
+    entry = tomllib.loads((page.parent / "tried.toml").read_text())[page.stem]
+    text = page.read_text()
+    head = "\n".join(text.splitlines()[:6])
+    assert "Budgets that were published before this one: " in head
+    assert all(tried in head for tried in entry["tried"])
+    if "verdict" in entry:
+        assert text.startswith(f"# {page.stem}: {entry['verdict']}\n")
+    assert script.with_tried(text, entry) == text
