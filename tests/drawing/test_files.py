@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import re
+import shlex
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from convatlas.cli import _run
 from convatlas.cli.draw import draw_command
 from convatlas.drawing import draw, draw_padding, draw_receptive_field, draw_unrolled
 from convatlas.drawing.metrics import reserved, width
@@ -118,3 +121,17 @@ def test_the_command_draws_names_expressions_and_lessons(tmp_path, monkeypatch, 
 def test_the_commands_mistakes(arguments, options, message):
     with pytest.raises(ValueError, match=message):
         draw_command(*arguments, **options)
+
+
+def commands_of_the_docs() -> list[str]:
+    page = (Path(__file__).parents[2] / "docs" / "figures.md").read_text(encoding="utf-8")
+    table = page[page.index("## The figures of a course") :]
+    return [line.removeprefix("convatlas ") for line in re.findall(r"`(convatlas draw [^`]+)`", table)]
+
+
+def test_every_command_of_the_docs_draws(tmp_path, capsys):
+    commands = commands_of_the_docs()
+    assert len(commands) > 25
+    for place, command in enumerate(commands):
+        _run([*shlex.split(command), "--out", str(tmp_path / f"{place}.svg")])
+    assert len(list(tmp_path.iterdir())) == len(commands)
