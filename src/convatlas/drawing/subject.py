@@ -8,9 +8,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from . import words
+from .finding import find_units
 from .graph import Graph, depth_of, read_graph
+from .separable import with_separable
 from .stages import find_stages
-from .units import Stage, Unit, find_units
+from .units import Stage, Unit
 
 if TYPE_CHECKING:
     from convatlas.sizing import Sheet
@@ -37,7 +39,7 @@ class Subject:
     @cached_property
     def graph(self) -> Graph:
         """The nodes that figures show."""
-        return read_graph(self.sheet)
+        return with_separable(read_graph(self.sheet))
 
     @cached_property
     def units(self) -> tuple[Unit, ...]:
