@@ -49,6 +49,7 @@ COMMANDS = {
     "explain": "Draw which places of a picture speak for a class.",
     "export": "Write a network into a file that runs elsewhere: ONNX, torch.export, OpenVINO.",
     "study": "Test the claims of the papers: list, show, run, report.",
+    "search": "Find a network for your images and your machine: run, status, resume, report, best.",
     "bench": "Measure how fast networks are here, on each engine; or this machine, for estimates of time.",
     "scale": "Find the network of a family for a budget of MACs, parameters, memory or time.",
     "compare": "Say which network to take, given limits on time, size and accuracy.",
