@@ -159,7 +159,7 @@ def test_side_classifiers_that_the_weights_lack_keep_their_values() -> None:
             Small(),
             "elsewhere",
             r"no key table brings weights from elsewhere onto 'small'; tables for 'small' exist from: there; "
-            r"nearest that elsewhere has: other; all: other",
+            r"nearest that elsewhere has: none; all: other",
         ),
         (Small("big"), "there", r"onto 'big'; tables for 'big' exist from: none"),
         (nn.Linear(1, 1), "there", r"the Linear has no `name`"),

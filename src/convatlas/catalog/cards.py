@@ -8,12 +8,13 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import functools
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from convatlas.catalog.index import natural
-from convatlas.errors import unknown
+from convatlas.errors import fold_name, unknown
 from convatlas.files import with_tuples
 
 PAPERS = Path(__file__).parent.parent / "papers"
@@ -170,7 +171,52 @@ def list_models(pattern: str = "*") -> list[str]:
 
 def is_model(name: str) -> bool:
     """Whether `name` is a network or an alias of one."""
-    return name in all_cards() or name in all_aliases()
+    return resolve_name(name) is not None
+
+
+# What other libraries call networks of ours, where more than capitals and separators differ: library, name.
+FOREIGN = {
+    "mobilenet_v1_100": (("Keras", "MobileNet"),),
+    "mobilenet_v2_100": (("torchvision", "mobilenet_v2"), ("Keras", "MobileNetV2")),
+    "nasnet_a_mobile": (("Keras", "NASNetMobile"),),
+    "nasnet_a_large": (("timm", "nasnetalarge"), ("Keras", "NASNetLarge")),
+    "preact_resnet50": (("timm", "resnetv2_50"), ("Keras", "ResNet50V2")),
+    "preact_resnet101": (("timm", "resnetv2_101"), ("Keras", "ResNet101V2")),
+    "preact_resnet152": (("timm", "resnetv2_152"), ("Keras", "ResNet152V2")),
+    "senet154": (("timm", "legacy_senet154"),),
+    "xception": (("timm", "legacy_xception"),),
+    **{f"efficientnet_lite{i}": (("timm", f"tf_efficientnet_lite{i}"),) for i in range(5)},
+}
+
+
+@functools.cache
+def _folded_names() -> dict[str, str]:
+    """Every network by its name, aliases and foreign names without capitals and separators."""
+    found: dict[str, str] = {}
+    foreign = {theirs: name for name, pairs in FOREIGN.items() for _, theirs in pairs}
+    for known in (foreign, all_aliases(), {name: name for name in all_cards()}):
+        found |= {fold_name(each): name for each, name in known.items() if name in all_cards()}
+    return found
+
+
+def resolve_name(name: str) -> str | None:
+    """The network that a name means, whatever its capitals and separators; None where there is none.
+
+    The names of timm, torchvision and Keras are known too.
+    """
+    if name in all_cards():
+        return name
+    folded = fold_name(name) if re.fullmatch(r"[\w\-. ]+", name, re.ASCII) else ""
+    return all_aliases().get(name) or _folded_names().get(folded)
+
+
+def explain_name(name: str) -> str:
+    """Whose name this is, in a line, where it is another library's; else ""."""
+    card = find_card(name)
+    for library, theirs in FOREIGN.get(card.name, ()):
+        if fold_name(theirs) == fold_name(name) != fold_name(card.name):
+            return f"{theirs} is {library}'s name for {card.name}"
+    return ""
 
 
 def find_card(name: str) -> Card:
@@ -179,7 +225,8 @@ def find_card(name: str) -> Card:
     Raises:
         UnknownNameError: there is none; the message holds the three nearest names.
     """
-    card = all_cards().get(all_aliases().get(name, name))
+    known = resolve_name(name)
+    card = None if known is None else all_cards()[known]
     if card is None:
         raise unknown("network", name, [*all_cards(), *all_aliases()], "`convatlas list` shows all")
     return card

@@ -6,7 +6,7 @@ import dataclasses
 import textwrap
 from typing import Any
 
-from convatlas.catalog.cards import Card, Published, find_card
+from convatlas.catalog.cards import Card, Published, explain_name, find_card
 from convatlas.catalog.index import Entry, find_entry
 
 COMPUTED = ("params", "macs")
@@ -43,6 +43,8 @@ def describe(name: str) -> str:
     lines += _section("published", [_published_line(figure, entry) for figure in card.published])
     lines += _section("departs from the paper", card.departures)
     lines += _section("elsewhere under this name", card.zoos)
+    whose = explain_name(name)
+    lines = [whose, *lines] if whose else lines
     return "\n".join(wrapped for line in lines for wrapped in _wrap(line))
 
 

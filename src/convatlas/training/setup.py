@@ -18,7 +18,7 @@ from convatlas.data.preprocessing import in_memory, make_transform, px_for
 from convatlas.data.sets import ImageSet, Source
 from convatlas.data.sources import load_source, source_from
 from convatlas.data.transforms import Transform
-from convatlas.errors import nearest
+from convatlas.errors import most_alike
 from convatlas.models.network import check_count
 from convatlas.runs.model_spec import ModelSpec
 from convatlas.training.batch_order import BatchOrder
@@ -268,4 +268,4 @@ def _small_variant(network: str) -> str:
     """The network for small images that is most like this one, of its own family if there is one."""
     family = re.match("[a-z]+", network)
     alike = [name for name in list_models("*_cifar*") if family and name.startswith(family[0])]
-    return nearest(f"{network}_cifar", alike).partition(",")[0] or "resnet20_cifar"
+    return most_alike(f"{network}_cifar", alike) if alike else "resnet20_cifar"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -14,6 +15,9 @@ from convatlas.weights.keymap import find_table
 # Counts the batches that batch normalisation has seen; it matters to no result at a fixed momentum, and
 # files older than torch 0.4.1 lack it.
 OPTIONAL = "num_batches_tracked"
+
+# What DistributedDataParallel and DataParallel, and torch.compile, put before keys.
+WRAPPERS = ("module.", "_orig_mod.")
 
 # How the keys of side classifiers begin.
 SIDE = "aux_heads."
@@ -52,9 +56,23 @@ def load_foreign(net: nn.Module, state_dict: Mapping[str, Tensor], source: str) 
             network is as it was.
     """
     name = _name_of(net)
-    weights = rename_keys(name, state_dict, source)
+    weights = rename_keys(name, _unwrapped(state_dict), source)
     kept = side_classifiers(net, weights)
     copy_weights(net, weights, f"{name}: weights from {source}", kept=kept, reshape=True)
+
+
+def _unwrapped(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Weights without the prefixes that DataParallel and torch.compile put before every key; says so."""
+    stripped = ""
+    while state_dict:
+        prefix = next((each for each in WRAPPERS if all(key.startswith(each) for key in state_dict)), None)
+        if prefix is None:
+            break
+        stripped += prefix
+        state_dict = {key.removeprefix(prefix): value for key, value in state_dict.items()}
+    if stripped:
+        warnings.warn(f"every key begins with {stripped!r}, which was left out", stacklevel=3)
+    return state_dict
 
 
 def side_classifiers(net: nn.Module, weights: Renamed) -> frozenset[str]:
@@ -144,13 +162,36 @@ def copy_weights(
         elif not _fits(value, wanted[key], reshape):
             differing.append(f"{label}: given {_shape(value)}, the network has {_shape(wanted[key])}")
     if missing or unexpected or differing:
-        raise WeightsError(_report(title, missing, unexpected, differing))
+        hints = _hints(weights.given, wanted)
+        raise WeightsError("\n".join([_report(title, missing, unexpected, differing), *hints]))
+    if any(value.is_meta for key, value in weights.given.items() if key in wanted):
+        raise WeightsError(f"{title}: they are on the meta device, and have no values; load them on the CPU")
     if any(value.is_meta for value in wanted.values()):
         raise WeightsError(f"{title}: the network is on the meta device, where there is nothing to copy to")
     with torch.no_grad():
         for key, value in weights.given.items():
             if key in wanted:
                 wanted[key].copy_(value.reshape(wanted[key].shape))
+
+
+def _hints(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """What to do, where the last layer or the first one alone is of another size."""
+    hints: list[str] = []
+    for key, value in given.items():
+        ours = wanted.get(key)
+        if ours is None or not isinstance(value, Tensor) or value.shape == ours.shape:  # pyright: ignore[reportUnnecessaryIsInstance]
+            continue
+        if key == "head.fc.weight" and value.shape[0] != ours.shape[0]:
+            hints.append(
+                f"  the weights are for {value.shape[0]} classes: build the network with "
+                f"`num_classes={value.shape[0]}`, load them, and call `reset_classifier({ours.shape[0]})`"
+            )
+        elif value.dim() == ours.dim() == 4 and value[:, :1].shape == ours[:, :1].shape and not hints:
+            hints.append(
+                f"  the weights are for {value.shape[1]} channels: build the network with "
+                f"`in_chans={value.shape[1]}`"
+            )
+    return hints
 
 
 def _fits(given: object, wanted: Tensor, reshape: bool) -> bool:
