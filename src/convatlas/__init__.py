@@ -11,6 +11,7 @@ from convatlas._version import __version__
 
 if TYPE_CHECKING:
     from convatlas import drawing as drawing
+    from convatlas import scaling as scaling
     from convatlas import sizing as sizing
     from convatlas import weights as weights
     from convatlas.benchmark.bench import bench as bench
@@ -71,7 +72,7 @@ _HOMES = {
     "train": "training.train",
 }
 
-_ROOMS = ("drawing", "sizing", "weights")
+_ROOMS = ("drawing", "scaling", "sizing", "weights")
 
 __all__ = [
     "Card",
@@ -101,6 +102,7 @@ __all__ = [
     "optimize",
     "resume",
     "run_study",
+    "scaling",
     "size",
     "sizing",
     "train",

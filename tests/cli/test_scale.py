@@ -3,6 +3,7 @@
 import json
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def test_the_table_says_the_plan_the_other_rules_and_the_command(capsys: pytest.
         "resnet20_cifar", macs="60M", input="24..40", factors="1.3,1.1,1.1", model=("num_classes=100",)
     )
     shown = capsys.readouterr().out
-    assert "train it: convatlas train resnet20_cifar --model num_classes=100 --model depth_mult=" in shown
+    assert "train it: convatlas train resnet20_cifar --model depth_mult=" in shown
     assert "rule compound: Tan and Le 2019" in shown
     for rule in ("printed", "fast", "resnet-rs", "depth"):
         assert f"\n{rule} " in shown
@@ -61,18 +62,25 @@ def test_a_plan_is_taken_by_every_command(tmp_path: Path, capsys: pytest.Capture
     assert f'"params": {data["plan"]["params"]}' in capsys.readouterr().out
 
 
-def test_training_by_a_plan(tmp_path: Path) -> None:
+def test_training_by_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "plan.toml"
-    plan = describe("resnet20_cifar", depth_mult=0.34, width_mult=0.25, input_size=12)
-    file.write_text(plan.to_toml(), encoding="utf-8")
-    code = train_command(
-        model=(str(file),), data="digits", set_=("epochs=1",), out=tmp_path / "runs", name="small"
+    plan = describe(
+        "resnet20_cifar", depth_mult=0.34, width_mult=0.25, input_size=12, overrides={"num_classes": 10}
     )
-    assert code == 0
-    record = json.loads((tmp_path / "runs" / "small" / "run.json").read_text(encoding="utf-8"))
-    text = json.dumps(record)
-    assert '"depth_mult": 0.34' in text
-    assert '"input_size": 12' in text
+    file.write_text(plan.to_toml(), encoding="utf-8")
+    asked: dict[str, Any] = {}
+
+    def train(network: str, **given: Any) -> None:
+        asked.update(given, network=network)
+        raise InterruptedError
+
+    monkeypatch.setattr("convatlas.training.train.train", train)
+    for call in ({"model": (str(file), "shortcut=B")}, {"network": str(file), "model": ("shortcut=B",)}):
+        with pytest.raises(InterruptedError):
+            train_command(*([call.pop("network")] if "network" in call else []), **call, out=tmp_path)
+        assert asked["network"] == "resnet20_cifar"
+        assert asked["model"] == {"depth_mult": 0.34, "width_mult": 0.25, "shortcut": "B"}
+        assert asked["input_size"] == 12
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from convatlas.cli.model_option import ModelOption, read_model
+from convatlas.models.model_file import without_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +51,8 @@ def train_command(
     Args:
         network: Name of the network, for example lenet5, or a model file; not needed where --model names one.
         model: Change a field of the network's config, for example --model shortcut=B; or a TOML file that
-            names a network with options, as `convatlas scale -o` writes it.
+            names a network with options, as `convatlas scale -o` writes it. The data decide classes and
+            channels.
         data: digits, fashion-mnist, mnist, cifar10, cifar100, folder:PATH, imagenet:PATH or shards:PATH.
         data_dir: Where small data sets lie, or are downloaded to.
         recipe: Recipe; the network's paper's where not given. `convatlas recipe list` shows all.
@@ -85,7 +87,7 @@ def train_command(
     return finish(
         lambda: train(
             chosen.network,
-            model=chosen.overrides,
+            model=without_data(chosen.overrides),
             data=data,
             data_dir=data_dir,
             recipe=recipe if config is None else config,

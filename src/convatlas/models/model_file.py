@@ -57,6 +57,11 @@ class ModelFile:
         return "\n".join(lines) + "\n"
 
 
+def without_data(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The overrides of a config without what the data of a training decide: classes and channels."""
+    return {key: value for key, value in overrides.items() if key not in ("num_classes", "in_chans")}
+
+
 def read_model_file(path: str | Path) -> ModelFile:
     """Reads a network from a TOML file.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from convatlas.files import write_json
+from convatlas.models.model_file import without_data
 from convatlas.models.network import check_count
 from convatlas.runs.run import RECORD, open_run
 from convatlas.scaling.cost import Candidate, CostModel
@@ -177,7 +178,7 @@ def _train(
     """Test accuracy of a training, which is taken, resumed or begun."""
     from convatlas.training.train import resume, train
 
-    model = {**base.overrides, DEPTH: trial.depth_mult, WIDTH: trial.width_mult}
+    model = {**without_data(base.overrides), DEPTH: trial.depth_mult, WIDTH: trial.width_mult}
     said = json.dumps([model, trial.input_size, dict(settings)], sort_keys=True, default=str)
     name = f"d{trial.depth_mult:g}-w{trial.width_mult:g}-{trial.input_size}px-{_digest(said)}-seed{seed}"
     there = folder / name

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,8 @@ QUICK = 0.01
 """Seconds for each measurement of a machine that `convatlas bench` has not measured."""
 REACH = 0.7
 """How far a measurement speaks for others: the logarithm of a cost ratio at which its weight is 0.6."""
-OTHER_NETWORK = 0.1
-"""Weight of what was measured of another network, beside the same network's."""
+NEAR, NO_RESIDUAL = 0.15, 0.2
+"""How far what a measurement is off the line speaks for others; weight of being on the line."""
 
 
 def check_engine(name: str) -> None:
@@ -138,31 +139,39 @@ class LatencyModel:
         if known is not None:
             return known
         if candidate not in self._predictions:
-            self._predictions[candidate] = self.prior(candidate) * math.exp(self._correction(candidate))
+            self._predictions[candidate] = self._fit(candidate)
         return self._predictions[candidate]
 
     def prior(self, candidate: Candidate) -> float:
         """Seconds of a batch by the roofline alone."""
         return self.model.spread(candidate, self.batch_size, _row_seconds)
 
-    def _correction(self, candidate: Candidate) -> float:
-        """The logarithm of measured by roofline, averaged over measurements by their nearness."""
-        total, weights = 0.0, 0.0
-        place = self._place(candidate)
-        for each in self._fitting():
-            if self._is_own(each):
-                far = math.dist(place, self._place(each.candidate)) / REACH
-                weight, off = (
-                    1e-6 + math.exp(-0.5 * far**2),
-                    math.log(each.seconds / self.prior(each.candidate)),
-                )
-            else:
-                prior = _prior_of(each)
-                if prior is None:
-                    continue
-                weight, off = OTHER_NETWORK * 1e-3, math.log(each.seconds / prior)
-            total, weights = total + weight * off, weights + weight
-        return total / weights if weights else 0.0
+    def _fit(self, candidate: Candidate) -> float:
+        """The roofline, brought to the measurements: a straight line, then what is off near the candidate."""
+        prior, place = self.prior(candidate), self._place(candidate)
+        known = [
+            (self.prior(each), seconds, math.dist(place, self._place(each)))
+            for each, seconds in self.measured.items()
+        ]
+        if not known:
+            return prior * self._ratio_of_others()
+        least, slope = fit_line(
+            [(p, t, (1e-3 + math.exp(-0.5 * (far / REACH) ** 2)) / t**2) for p, t, far in known]
+        )
+        total, weights = 0.0, NO_RESIDUAL
+        for p, t, far in known:
+            weight = math.exp(-0.5 * (far / NEAR) ** 2)
+            total, weights = total + weight * math.log(t / (least + slope * p)), weights + weight
+        return (least + slope * prior) * math.exp(total / weights)
+
+    def _ratio_of_others(self) -> float:
+        """Measured by roofline, over what was measured of other networks; 1 where nothing was."""
+        logs = [
+            math.log(each.seconds / prior)
+            for each in self._fitting()
+            if (prior := _prior_of(each)) is not None
+        ]
+        return math.exp(sum(logs) / len(logs)) if logs else 1.0
 
     def _place(self, candidate: Candidate) -> tuple[float, float, float]:
         return (
@@ -194,6 +203,24 @@ class LatencyModel:
     @functools.cached_property
     def _overrides(self) -> str:
         return json.dumps(dict(self.base.overrides), sort_keys=True, default=str)
+
+
+def fit_line(points: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
+    """Start and slope of the line through (prior, seconds, weight), by least squares.
+
+    Where the points do not tell a rising line from above 0, the line through 0 that fits best.
+    """
+    total = sum(weight for _, _, weight in points)
+    prior = sum(p * weight for p, _, weight in points) / total
+    seconds = sum(t * weight for _, t, weight in points) / total
+    spread = sum(weight * (p - prior) ** 2 for p, _, weight in points) / total
+    if spread > (0.03 * prior) ** 2:
+        slope = sum(weight * (p - prior) * (t - seconds) for p, t, weight in points) / total / spread
+        start = seconds - slope * prior
+        # Outside of these, two disturbed measurements would make nonsense of all others.
+        if start >= 0 and slope > 0:
+            return start, slope
+    return 0.0, seconds / prior
 
 
 def _same(first: Timed, second: Timed) -> bool:

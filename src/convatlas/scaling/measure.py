@@ -45,9 +45,13 @@ def measured_search(
         ValueError: the family does not reach the budget, two budgets contradict each other, or the engine
             that was asked for does not run the network.
     """
-    begin, longest, expected = time.monotonic(), 0.0, 0.0
+    begin, expected = time.monotonic(), 0.0
+    tried: tuple[Candidate, ...] = ()
     limit = question.budget.latency or 0.0
     timed.settle_engine()
+    known = _measured_best(curve, value, question, timed)
+    if known is not None and known[1] >= ENOUGH * limit:
+        return known
     while True:
         aimed = dataclasses.replace(question.budget, latency=limit * AIM)
         found = _propose(curve, value, aimed, question, timed)
@@ -58,16 +62,17 @@ def measured_search(
                 break
             started, searched = time.monotonic(), timed.engine == AUTO
             seconds = time_candidate(found.candidate, timed, left)
-            longest = time.monotonic() - started
+            took = time.monotonic() - started
             # The first measurement tries all engines, the next ones only the fastest of them.
-            expected = longest * (ONE_ENGINE if searched else 1.1)
+            expected = took * (ONE_ENGINE if searched else 1.1)
             if tell is not None:
                 said = say_candidate(question.base, found.candidate)
                 tell(f"{said}: {say_amount('latency', seconds)} by {timed.engine}")
         if ENOUGH * limit <= seconds <= limit:
             return found, seconds
-        if longest == 0.0 and found.candidate in timed.measured and seconds <= limit:
-            break  # The memory's best; nothing nearer to the budget is proposed.
+        tried = (*tried, found.candidate)
+        if len(set(tried)) < len(tried):
+            break  # Nothing nearer to the budget is proposed.
         if time.monotonic() - begin > TIME_LIMIT:
             break
     return _best(curve, value, question, timed, found)
@@ -80,31 +85,39 @@ def _propose(curve: Curve, value: Value, aimed: Budget, question: Question, time
         if best is None:
             raise ValueError(f"{question.budget}: none of the networks of the space keeps it")
         return Found(best, curve.phi_of(best))
-    return search(curve, value, aimed, fine=timed.model.repeats is not None)
+    fine = timed.model.repeats is not None
+    try:
+        return search(curve, value, aimed, fine=fine)
+    except ValueError:  # Said again with the budget that was asked for, unless that one is met.
+        return search(curve, value, question.budget, fine=fine)
 
 
 def _best(
     curve: Curve, value: Value, question: Question, timed: LatencyModel, last: Found
 ) -> tuple[Found, float | None]:
-    """Of the measured, the one that uses the budget best; else what was proposed last."""
-    names = {
-        candidate: seconds
-        for candidate, seconds in timed.measured.items()
-        if question.sizes[0] <= candidate.input_size <= question.sizes[1]
-        and (question.space is None or candidate in set(question.space))
-        and _is_of_rule(curve, candidate)
-    }
-    best = choose(names, curve.distance, value, question.budget)
-    if best is None:
-        return last, None
+    """Of the measured, the one that uses the budget best; else what was proposed last, unmeasured."""
+    known = _measured_best(curve, value, question, timed)
     limit = question.budget.latency or 0.0
-    if (
-        names[best] < ENOUGH * limit
-        and last.candidate not in names
-        and value("latency", last.candidate) <= limit
-    ):
-        return last, None
-    return Found(best, curve.phi_of(best)), names[best]
+    fresh = last.candidate not in timed.measured and value("latency", last.candidate) <= limit
+    if known is None or (known[1] < ENOUGH * limit and fresh):
+        return last, timed.measured.get(last.candidate)
+    return known
+
+
+def _measured_best(
+    curve: Curve, value: Value, question: Question, timed: LatencyModel
+) -> tuple[Found, float] | None:
+    """Of the measured networks that keep the budgets and belong to the rule, the one that uses most."""
+    space = None if question.space is None else set(question.space)
+    names = [
+        candidate
+        for candidate in timed.measured
+        if question.sizes[0] <= candidate.input_size <= question.sizes[1]
+        and (space is None or candidate in space)
+        and _is_of_rule(curve, candidate)
+    ]
+    best = choose(names, curve.distance, value, question.budget)
+    return None if best is None else (Found(best, curve.phi_of(best)), timed.measured[best])
 
 
 def _is_of_rule(curve: Curve, candidate: Candidate) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from convatlas.catalog.cards import find_card
 from convatlas.catalog.index import find_entry
-from convatlas.models.model_file import ModelFile
+from convatlas.models.model_file import ModelFile, without_data
 from convatlas.models.network import check_count
 from convatlas.scaling.budget import Budget, read_budget
 from convatlas.scaling.cost import Candidate, CostModel
@@ -83,7 +83,8 @@ class Plan(ModelFile):
 
     def command(self, data: str = "DATA") -> str:
         """The command that trains the plan's network."""
-        knobs = "".join(f" --model {shlex.quote(f'{key}={value}')}" for key, value in self.overrides.items())
+        fields = without_data(self.overrides).items()
+        knobs = "".join(f" --model {shlex.quote(f'{key}={value}')}" for key, value in fields)
         return f"convatlas train {self.network}{knobs} --input {self.input_size} --data {data}"
 
     def to_toml(self) -> str:

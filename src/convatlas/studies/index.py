@@ -10,6 +10,7 @@ CLAIMS = {
     "auxiliary-heads": "Auxiliary classifiers bring gradient to early layers, and a plain network errs less.",
     "depthwise": "A depthwise-separable convolution costs 1/N + 1/k^2 of a full one; time falls less.",
     "multipliers": "MobileNet's cost falls roughly as alpha^2 rho^2, and its accuracy with both.",
+    "compound-scaling": "At equal cost or time, networks grown in depth, width and px err less than in one.",
     "wide-or-deep": "At equal parameters, a wide ResNet errs less than a thin deep one, and answers sooner.",
     "fractal": "With drop-path a fractal's columns work alone: answers come early, or late and better.",
     "dense": "A DenseNet does as well as a ResNet of thrice its parameters, and reads maps of far before.",
