@@ -89,7 +89,8 @@ def _segment(graph: Graph, source: int | None, indices: list[int]) -> Element:
     inside = set(indices[:-1])
     parts = _components(graph, indices[:-1])
     identity = any(read not in inside for read in join.inputs)
-    if len(parts) == 1 and not identity:
+    # What reads several inputs without being a joint is drawn as a box, which lanes do not end in.
+    if not join.is_join or (len(parts) == 1 and not identity):
         return Cell(tuple(graph.nodes[i] for i in indices))
     if not all(_ends_once(graph, part, join) for part in parts):
         return Cell(tuple(graph.nodes[i] for i in indices))
