@@ -23,7 +23,7 @@ from convatlas.data.pictures import (
     read_picture,
 )
 from convatlas.data.sets import DataError
-from convatlas.data.sources import source_from
+from convatlas.data.sources import load_source, source_from
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -159,3 +159,25 @@ def test_a_random_split_keeps_the_names_of_classes() -> None:
     data.classes = ["cat", "dog"]
     part, _ = random_split(random_split(data, [7, 1])[0], [6, 1])
     assert source_from(part, part).class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("Training", "Testing"),
+        ("Train", "Test"),
+        ("seg_train", "seg_test"),
+        ("TRAIN", "Val"),
+        ("train", "valid"),
+    ],
+)
+def test_parts_are_found_whatever_their_capitals_and_affixes(tmp_path: Path, train: str, test: str) -> None:
+    for part, count in ((train, 3), (test, 2)):
+        for number, name in enumerate(("cat", "dog")):
+            (tmp_path / part / name).mkdir(parents=True)
+            for index in range(count):
+                image = Image.new("L", (8, 8), 50 * index + number)
+                image.save(tmp_path / part / name / f"{index}.png")
+    source = load_source(f"folder:{tmp_path}")
+    assert source.class_names == ("cat", "dog")
+    assert (len(source.train), len(source.test)) == (6, 4)

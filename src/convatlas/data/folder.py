@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -127,10 +128,16 @@ def subfolders(path: Path) -> tuple[str, ...]:
 
 
 def find_part(path: Path, names: tuple[str, ...]) -> Path | None:
-    """The part with one of these names; a class may be called "train", too, but holds no classes."""
-    for name in names:
+    """The part with one of these names; a class may be called "train", too, but holds no classes.
+
+    Capitals do not matter, and a word may stand before the name or behind it, as in `seg_train`.
+    """
+    there = subfolders(path)
+    exact = [name for name in names if name in there]
+    others = [each for name in names for each in there if name in re.split(r"[_\-. ]", each.casefold())]
+    for name in (*exact, *others):
         part = path / name
-        if part.is_dir() and subfolders(part) and not _holds_pictures(part):
+        if subfolders(part) and not _holds_pictures(part):
             return part
     return None
 

@@ -293,7 +293,7 @@ class FeatureExtractor(nn.Module):
     def __init__(self, net: Network[Any], out_indices: Sequence[int] | None = None) -> None:
         super().__init__()
         count = len(net.feature_info)
-        if out_indices is not None and not isinstance(out_indices, Sequence):
+        if out_indices is not None and not isinstance(out_indices, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(f"`out_indices`={out_indices!r}; expected a list, such as [{out_indices!r}]")
         chosen = range(count) if out_indices is None else out_indices
         wrong = [i for i in chosen if not -count <= i < count]
