@@ -12,6 +12,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import checkpoint
 
 from convatlas.sizing import size
 
@@ -171,3 +172,57 @@ def test_del_frees_early() -> None:
 def test_unknown_optimizer() -> None:
     with pytest.raises(ValueError, match="`optimizer`='lion'; expected one of sgd"):
         size(nn.Linear(2, 2), (2,)).training_memory("lion")
+
+
+def same() -> nn.Module:
+    return nn.Conv2d(8, 8, 3, padding=1)
+
+
+class Checkpointed(nn.Module):
+    """Convolutions, all but the first of which run again in the backward pass."""
+
+    def __init__(self, reentrant: bool) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.parts = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1))
+            for _ in range(3)
+        )
+        self.reentrant = reentrant
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for part in self.parts:
+            x = checkpoint(part, x, use_reentrant=self.reentrant)
+        return x.relu()
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointed_parts_keep_their_inputs_only(reentrant: bool) -> None:
+    net = Checkpointed(reentrant)
+    expected = kept_by_autograd(net, torch.randn(2, 3, 16, 16))
+    assert expected == 4 * 2 * (3 + 4 * 8) * 256
+    assert size(net, 16, batch_size=2).training_memory().saved == expected
+
+
+def test_densenet_that_saves_memory() -> None:
+    net = torchvision.models.densenet121(memory_efficient=True)
+    expected = kept_by_autograd(net, torch.randn(2, 3, 64, 64))
+    assert size(net, 64, batch_size=2).training_memory().saved == pytest.approx(expected, rel=0.01)
+
+
+def test_weights_of_several_dtypes() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.low = nn.Conv2d(3, 4, 3).half()
+            self.high = nn.Conv2d(4, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.high(self.low(x).float())
+
+    net = Mixed()
+    memory = size(net, 8).training_memory("sgd")
+    assert memory.params == nbytes(list(net.parameters())) == 2 * (3 * 36 + 4) + 4 * (4 * 36 + 4)
+    assert [row.dtype for row in size(net, 8).rows] == [torch.float16, torch.float32, torch.float32]
+    assert size(net, 8, dtype=torch.float32).training_memory("sgd").params == 4 * (3 * 36 + 4 + 4 * 36 + 4)

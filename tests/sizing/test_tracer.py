@@ -2,6 +2,7 @@
 
 import copy
 import threading
+import warnings
 
 import pytest
 import timm
@@ -467,3 +468,68 @@ def test_bad_arguments(kwargs: dict[str, object], error: type[Exception], messag
 def test_not_a_module() -> None:
     with pytest.raises(TypeError, match="`net`=int"):
         size(3, 224)
+
+
+def scripted() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.script(nn.Identity())
+
+
+class Named(nn.Module):
+    """A forward with every kind of argument."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, *, extra: object = None) -> Tensor:
+        x = x.relu() if mask is None else x * mask
+        if isinstance(extra, dict):
+            return x + extra["a"] + extra["more"][0]
+        return x
+
+
+@pytest.mark.parametrize(
+    ("given", "inputs"),
+    [
+        pytest.param({"x": (3, 8), "mask": torch.ones(1, 3, 8)}, 2, id="named"),
+        pytest.param([(3, 8), None], 1, id="none"),
+        pytest.param({"x": (3, 8), "extra": {"a": (3, 8), "more": [(3, 8)]}}, 3, id="nested"),
+    ],
+)
+def test_inputs_of_every_kind(given: object, inputs: int) -> None:
+    sheet = size(Named(), given)
+    assert sheet.output == (1, 3, 8)
+    assert len(sheet.request.shapes) == inputs
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        pytest.param(nn.Sequential(nn.LazyConv2d(4, 3)), "0 has no shape yet", id="lazy"),
+        pytest.param(nn.Sequential(scripted()), "0 is a ScriptModule", id="scripted"),
+    ],
+)  # fmt: skip
+def test_what_has_no_shape_or_no_python_is_refused_at_once(net: nn.Module, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        size(net, 8)
+
+
+def test_compiled_parts_run_as_written() -> None:
+    class Compiled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = torch.compile(nn.Conv2d(3, 4, 3))
+            self.b = nn.Conv2d(4, 4, 3)
+            self.b.compile()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.compile(lambda y: y * 2)(self.b(self.a(x)))
+
+    assert [row.op for row in size(Compiled(), 8).rows] == ["conv2d", "conv2d", "mul"]
+
+
+def test_a_forward_that_ends_the_process_is_an_error() -> None:
+    class Quits(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise SystemExit(0)
+
+    with pytest.raises(SizingError, match="SystemExit"):
+        size(Quits(), (3, 8, 8))

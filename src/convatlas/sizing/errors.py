@@ -11,3 +11,7 @@ class ShapeError(SizingError):
 
 class DataDependentError(SizingError):
     """The forward reads a tensor's values, which a tensor without storage does not have."""
+
+
+class UnsizableError(TypeError):
+    """A network of which a part is no Python, or has no shape yet, whatever the input."""

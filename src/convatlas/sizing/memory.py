@@ -11,7 +11,7 @@ import torch
 from .geometry import Permute
 from .operation import VIEW, Operation
 from .request import Request
-from .trace import Trace
+from .trace import Checkpoint, Trace
 
 # Optimizer: elements of state per parameter, and bytes per tensor (a step counter in float32).
 OPTIMIZER_STATE = {"sgd": (0, 0), "momentum": (1, 0), "rmsprop": (1, 4), "adam": (2, 4), "adamw": (2, 4)}
@@ -176,12 +176,22 @@ def saved_bytes(trace: Trace, request: Request) -> int:
         slot = trace.slots.get((row.index, position), 0)
         return (node, slot) if slot else alias.get(node, node)
 
+    again = _outermost(trace.checkpoints)
+    dead: set[int] = set()
     for row in trace.rows:
+        part = again.get(row.index)
+        if part is not None and row.index == part.begin and part.reentrant and needs.isdisjoint(part.inputs):
+            # Nothing that enters it learns, so that nothing in it does.
+            dead.update(range(part.begin, part.end))
         graded = [node in needs for node in row.inputs]
         learns = bool(row.constants) and row.kind != "view" and trainable(row.path)
-        if not (learns or any(graded)) or not row.dtype.is_floating_point:
+        if not (learns or any(graded)) or not row.dtype.is_floating_point or row.index in dead:
             continue
         needs.add(row.index)
+        if part is not None:
+            # It runs again in the backward pass, from its inputs.
+            kept.update(k for k in part.keys if k in sizes)
+            continue
         if row.kind == "view":
             continue
         extra += _extra_bytes(row)
@@ -192,6 +202,15 @@ def saved_bytes(trace: Trace, request: Request) -> int:
             keys = [key(row, i) for i in (0, 1) if i not in copied and key(row, i) in keys]
         kept.update(k for k in keys if k in sizes)
     return sum(sizes[k] for k in kept) + extra
+
+
+def _outermost(checkpoints: tuple[Checkpoint, ...]) -> dict[int, Checkpoint]:
+    """The checkpointed part that each row lies in; of nested ones the outermost."""
+    found: dict[int, Checkpoint] = {}
+    for part in sorted(checkpoints, key=lambda part: part.begin - part.end):
+        for index in range(part.begin, part.end):
+            found.setdefault(index, part)
+    return found
 
 
 def _is_packed(trace: Trace, row: Operation, position: int) -> bool:

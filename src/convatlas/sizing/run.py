@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from .errors import DataDependentError, SizingError
-from .request import Request
+from .request import Input, Request
 from .sheet import Sheet
 from .tracing import min_input_size, trace
 
@@ -21,7 +21,7 @@ _SAID = re.compile(r"; the smallest size that works is \d+x\d+")
 # Seconds to look for an input that works, after one that does not.
 _PATIENCE = 3.0
 
-InputSize = int | Sequence[Any] | torch.Tensor
+InputSize = int | Sequence[Any] | Mapping[str, Any] | torch.Tensor
 
 
 def size(
@@ -42,6 +42,7 @@ def size(
         net: any module.
         input_size: height and width in px; or a shape without the batch, such as (3, 224, 224); or a list of
             such shapes for several inputs; or example tensors (batch included), whose values are never read.
+            A mapping names the inputs; among several, None, lists and mappings are passed on as they are.
         batch_size: B, for shapes; example tensors bring their own.
         in_chans: C, where `input_size` is a number; default: what the network's first convolution takes.
         dtype: of parameters, inputs and activations; default: that of the parameters.
@@ -70,8 +71,12 @@ def size(
     cast = dtype is not None
     if dtype is None:
         dtype = next((p.dtype for p in net.parameters() if p.is_floating_point()), torch.get_default_dtype())
-    shapes, dtypes = _inputs(net, input_size, batch_size, in_chans, dtype)
-    request = Request(net, shapes, dtypes, dtype, train, optimizer, cast)
+    arguments: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+    if _is_nested(input_size):
+        shapes, dtypes, arguments = _nested(input_size, batch_size, dtype)
+    else:
+        shapes, dtypes = _inputs(net, input_size, batch_size, in_chans, dtype)
+    request = Request(net, shapes, dtypes, dtype, train, optimizer, cast, arguments)
     try:
         return Sheet(trace(request), request)
     except DataDependentError:
@@ -115,10 +120,61 @@ def _inputs(
     return tuple(shapes), tuple(dtypes)
 
 
+def _is_nested(given: Any) -> bool:
+    """Whether inputs are named, missing or nested, rather than one after another."""
+    if isinstance(given, Mapping):
+        return True
+    if not isinstance(given, list | tuple):
+        return False
+    items: Sequence[Any] = given
+    return any(item is None or isinstance(item, Mapping) or _holds_tensors(item) for item in items)
+
+
+def _holds_tensors(item: Any) -> bool:
+    return (
+        isinstance(item, list | tuple)
+        and any(not isinstance(x, int) for x in item)
+        and all(x is None or isinstance(x, torch.Tensor | list | tuple | Mapping) for x in item)
+    )
+
+
+def _nested(
+    given: Any, batch: int, dtype: torch.dtype
+) -> tuple[tuple[tuple[int, ...], ...], tuple[torch.dtype, ...], tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Inputs by name (a mapping), or positional ones of which some are None, mappings or lists."""
+    shapes: list[tuple[int, ...]] = []
+    dtypes: list[torch.dtype] = []
+
+    def placed(item: Any) -> Any:
+        if item is None or isinstance(item, bool | str | float):
+            return item
+        if isinstance(item, Mapping):
+            named: Mapping[Any, Any] = item
+            return {key: placed(value) for key, value in named.items()}
+        whole = isinstance(item, list | tuple) and all(type(x) is int for x in item) and len(item) > 0
+        if not whole and isinstance(item, list | tuple):
+            return type(item)(placed(x) for x in item)
+        if not whole and not isinstance(item, torch.Tensor):
+            raise TypeError(f"`input_size` holds {item!r}; expected shapes, tensors, None, lists or mappings")
+        if isinstance(item, torch.Tensor):
+            shapes.append(tuple(item.shape))
+            dtypes.append(dtype if item.is_floating_point() else item.dtype)
+        else:
+            shapes.append((batch, *item))
+            dtypes.append(dtype)
+        return Input(len(shapes) - 1)
+
+    named = isinstance(given, Mapping)
+    arguments = ((), placed(given)) if named else (tuple(placed(item) for item in given), {})
+    if not shapes:
+        raise TypeError("`input_size` holds no shape and no tensor; expected at least one")
+    return tuple(shapes), tuple(dtypes), arguments
+
+
 def _first_conv(net: nn.Module) -> tuple[int, int]:
     for module in net.modules():
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-            return len(module.kernel_size), module.in_channels
+            return len(module.kernel_size), module.in_channels or 3
     return 2, 3
 
 

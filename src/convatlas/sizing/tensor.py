@@ -39,6 +39,10 @@ class Recorder(Protocol):
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Records an operation and returns its result."""
 
+    def needs_grad(self, node: int | None) -> bool:
+        """Whether a row's output depends on what learns."""
+        ...
+
 
 class Traced(torch.Tensor):
     """A shape, a dtype and a place in the graph, in the clothes of a tensor.
@@ -97,7 +101,9 @@ class Traced(torch.Tensor):
 
     @property
     def requires_grad(self) -> bool:  # type: ignore[override]
-        return self.source is not None and self.source.requires_grad
+        if self.source is not None:
+            return self.source.requires_grad
+        return self.tracer.needs_grad(self.node)
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None: ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -13,6 +13,24 @@ from .operation import Operation
 Key = int | tuple[int, int]
 """A storage: the row that made it (and the place among its outputs, where not the first), or -1 - i for the
 network's i-th input."""
+
+
+class Checkpoint(NamedTuple):
+    """A part of a forward that keeps its inputs only and runs again in the backward pass.
+
+    Attributes:
+        begin: its first row.
+        end: the row after its last.
+        inputs: rows that make its inputs; below 0 the network's own.
+        keys: storages of these.
+        reentrant: whether it learns only where one of its inputs does.
+    """
+
+    begin: int
+    end: int
+    inputs: tuple[int | None, ...]
+    keys: tuple[Any, ...]
+    reentrant: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +43,7 @@ class Trace:
         slots: (row, position of an input) to the output that it reads, where that is not the first.
         slot_dtypes: (row, place) to the dtype of an output that is not the first.
         calls: first row, and row after the last, of each call of a childless module that made several.
+        checkpoints: parts that run again in the backward pass.
         lives: per storage, the number of rows recorded when its last tensor died; empty unless watched.
         outputs: rows (or inputs, below 0) that make the network's outputs.
         output_keys: storages of these.
@@ -38,6 +57,7 @@ class Trace:
     slots: Mapping[tuple[int, int], int]
     slot_dtypes: Mapping[tuple[int, int], torch.dtype]
     calls: tuple[tuple[int, int], ...]
+    checkpoints: tuple[Checkpoint, ...]
     lives: Mapping[Any, int]
     outputs: tuple[int, ...]
     output_keys: tuple[Any, ...]

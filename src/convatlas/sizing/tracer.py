@@ -9,13 +9,16 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.utils._pytree import tree_leaves
 
 from . import arguments, fallback
-from .errors import DataDependentError, ShapeError
+from .errors import DataDependentError, ShapeError, UnsizableError
 from .geometry import RESHAPE, Geometry
 from .operation import Operation
 from .strides import known
 from .tensor import RULES, Traced, make_traced, rule_of
+from .trace import Checkpoint
 
 # Rules for the whole forward of a module type, and the forward that each stands for.
 LEAVES: dict[type[nn.Module], Callable[[Tracer, nn.Module, Traced], Any]] = {}
@@ -109,6 +112,12 @@ class Tracer:
         self.made: list[Traced] | None = None if lives else []
         self.path = ""
         self.total_params = 0
+        # (first row, row after the last, rows and storages of its inputs, whether it is reentrant) of each
+        # checkpointed part.
+        self.checkpoints: list[Checkpoint] = []
+        self.train = False
+        self._graded: set[int] = set()
+        self._seen_rows = 0
         # Ids of the parameters that the forward looks at; None if nobody wants to know.
         self.looked_at: set[int] | None = None
         # Whether functions run on tensors of the meta device instead of traced ones.
@@ -303,6 +312,22 @@ class Tracer:
         except ShapeError as error:
             raise misfit or error from None
 
+    def needs_grad(self, node: int | None) -> bool:
+        """Whether a row's output depends on what learns; in eval mode nothing is said to."""
+        if not self.train or node is None:
+            return False
+        for row in self.rows[self._seen_rows :]:
+            if row.constants or any(source in self._graded for source in row.inputs):
+                self._graded.add(row.index)
+        self._seen_rows = len(self.rows)
+        return node in self._graded
+
+    def checkpointed(self, begin: int, given: Any, reentrant: bool) -> None:
+        """Notes that the rows from `begin` on run again in the backward pass, from these arguments."""
+        inputs = [x for x in tree_leaves(given) if type(x) is Traced and x.node is not None]
+        nodes, keys = tuple(x.node for x in inputs), tuple(x.key for x in inputs)
+        self.checkpoints.append(Checkpoint(begin, len(self.rows), nodes, keys, reentrant))
+
     def _into(self, out: Any, result: Any) -> Any:
         """What an operation returns that writes its results into given tensors."""
         if result is NotImplemented:
@@ -331,6 +356,7 @@ class Tracer:
 
     def install(self, net: nn.Module, train: bool) -> None:
         """Puts this tracer in the way of each module's call, until `uninstall`."""
+        self.train = train
         self._visit(net, "", train, set())
         self.total_params = sum(self.unclaimed.values())
 
@@ -349,13 +375,15 @@ class Tracer:
     def _visit(self, module: nn.Module, path: str, train: bool, seen: set[int]) -> None:
         seen.add(id(module))
         state = module.__dict__
+        kind = type(module)
+        if kind not in self._rule_of:
+            _refuse(module, path)
         params = state["_parameters"]
         if params:
             unclaimed = self.unclaimed
             for p in params.values():
                 if p is not None and id(p) not in unclaimed:
                     unclaimed[id(p)] = p.numel()
-        kind = type(module)
         rule = self._rule_of.get(kind, _UNKNOWN)
         if rule is _UNKNOWN:
             rule = self._rule_of[kind] = self._rule_for(kind, train)
@@ -416,6 +444,17 @@ class Tracer:
         out = self.constant(p)
         out._is_param = True  # type: ignore[attr-defined]
         return out
+
+
+def _refuse(module: Any, path: str) -> None:
+    """Refuses what no trace can enter."""
+    name = path or "the network"
+    if isinstance(module, torch.jit.ScriptModule):
+        raise UnsizableError(
+            f"{name} is a ScriptModule, whose forward is not Python; size what it was made from"
+        )
+    if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
+        raise UnsizableError(f"{name} has no shape yet (a lazy module); run it once on a batch, then size it")
 
 
 class _Watched(dict[str, Any]):

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from . import fallback
 from . import rules as _rules  # noqa: F401  # pyright: ignore[reportUnusedImport]
-from .errors import SizingError
+from .errors import SizingError, UnsizableError
 from .request import Input, Request
 from .tensor import Traced, find_traced, spare
 from .trace import Trace
@@ -77,13 +77,15 @@ def _traced(tracer: Tracer, request: Request, train: bool) -> Trace:
         gc.disable()
         try:
             tracer.install(net, train)
-            with _batched_functions(), _uncompiled():
+            with _batched_functions(), _uncompiled(), _checkpoints(tracer):
                 output = _called(net, tracer, request)
             tracer.uninstall()
             found = _plain(tracer, output)
             made, tracer.made = tracer.made, None
             if made is not None:
                 spare(made)
+        except UnsizableError:
+            raise
         except SizingError as error:
             raise type(error)(_where(tracer, request, str(error))) from error
         except (Exception, SystemExit) as error:
@@ -130,6 +132,44 @@ def _batched_functions() -> Generator[None]:
         apis.vmap_impl = usual
 
 
+@contextmanager
+def _checkpoints(tracer: Tracer) -> Generator[None]:
+    """Notes the parts under `torch.utils.checkpoint`, which works by autograd and so not in a trace."""
+    module: Any = importlib.import_module("torch.utils.checkpoint")
+    # The second takes the arguments one by one; the first, of newer versions, as one tuple.
+    names = (
+        "_checkpoint_without_reentrant_generator_impl",
+        "_checkpoint_without_reentrant_generator",
+        "CheckpointFunction",
+    )
+    usual = {name: getattr(module, name) for name in names if hasattr(module, name)}
+
+    def gathered(function: Any, args: Any, *options: Any, **named: Any) -> Generator[None]:
+        begin = len(tracer.rows)
+        yield
+        tracer.checkpointed(begin, args, reentrant=False)
+
+    def generator(function: Any, *options: Any, **kwargs: Any) -> Generator[None]:
+        return gathered(function, options)
+
+    class Function:
+        @staticmethod
+        def apply(function: Any, preserve: Any, *args: Any) -> Any:
+            begin = len(tracer.rows)
+            out = function(*args)
+            tracer.checkpointed(begin, args, reentrant=True)
+            return out
+
+    for name, found in zip(names, (gathered, generator, Function), strict=True):
+        if name in usual:
+            setattr(module, name, found)
+    try:
+        yield
+    finally:
+        for name, found in usual.items():
+            setattr(module, name, found)
+
+
 def _uncompiled() -> AbstractContextManager[Any]:
     """Compiled functions and modules run as they were written, where the compiler is loaded at all."""
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
@@ -154,6 +194,7 @@ def _plain(tracer: Tracer, output: Any) -> Trace:
         slots=tracer.slots,
         slot_dtypes=tracer.slot_dtypes,
         calls=tuple(tracer.calls),
+        checkpoints=tuple(tracer.checkpoints),
         lives=tracer.deaths,
         outputs=tuple(x.node for x in found if x.node is not None),
         output_keys=tuple(x.key for x in found if x.key is not None),
