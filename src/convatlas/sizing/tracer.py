@@ -453,7 +453,7 @@ def _refuse(module: Any, path: str) -> None:
         raise UnsizableError(
             f"{name} is a ScriptModule, whose forward is not Python; size what it was made from"
         )
-    if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
+    if isinstance(module, LazyModuleMixin) and any(map(nn.parameter.is_lazy, module.parameters())):
         raise UnsizableError(f"{name} has no shape yet (a lazy module); run it once on a batch, then size it")
 
 
