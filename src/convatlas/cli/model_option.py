@@ -40,7 +40,9 @@ def read_model(network: str | None, items: Sequence[str]) -> ModelFile:
     found = open_model(named[-1])
     overrides = {**found.overrides, **changes}
     name = find_card(found.network).name
-    find_config(name, dict(overrides))
+    config = find_config(name, dict(overrides))
+    # A genotype that was given as a file is kept as its text: the run must not depend on the file.
+    overrides = {key: getattr(getattr(config, key), "text", value) for key, value in overrides.items()}
     return dataclasses.replace(found, network=name, overrides=overrides)
 
 
