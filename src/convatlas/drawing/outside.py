@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+from .canvas import fitted
 from .cells import cell_piece
 from .graph import Node
 from .pen import Style
@@ -20,6 +22,8 @@ def unit_piece(unit: Unit, style: Style, before: Unit | None, subject: Subject, 
     far = {r for n in unit.nodes for r in n.inputs if r not in inside and r not in near}
     if far and unit.kind in ("cell", "join"):
         outside = sources(far, subject)
+        room = fitted([(style.text, node.text) for node in outside.values()])
+        style = replace(style, wide=max(style.wide, room))
         return cell_piece(Cell(unit.nodes), style, outside)
     return piece_of(unit.series, style, names=names)
 
