@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.lazy import LazyModuleMixin
 from torch.utils._pytree import tree_leaves
 
 from . import arguments, fallback
@@ -453,7 +452,7 @@ def _refuse(module: Any, path: str) -> None:
         raise UnsizableError(
             f"{name} is a ScriptModule, whose forward is not Python; size what it was made from"
         )
-    if isinstance(module, LazyModuleMixin) and any(map(nn.parameter.is_lazy, module.parameters())):
+    if any(map(nn.parameter.is_lazy, module._parameters.values())):
         raise UnsizableError(f"{name} has no shape yet (a lazy module); run it once on a batch, then size it")
 
 
