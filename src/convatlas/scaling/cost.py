@@ -281,11 +281,13 @@ class CostModel:
             if "width" in self.base.knobs:
                 fields[WIDTH] = width_mult
             net = _build(self.base, fields)
+            sheet = size(net, self.base.input_size)
             layers = {
                 key: _Layer(row.macs // spatial_positions(row), *self._place(row.path))
-                for key, row in _keyed(size(net, self.base.input_size))
+                for key, row in _keyed(sheet)
             }
-            params: Counter[tuple[int, int]] = Counter()
+            # Side classifiers are in no block, and `size` does not count them among the parameters.
+            params: Counter[tuple[int, int]] = Counter({(-1, 0): -sheet.side_params})
             held: Counter[tuple[int, int]] = Counter()
             for name, value in net.named_parameters():
                 params[self._place(name)] += value.numel()
