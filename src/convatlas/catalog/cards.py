@@ -16,6 +16,7 @@ from typing import Any
 from convatlas.catalog.index import natural
 from convatlas.errors import fold_name, unknown
 from convatlas.files import with_tuples
+from convatlas.summary import Summary
 
 PAPERS = Path(__file__).parent.parent / "papers"
 
@@ -77,8 +78,8 @@ class Exact:
     macs: int | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Card:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Card(Summary):
     """All that is known about a network before it is built.
 
     Attributes:
@@ -116,6 +117,21 @@ class Card:
     departures: tuple[str, ...] = ()
     zoos: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+
+    def _title(self) -> str:
+        return f"{self.name}: {self.summary}"
+
+    def _facts(self) -> dict[str, object]:
+        first, *others = self.paper.authors or ("?",)
+        facts: dict[str, object] = {
+            "paper": f"{first}{' et al.' if others else ''} {self.paper.year}, {self.paper.title}",
+            "input": "x".join(map(str, self.input_size)),
+            "classes": f"{self.num_classes:,}",
+        }
+        if self.exact is not None:
+            macs = "" if self.exact.macs is None else f", {self.exact.macs:,} multiply-adds"
+            facts["size"] = f"{self.exact.params:,} parameters{macs}"
+        return facts
 
 
 @functools.cache

@@ -26,12 +26,13 @@ from convatlas.predict.outputs import Skipped
 from convatlas.predict.predictor import EngineName, Precision, Predictor
 from convatlas.predict.progress import watched
 from convatlas.runs.run import RECORD, open_run
+from convatlas.summary import Summary
 
 Subject = Predictor | str | Path
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Report:
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class Report(Summary):
     """What networks answer on labelled pictures, by a protocol.
 
     Attributes:
@@ -66,6 +67,18 @@ class Report:
     calibration: Calibration
     skipped: tuple[SkippedImage, ...]
     notes: tuple[str, ...]
+
+    def _title(self) -> str:
+        return f"Evaluation of {' and '.join(self.networks)} on {self.data}"
+
+    def _facts(self) -> dict[str, object]:
+        found, (low, high) = self.evaluation, self.top1_interval
+        facts: dict[str, object] = {
+            "top-1": f"{self.top1:.2%} [{low:.2%}, {high:.2%}], {found.correct:,} of {found.count:,}"
+        }
+        if self.top5 is not None:
+            facts["top-5"] = f"{self.top5:.2%}"
+        return facts | {"loss": f"{found.loss:.4f}", "skipped": len(self.skipped)}
 
     @property
     def top1(self) -> float:

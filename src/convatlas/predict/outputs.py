@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from convatlas.summary import Summary
+
 Format = Literal["jsonl", "csv", "parquet"]
 FORMATS: tuple[Format, ...] = ("jsonl", "csv", "parquet")
 
 
-@dataclasses.dataclass(frozen=True)
-class Prediction:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Prediction(Summary):
     """What a network says about a picture.
 
     Attributes:
@@ -30,6 +32,13 @@ class Prediction:
     top: tuple[tuple[str, float], ...]
     frame: int | None = None
     seconds: float | None = None
+
+    def _title(self) -> str:
+        at = "" if self.seconds is None else f" at {self.seconds:.2f} s"
+        return f"Prediction for {self.picture}{at}"
+
+    def _facts(self) -> dict[str, object]:
+        return {name: f"{share:.1%}" for name, share in self.top}
 
     @property
     def label(self) -> str:

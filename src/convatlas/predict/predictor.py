@@ -25,6 +25,7 @@ from convatlas.predict.inputs import Item, find_items, read_pixels
 from convatlas.predict.outputs import Prediction, Skipped
 from convatlas.predict.prefetch import Batch, read_batches, usable_cores
 from convatlas.predict.progress import watched
+from convatlas.summary import Summary
 
 if TYPE_CHECKING:
     from convatlas.engines.engine import Engine, Report
@@ -37,7 +38,7 @@ REDUCING_GAP = 2
 """Px of a decoded JPEG for each that it is resized to, at the least; Pillow's thumbnails keep as many."""
 
 
-class Predictor(nn.Module):
+class Predictor(Summary, nn.Module):
     """Says what is on pictures.
 
     Args:
@@ -115,6 +116,17 @@ class Predictor(nn.Module):
         self.outputs: Outputs = outputs
         self._engines: dict[tuple[int, ...], Engine] = {}
         self.class_names = self._names(class_names)
+
+    def _title(self) -> str:
+        network = self.network
+        return f"Predictor with {getattr(network, 'name', '') or type(network).__name__}"
+
+    def _facts(self) -> dict[str, object]:
+        shown = ", ".join(self.class_names[:5]) + (", ..." if len(self.class_names) > 5 else "")
+        facts: dict[str, object] = {"classes": f"{len(self.class_names):,}: {shown}"}
+        if isinstance(self.transform, Transform):
+            facts["input"] = "x".join(map(str, self.transform.input_size))
+        return facts | {"engine": self.engine, "device": self.device}
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores a batch as the transform gives it, without gradients."""

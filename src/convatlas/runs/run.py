@@ -19,6 +19,7 @@ from convatlas.errors import nearest
 from convatlas.files import write_json
 from convatlas.machine import processor
 from convatlas.runs.lock import LOCK
+from convatlas.summary import Summary
 
 WEIGHTS = "weights.safetensors"
 RECORD = "run.json"
@@ -33,8 +34,8 @@ class RunError(ValueError):
     """A folder that cannot be used as a run; the message names it and says why."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Run(Summary):
     """A training: one that is over, one that goes on, or one that was stopped and can be resumed.
 
     Attributes:
@@ -88,6 +89,19 @@ class Run:
     def metrics(self) -> list[Line]:
         """The lines of `metrics.jsonl`, oldest first; a last line that was cut off is left out."""
         return read_metrics(self.folder)
+
+    def _title(self) -> str:
+        config = self.record.get("config", {})
+        return f"Run of {config.get('network', '?')} on {config.get('data', '?')}, {self.state}"
+
+    def _facts(self) -> dict[str, object]:
+        result = self.record.get("result", {})
+        facts: dict[str, object] = {"folder": self.folder}
+        if "test_accuracy" in result:
+            facts["test accuracy"] = f"{result['test_accuracy']:.2%}"
+            facts["epochs"] = f"{result.get('epochs', '?')} in {result.get('seconds', 0.0):,.0f} s"
+        facts["seed"] = self.record.get("seed", "?")
+        return facts
 
     def __fspath__(self) -> str:
         """The folder, so that a run stands wherever a path to it does: `convatlas.load(run)`."""

@@ -159,7 +159,7 @@ class StudyContext(Generic[KnobsT]):
 
         ours = None if isinstance(network, str) else net
         if (folder / RECORD).is_file():
-            return resume(folder, network=ours, data=self.source)
+            return resume(folder, network=ours, data=self.source, progress=False)
         return train(
             network if isinstance(network, str) else net,
             data=self.source,
@@ -167,6 +167,7 @@ class StudyContext(Generic[KnobsT]):
             seed=seed,
             out=folder.parent,
             name=folder.name,
+            progress=False,
             model=None if ours is not None else model,
             keep=1,
             **settings,

@@ -17,6 +17,7 @@ from convatlas.runs.checkpoint import CHECKPOINTS
 from convatlas.runs.run import Run, RunError, open_run
 from convatlas.training.distributed import Ranks, open_ranks
 from convatlas.training.logging.events import Callback, Watcher
+from convatlas.training.logging.progress import watcher_for
 from convatlas.training.recipes.recipe import Recipe, RecipeFields
 from convatlas.training.record import (
     asked,
@@ -84,6 +85,7 @@ def train(
     keep: int = 3,
     tensorboard: bool = False,
     callbacks: Sequence[Callback] = (),
+    progress: bool | None = None,
     watcher: Watcher | None = None,
     **settings: Unpack[RecipeFields],
 ) -> Run:
@@ -120,7 +122,8 @@ def train(
         keep: the newest checkpoints that are kept, beside the best.
         tensorboard: write TensorBoard's events into the run folder, too.
         callbacks: receive each line of `metrics.jsonl` as a mapping.
-        watcher: shows how it goes; None for silence.
+        progress: show how it goes; None to do so in a terminal and in a notebook.
+        watcher: shows how it goes, in place of `progress`.
         settings: fields of the recipe to change, for example `epochs=10`.
 
     Returns:
@@ -148,7 +151,7 @@ def train(
     )
     module = network if isinstance(network, nn.Module) else None
     options = options_of(spec, recipe, data_dir, tensorboard)
-    with open_ranks(device) as ranks, attended(watcher, ranks) as shown:
+    with open_ranks(device) as ranks, attended(watcher or watcher_for(progress), ranks) as shown:
         launched = ranks.broadcast_object(find_launched(Path(out), name, spec) if ranks.is_first else None)
         if launched is not None:  # torchrun has started this process anew after a failure.
             given = Given(module, data, test_data, workers)
@@ -178,6 +181,7 @@ def resume(
     save_every: int | None = None,
     keep: int | None = None,
     callbacks: Sequence[Callback] = (),
+    progress: bool | None = None,
     watcher: Watcher | None = None,
     **settings: Unpack[RecipeFields],
 ) -> Run:
@@ -197,6 +201,7 @@ def resume(
         save_every: steps between checkpoints; None for what the run had.
         keep: the newest checkpoints that are kept; None for as many as before.
         callbacks: as in `train`.
+        progress: as in `train`.
         watcher: as in `train`.
         settings: fields of the recipe to change, with `allow_change`.
 
@@ -210,7 +215,7 @@ def resume(
         ValueError: something does not fit, or the loss is no longer a number.
     """
     given = Given(network, data, test_data, workers)
-    with open_ranks(device) as ranks, attended(watcher, ranks) as shown:
+    with open_ranks(device) as ranks, attended(watcher or watcher_for(progress), ranks) as shown:
         run: Run = ranks.broadcast_object(open_run(Path(folder)) if ranks.is_first else None)
         before = run.record.get("upkeep", {})
         upkeep = Upkeep(

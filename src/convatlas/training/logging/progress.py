@@ -208,6 +208,20 @@ def terminal_watcher() -> Watcher:
     return View(Console()) if sys.stdout.isatty() else Lines()
 
 
+def watcher_for(progress: bool | None) -> Watcher:
+    """What shows a training that was started from Python.
+
+    Args:
+        progress: True to show it, False for silence; None to show it where standard output is a terminal or a
+            notebook.
+    """
+    console = Console()
+    live = console.is_terminal or console.is_jupyter
+    if not (live if progress is None else progress):
+        return Silent()
+    return View(console) if live else Lines()
+
+
 def facts_lines(facts: Facts) -> list[str]:
     """What is trained, on what and how fast, as lines."""
     processes = f" of {facts.world_size} processes" if facts.world_size > 1 else ""
