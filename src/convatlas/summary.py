@@ -23,7 +23,7 @@ class Summary:
 
     def __repr__(self) -> str:
         """The facts, in at most five lines."""
-        facts = [(name, plain(value)) for name, value in self._facts().items()]
+        facts = [(plain(name), plain(value)) for name, value in self._facts().items()]
         lines = [f"  {name}: {value[:200]}" for name, value in facts[: MOST_LINES - 1]]
         return "\n".join([plain(self._title()), *lines])
 
