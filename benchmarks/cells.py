@@ -102,8 +102,8 @@ def append(row: dict[str, str]) -> None:
 
 def parse_rows(text: str) -> list[int]:
     rows: list[int] = []
-    for part in text.split(","):
-        first, _, last = part.partition("-")
+    for split in text.split(","):
+        first, _, last = split.partition("-")
         rows += range(int(first), int(last or first) + 1)
     return rows
 

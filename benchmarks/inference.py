@@ -149,7 +149,7 @@ def measure(runs: dict[str, Run], seconds: float, least: int) -> dict[str, list[
     return times
 
 
-def part(label: str, batch: int, precision: str, arguments: argparse.Namespace) -> dict[str, object]:
+def split(label: str, batch: int, precision: str, arguments: argparse.Namespace) -> dict[str, object]:
     """One network, batch and precision: medians in milliseconds, errors, and what was chosen."""
     ours, theirs, tv = NETS[label]
     torch.manual_seed(0)
@@ -272,7 +272,7 @@ def main() -> None:
     wanted = [(n, b, p) for p in arguments.precision for n in arguments.nets for b in arguments.batch]
     for key in wanted:
         if key not in done:
-            done[key] = part(*key, arguments)
+            done[key] = split(*key, arguments)
             if arguments.out is not None:
                 with arguments.out.open("a") as file:
                     file.write(json.dumps(done[key]) + "\n")

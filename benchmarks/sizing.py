@@ -39,8 +39,8 @@ def tools() -> dict[str, Callable[[Any, tuple[int, ...]], Any]]:
     """Each takes a network on meta and an input shape with batch."""
     if importlib.util.find_spec("transformers") is None:
         # Parts of calflops that import it serve language models only.
-        for part in ("flops_counter_hf", "estimate"):
-            sys.modules[f"calflops.{part}"] = mock.MagicMock()
+        for split in ("flops_counter_hf", "estimate"):
+            sys.modules[f"calflops.{split}"] = mock.MagicMock()
     import calflops
     import ptflops
     import thop

@@ -112,12 +112,12 @@ def make_pictures(folder: Path, count: int) -> None:
     frequencies = np.hypot(*np.meshgrid(np.fft.fftfreq(height), np.fft.rfftfreq(width), indexing="ij"))
     amplitudes = 1.0 / np.maximum(frequencies, 1.0 / width)
     rng = np.random.default_rng(0)
-    for part, number in (("train", count), ("val", 2 * CLASSES)):
+    for split, number in (("train", count), ("val", 2 * CLASSES)):
         for i in range(number):
-            path = folder / part / f"class_{i % CLASSES}" / f"{i}.jpg"
+            path = folder / split / f"class_{i % CLASSES}" / f"{i}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             if i >= 100:  # Copies: the files are what is read, not what is on them.
-                source = folder / part / f"class_{i % CLASSES}" / f"{i % 100}.jpg"
+                source = folder / split / f"class_{i % CLASSES}" / f"{i % 100}.jpg"
                 path.write_bytes(source.read_bytes())
                 continue
             phases = np.exp(2j * np.pi * rng.random((3, *frequencies.shape)))

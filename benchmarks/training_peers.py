@@ -81,8 +81,8 @@ def clocks() -> tuple[float, float]:
 class Pictures:
     """Fashion-MNIST as torchvision gives it: a PIL image for each index."""
 
-    def __init__(self, part: Any, transform: Any) -> None:
-        self.images, self.labels, self.transform = part.images, part.labels, transform
+    def __init__(self, split: Any, transform: Any) -> None:
+        self.images, self.labels, self.transform = split.images, split.labels, transform
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -105,15 +105,15 @@ def reference_transform(case: Case, train: bool = True) -> Any:
     return v2.Compose([*varied, *plain, v2.ToPureTensor()])
 
 
-def reference_data(case: Case, folder: Path, part: str = "train") -> Any:
+def reference_data(case: Case, folder: Path, split: str = "train") -> Any:
     from torchvision.datasets import ImageFolder
 
     from convatlas.data.sources import load_source
 
-    transform = reference_transform(case, part == "train")
+    transform = reference_transform(case, split == "train")
     if case.data == "fashion-mnist":
-        return Pictures(getattr(load_source("fashion-mnist"), part), transform)
-    return ImageFolder(str(folder / part), transform)
+        return Pictures(getattr(load_source("fashion-mnist"), split), transform)
+    return ImageFolder(str(folder / split), transform)
 
 
 def reference(case: Case, folder: Path, turns: Turns, workers: int, compile: bool) -> None:

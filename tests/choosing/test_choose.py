@@ -168,7 +168,7 @@ def test_bad_limits(limits: dict[str, float], message: str) -> None:
     [
         pytest.param({"engine": "onyx"}, "unknown engine 'onyx'", id="engine"),
         pytest.param({"engine": "all"}, "unknown engine 'all'", id="all-engines"),
-        pytest.param({"batch": 0}, "`batch`=0; expected a whole number", id="batch"),
+        pytest.param({"batch_size": 0}, "`batch_size`=0; expected a whole number", id="batch"),
         pytest.param({"threads": 0}, "`threads`=0; expected a whole number", id="threads"),
         pytest.param({"names": "alexnut"}, "unknown network 'alexnut'", id="name"),
     ],

@@ -1,4 +1,4 @@
-"""`convatlas bench NAME...` and `convatlas compare`."""
+"""`convatlas bench NAME...` and `convatlas choose`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ QUICK = ("--seconds", "0", "--threads", "1")
 
 
 def test_a_table_for_each_batch(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    code, shown, errors = run(capsys, monkeypatch, "bench", "lenet5", "--batch", "1,4", *QUICK)
+    code, shown, errors = run(capsys, monkeypatch, "bench", "lenet5", "--batch-size", "1,4", *QUICK)
     assert (code, errors) == (0, "")
     head, _, first, second = shown.splitlines()
     assert head.split()[:3] == ["network", "engine", "batch"]
@@ -50,7 +50,7 @@ def test_files(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
     assert (here / "chart.png").read_bytes().startswith(b"\x89PNG")
     # What was measured is not measured again.
     limits = ("--max-latency", "100s", "--max-params", "10M", "--max-macs", "1.5G", "--min-top1", "50")
-    code, shown, _ = run(capsys, monkeypatch, "compare", "mobilenet_v1_025", *limits, "--threads", "1")
+    code, shown, _ = run(capsys, monkeypatch, "choose", "mobilenet_v1_025", *limits, "--threads", "1")
     assert code == 0
     assert f"{found['latency'] * 1e3:.2f}" in shown
     assert shown.endswith("1 fit\n")
@@ -66,7 +66,7 @@ def test_csv(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 def test_compare_needs_no_network(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code, shown, _ = run(capsys, monkeypatch, "compare", "--max-params", "10M", "--min-top1", "78")
+    code, shown, _ = run(capsys, monkeypatch, "choose", "--max-params", "10M", "--min-top1", "78")
     assert code == 0
     assert "efficientnet_b1" in shown
     assert "below 78 % top-1" in shown
@@ -76,16 +76,16 @@ def test_compare_needs_no_network(
     ("arguments", "message"),
     [
         pytest.param(["bench", "lenet6"], "unknown network 'lenet6'", id="network"),
-        pytest.param(["bench", "lenet5", "--batch", "1,x"], "`--batch`='1,x'; expected numbers", id="batch"),
+        pytest.param(
+            ["bench", "lenet5", "--batch-size", "1,x"], "`--batch-size`='1,x'; expected", id="batch"
+        ),
         pytest.param(["bench", "lenet5", "--engines", "onyx"], "unknown engine 'onyx'", id="engine"),
         pytest.param(["bench", "lenet5", "--csv", "--json"], "--csv and --json are both given", id="formats"),
-        pytest.param(["bench", "lenet5", "--calibrate"], "expected it without networks", id="calibrate"),
+        pytest.param(["bench", "lenet5", "--profile-machine"], "expected it without networks", id="profile"),
         pytest.param(["bench", "lenet5", "-o", "gone/rows"], "there is no folder gone", id="folder"),
-        pytest.param(["compare", "--max-latency", "10"], "`max-latency`='10'; expected a time", id="latency"),
-        pytest.param(
-            ["compare", "--max-params", "10Q"], "`max-params`='10Q'; expected a number", id="params"
-        ),
-        pytest.param(["compare", "--min-top1", "0.7"], "`min_top1`=0.7; expected per cent", id="top1"),
+        pytest.param(["choose", "--max-latency", "10"], "`max-latency`='10'; expected a time", id="latency"),
+        pytest.param(["choose", "--max-params", "10Q"], "`max-params`='10Q'; expected a number", id="params"),
+        pytest.param(["choose", "--min-top1", "0.7"], "`min_top1`=0.7; expected per cent", id="top1"),
     ],
 )
 def test_bad_input_gets_one_line_and_code_two(

@@ -36,7 +36,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_eval(place: Path, run: Run) -> None:
-    code, shown, errors = run("eval w.safetensors --data folder:data --part all -o report")
+    code, shown, errors = run("eval w.safetensors --data folder:data --split all -o report")
     predictions = [int(expected(pixels(i)).argmax()) for i in range(6)]
     right = predictions.count(2) + predictions.count(5)
     assert (code, errors) == (0, "")
@@ -50,7 +50,7 @@ def test_eval(place: Path, run: Run) -> None:
 
 def test_eval_for_machines(place: Path, run: Run) -> None:
     (place / "data" / NAMES[2] / "bad.png").write_text("nothing")
-    command = "eval w.safetensors --data folder:data --part all --protocol multiscale --scales 32,40 --flip"
+    command = "eval w.safetensors --data folder:data --split all --protocol multiscale --scales 32,40 --flip"
     code, shown, errors = run(f"{command} --ensemble w.safetensors w.safetensors --average logits --json")
     figures = json.loads(shown)
     assert code == 2

@@ -76,7 +76,7 @@ def test_a_network_of_the_atlas(capsys: pytest.CaptureFixture[str], monkeypatch:
 def test_input_batch_dtype_and_optimizer(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = "--input 1,64,64 --batch 32 --dtype bf16 --optimizer adamw --json".split()
+    options = "--input 1,64,64 --batch-size 32 --dtype bf16 --optimizer adamw --json".split()
     code, shown, _ = run(capsys, monkeypatch, "size", "resnet18", *options)
     found = json.loads(shown)
     assert code == 0
@@ -179,7 +179,7 @@ def test_time_where_the_machine_was_measured(
     quick = roofline.calibrate(seconds=0.001)
     monkeypatch.setattr(roofline, "calibrate", lambda device: quick)
     assert "estimate" not in run(capsys, monkeypatch, "size", "lenet5")[1]
-    code, shown, _ = run(capsys, monkeypatch, "bench", "--calibrate")
+    code, shown, _ = run(capsys, monkeypatch, "bench", "--profile-machine")
     assert code == 0
     assert "GMACs/s" in shown
     assert str(roofline.profile_path()) in shown
@@ -207,7 +207,7 @@ def test_time_where_the_machine_was_measured(
         pytest.param(
             ["vgg16", "--input", "16"], "the smallest input that works is (3, 32, 32)", id="too-small"
         ),
-        pytest.param(["vgg16", "--batch", "0"], "`batch_size`=0; expected at least 1", id="batch"),
+        pytest.param(["vgg16", "--batch-size", "0"], "`batch_size`=0; expected at least 1", id="batch"),
         pytest.param(["vgg16", "--dtype", "int7"], "`--dtype`='int7'; expected one of float32", id="dtype"),
         pytest.param(
             ["vgg16", "--optimizer", "lion"], "`optimizer`='lion'; expected one of sgd", id="optimizer"
@@ -247,9 +247,9 @@ def test_bad_input_gets_one_line_and_code_two(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        pytest.param([], "nothing to measure; expected --calibrate", id="nothing"),
-        pytest.param(["--calibrate", "--device", "tpu"], "`device`='tpu'; expected cpu or cuda", id="device"),
-        pytest.param(["--calibrate", "--threads", "0"], "`--threads`=0; expected at least 1", id="threads"),
+        pytest.param([], "nothing to measure; expected --profile-machine", id="nothing"),
+        pytest.param(["--profile-machine", "--device", "tpu"], "`device`='tpu'; expected", id="device"),
+        pytest.param(["--profile-machine", "--threads", "0"], "`--threads`=0; expected", id="threads"),
     ],
 )
 def test_bench_refuses(

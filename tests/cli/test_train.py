@@ -155,3 +155,26 @@ def test_a_terminal_gets_a_bar(tmp_path: Path) -> None:
     assert "epoch 2/2" in text
     assert "━" in text
     assert "images/s" in text
+
+
+@pytest.mark.parametrize("flags", [["--epochs", "2"], ["--set", "epochs=2"]])
+def test_fields_of_the_recipe_as_flags(flags: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, object] = {}
+    monkeypatch.setattr("convatlas.training.train.train", lambda *_, **options: seen.update(options))
+    monkeypatch.setattr("convatlas.cli.train.finish", lambda training: training() or 0)
+    monkeypatch.setattr(sys, "argv", ["convatlas", "train", "lenet5", *flags, "--lr", "0.5"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    assert (seen["epochs"], seen["lr"]) == (2, 0.5)
+    assert "batch_size" not in seen
+
+
+def test_a_field_that_is_set_twice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["convatlas", "train", "lenet5", "--epochs", "2", "--set", "epochs=3"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert "`--epochs 2` and `--set epochs` both set it; give one" in capsys.readouterr().err

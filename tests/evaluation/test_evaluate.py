@@ -26,8 +26,8 @@ def labels(count: int = COUNT) -> Tensor:
 
 def source(count: int = COUNT, px: int = 32) -> Source:
     images = torch.stack([torch.from_numpy(pixels(i, px, px)).permute(2, 0, 1) for i in range(count)])
-    part = ImageSet(images, labels(count))
-    return Source("noise", part, part, NAMES, "", (3, px, px))
+    split = ImageSet(images, labels(count))
+    return Source("noise", split, split, NAMES, "", (3, px, px))
 
 
 def predictor(seed: int = 0, **options: Any) -> Predictor:
@@ -63,8 +63,8 @@ def test_batches_and_workers_change_nothing(
     protocol: Any, batch_size: int, workers: int, tmp_path: Path
 ) -> None:
     data = f"folder:{folder(tmp_path)}"
-    first = evaluate(predictor(workers=1), data, protocol=protocol, part="all", batch_size=5)
-    found = evaluate(predictor(workers=workers), data, protocol=protocol, part="all", batch_size=batch_size)
+    first = evaluate(predictor(workers=1), data, protocol=protocol, split="all", batch_size=5)
+    found = evaluate(predictor(workers=workers), data, protocol=protocol, split="all", batch_size=batch_size)
     assert found.evaluation.correct == first.evaluation.correct
     assert found.evaluation.top5 == first.evaluation.top5
     assert torch.equal(found.evaluation.confusion, first.evaluation.confusion)
@@ -130,11 +130,11 @@ def test_several_scales_are_averaged() -> None:
     both = evaluate(net, data, protocol="multiscale", scales=[32, 40])
     for row in range(10):
         # The mean of two distributions whose best class is the same has the mean of its probabilities.
-        same = len({int(part.evaluation.predicted[row]) for part in parts}) == 1
+        same = len({int(split.evaluation.predicted[row]) for split in parts}) == 1
         if same:
-            mean = sum(float(part.confidences[row]) for part in parts) / 2
+            mean = sum(float(split.confidences[row]) for split in parts) / 2
             assert float(both.confidences[row]) == pytest.approx(mean, rel=1e-5)
-    loss = torch.stack([part.evaluation.losses for part in parts]).neg().exp().mean(dim=0).log().neg()
+    loss = torch.stack([split.evaluation.losses for split in parts]).neg().exp().mean(dim=0).log().neg()
     torch.testing.assert_close(both.evaluation.losses, loss, rtol=1e-5, atol=1e-6)
 
 
@@ -147,7 +147,7 @@ def test_a_run_reaches_what_training_measured(lenet_run: Path) -> None:
 
 
 def test_a_run_on_what_it_learnt_from(lenet_run: Path) -> None:
-    found = evaluate(lenet_run, part="all", protocol="dense")
+    found = evaluate(lenet_run, split="all", protocol="dense")
     assert found.notes == ("the part 'all' holds the pictures that the run learnt from",)
     assert found.evaluation.count == 1797
     assert found.top1 > 0.97
@@ -156,14 +156,14 @@ def test_a_run_on_what_it_learnt_from(lenet_run: Path) -> None:
 def test_a_folder_with_bad_pictures(tmp_path: Path) -> None:
     data = folder(tmp_path)
     (data / "class 3" / "bad.png").write_text("nothing")
-    found = evaluate(predictor(), f"folder:{data}", part="all", protocol="dense")
+    found = evaluate(predictor(), f"folder:{data}", split="all", protocol="dense")
     assert found.evaluation.count == 16
     assert [Path(entry.path).name for entry in found.skipped] == ["bad.png"]
     assert found.evaluation.confusion.sum(dim=1).nonzero().flatten().tolist() == [3, 8]
 
 
 def test_two_pictures_of_a_class_are_enough(tmp_path: Path) -> None:
-    assert evaluate(predictor(), f"folder:{folder(tmp_path, 2)}", part="all").evaluation.count == 4
+    assert evaluate(predictor(), f"folder:{folder(tmp_path, 2)}", split="all").evaluation.count == 4
 
 
 def test_a_picture_that_goes_bad_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from convatlas.data.sets import ImageSet, Source
-from convatlas.evaluation.labels import choose_part, match_classes
+from convatlas.evaluation.labels import choose_split, match_classes
 
 
 @pytest.mark.parametrize(
@@ -21,9 +21,9 @@ def test_matching(data: tuple[str, ...], network: tuple[str, ...], wanted: list[
 
 
 def test_matching_by_numbers() -> None:
-    assert match_classes(("n01", "n02"), ("tench", "goldfish", "shark"), "numbers") == [0, 1]
+    assert match_classes(("n01", "n02"), ("tench", "goldfish", "shark"), "index") == [0, 1]
     with pytest.raises(ValueError, match="the data have 2 classes, and the network 1"):
-        match_classes(("n01", "n02"), ("tench",), "numbers")
+        match_classes(("n01", "n02"), ("tench",), "index")
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_no_match(data: tuple[str, ...], network: tuple[str, ...], message: str)
 
 
 def test_unknown_way_to_match() -> None:
-    with pytest.raises(ValueError, match="`match`='order'; expected 'names' or 'numbers'"):
+    with pytest.raises(ValueError, match="`match`='order'; expected 'names' or 'index'"):
         match_classes("a", "b", "order")  # type: ignore[arg-type]
 
 
@@ -55,16 +55,16 @@ def source() -> Source:
 
 
 @pytest.mark.parametrize(
-    ("part", "values", "labels"),
+    ("split", "values", "labels"),
     [("test", [3, 4], [7, 4]), ("train", [0, 1, 2], [4, 7, 7]), ("all", [0, 1, 2, 3, 4], [4, 7, 7, 7, 4])],
 )
-def test_parts(part: str, values: list[int], labels: list[int]) -> None:
-    chosen = choose_part(source(), part, (4, 7))  # type: ignore[arg-type]
+def test_parts(split: str, values: list[int], labels: list[int]) -> None:
+    chosen = choose_split(source(), split, (4, 7))  # type: ignore[arg-type]
     assert [int(chosen.picture(i)) for i in range(len(chosen))] == values
     assert chosen.labels.tolist() == labels
     assert chosen.name(0) == "image 0"
 
 
 def test_unknown_part() -> None:
-    with pytest.raises(ValueError, match="`part`='val'; expected 'test', 'train' or 'all'"):
-        choose_part(source(), "val", (0, 1))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="`split`='val'; expected 'test', 'train' or 'all'"):
+        choose_split(source(), "val", (0, 1))  # type: ignore[arg-type]

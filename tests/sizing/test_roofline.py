@@ -135,7 +135,7 @@ def test_a_damaged_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cont
     path = r.profile_path()
     path.parent.mkdir()
     path.write_text(content)
-    with pytest.raises(r.ProfileError, match=r"is damaged.*convatlas bench --calibrate"):
+    with pytest.raises(r.ProfileError, match=r"is damaged.*convatlas bench --profile-machine"):
         r.find_profile()
 
 

@@ -73,7 +73,7 @@ class Selection:
         candidates: networks that fit, the most accurate first; of equals, the one with fewer MACs.
         dropped: the others, by the first reason for which they fell out.
         limits: that were asked for.
-        batch: B of the latencies.
+        batch_size: B of the latencies.
         engine: of the latencies.
         threads: of the latencies.
     """
@@ -81,7 +81,7 @@ class Selection:
     candidates: tuple[Candidate, ...]
     dropped: dict[str, tuple[str, ...]]
     limits: Limits
-    batch: int
+    batch_size: int
     engine: str
     threads: int
 
@@ -103,7 +103,8 @@ class Selection:
         table = grid_text(Grid(columns, 2, rows, (), []), width=width, color=color) if rows else ""
         plural = "" if self.threads == 1 else "s"
         how = (
-            f"p50 of a batch of {self.batch}, {self.engine}, {self.threads} thread{plural}, on this machine\n"
+            f"p50 of a batch of {self.batch_size}, {self.engine}, "
+            f"{self.threads} thread{plural}, on this machine\n"
             if any(each.latency is not None for each in self.candidates)
             else ""
         )
@@ -116,7 +117,7 @@ def choose(
     names: str | Sequence[str] = "*",
     limits: Limits | None = None,
     *,
-    batch: int = 1,
+    batch_size: int = 1,
     engine: str = EAGER,
     threads: int | None = None,
     measure: bool = False,
@@ -130,7 +131,7 @@ def choose(
     Args:
         names: names, aliases or patterns such as "resnet*".
         limits: that a network must fit.
-        batch: B of the latency.
+        batch_size: B of the latency.
         engine: that latencies are for.
         threads: likewise; None for `torch.get_num_threads()`.
         measure: measure all that pass the other limits, even without `max_latency` or if measured before.
@@ -142,8 +143,8 @@ def choose(
     """
     limits = limits or Limits()
     (engine,) = read_engines((engine,))
-    if batch < 1:
-        raise ValueError(f"`batch`={batch!r}; expected a whole number of at least 1")
+    if batch_size < 1:
+        raise ValueError(f"`batch_size`={batch_size!r}; expected a whole number of at least 1")
     if threads is not None and threads < 1:
         raise ValueError(f"`threads`={threads!r}; expected a whole number of at least 1")
     cores = threads or torch.get_num_threads()
@@ -159,12 +160,16 @@ def choose(
     passed.sort(key=lambda each: (-each.accuracy.top1, each.macs))
     fitting: list[Candidate] = []
     for number, candidate in enumerate(passed, 1):
-        found = None if measure else _stored(candidate, batch, engine, cores)
+        found = None if measure else _stored(candidate, batch_size, engine, cores)
         if found is None and (measure or limits.max_latency is not None):
             if progress is not None:
                 progress(candidate.network, number, len(passed))
             (found,) = bench(
-                candidate.network, batch_sizes=(batch,), engines=(engine,), threads=cores, seconds=SECONDS
+                candidate.network,
+                batch_sizes=(batch_size,),
+                engines=(engine,),
+                threads=cores,
+                seconds=SECONDS,
             )
         latency = found.latency if found else None
         reason = _late_reason(latency, engine, limits)
@@ -172,11 +177,11 @@ def choose(
             dropped[reason] = (*dropped.get(reason, ()), candidate.network)
         else:
             fitting.append(dataclasses.replace(candidate, latency=latency))
-    return Selection(tuple(fitting), dropped, limits, batch, engine, cores)
+    return Selection(tuple(fitting), dropped, limits, batch_size, engine, cores)
 
 
-def _stored(candidate: Candidate, batch: int, engine: str, threads: int) -> Measurement | None:
-    return find_measurement(candidate.network, engine, batch, candidate.input_size, "fp32", threads)
+def _stored(candidate: Candidate, batch_size: int, engine: str, threads: int) -> Measurement | None:
+    return find_measurement(candidate.network, engine, batch_size, candidate.input_size, "fp32", threads)
 
 
 def _cheap_reason(entry: Entry, accuracy: Accuracy | None, limits: Limits) -> str:

@@ -52,7 +52,7 @@ COMMANDS = {
     "search": "Find a network for your images and your machine: run, status, resume, report, best.",
     "bench": "Measure how fast networks are here, on each engine; or this machine, for estimates of time.",
     "scale": "Find the network of a family for a budget of MACs, parameters, memory or time.",
-    "compare": "Say which network to take, given limits on time, size and accuracy.",
+    "choose": "Say which network to take, given limits on time, size and accuracy.",
 }
 
 

@@ -16,7 +16,7 @@ Flag = Parameter(negative="")
 def bench_command(
     *networks: str,
     model: ModelOption = (),
-    batch: str = "1",
+    batch_size: str = "1",
     engines: str = "eager",
     precision: str = "fp32",
     input: Annotated[str | None, Parameter(name="--input")] = None,
@@ -27,14 +27,14 @@ def bench_command(
     json: Annotated[bool, Flag] = False,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     picture: Path | None = None,
-    calibrate: Annotated[bool, Flag] = False,
+    profile_machine: Annotated[bool, Flag] = False,
 ) -> None:
     """Measure how fast networks are on this machine; or the machine itself, for estimates of time.
 
     Args:
         networks: Names, model files, or patterns such as "resnet*".
         model: Change a field of the networks' config, such as width_mult=0.5; or a model file.
-        batch: Images at a time; several with commas, such as 1,16.
+        batch_size: Images at a time; several with commas, such as 1,16.
         engines: all, or some of eager, openvino, onnxruntime, torch, torch-compiled, with commas.
         precision: fp32, or bf16 to allow that too.
         input: Height and width in px, or C,H,W; each network's published size where not given.
@@ -45,20 +45,20 @@ def bench_command(
         json: The same, for machines.
         out: Write to this file.
         picture: Draw accuracy against latency and MACs into this PNG file.
-        calibrate: Measure peak rates and memory bandwidth, and keep them for `convatlas size`.
+        profile_machine: Measure peak rates and memory bandwidth, and keep them for `convatlas size`.
     """
-    if calibrate and networks:
-        raise ValueError("--calibrate measures the machine; expected it without networks")
+    if profile_machine and networks:
+        raise ValueError("--profile-machine measures the machine; expected it without networks")
     if threads is not None and threads < 1:
         raise ValueError(f"`--threads`={threads}; expected at least 1")
-    if calibrate:
+    if profile_machine:
         _calibrate(device, threads)
         return
     files = [item for item in model if is_model_file(item) and "=" not in item]
     networks = (*networks, *files)
     if not networks:
         raise ValueError(
-            "nothing to measure; expected --calibrate, or networks such as resnet50 or 'resnet*'"
+            "nothing to measure; expected --profile-machine, or networks such as resnet50 or 'resnet*'"
         )
     if csv and json:
         raise ValueError("--csv and --json are both given; expected one of them")
@@ -74,7 +74,7 @@ def bench_command(
 
     measured = bench(
         networks,
-        batch_sizes=_read_batches(batch),
+        batch_sizes=_read_batches(batch_size),
         engines="all" if engines == "all" else [name.strip() for name in engines.split(",")],
         precision=precision,  # pyright: ignore[reportArgumentType]
         input_size=None if input is None else read_input(input),  # pyright: ignore[reportArgumentType]
@@ -101,7 +101,7 @@ def bench_command(
 def _read_batches(text: str) -> list[int]:
     words = text.replace(" ", "").split(",")
     if not all(word.isascii() and word.isdecimal() and int(word) for word in words):
-        raise ValueError(f"`--batch`={text!r}; expected numbers of images, such as 1 or 1,16")
+        raise ValueError(f"`--batch-size`={text!r}; expected numbers of images, such as 1 or 1,16")
     return [int(word) for word in words]
 
 

@@ -29,8 +29,8 @@ def eval_command(
     ensemble: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
     average: Literal["probabilities", "logits"] = "probabilities",
     weights: str = "final",
-    part: Literal["test", "train", "all"] = "test",
-    match: Literal["names", "numbers"] = "names",
+    split: Literal["test", "train", "all"] = "test",
+    match: Literal["names", "index"] = "names",
     engine: Literal["eager", "auto"] = "eager",
     precision: Literal["fp32", "bf16", "int8"] = "fp32",
     batch_size: int = 32,
@@ -55,8 +55,8 @@ def eval_command(
         ensemble: More networks, which answer together with the first.
         average: What is averaged over views and networks.
         weights: Of a run: final, ema, raw, snapshots (the mean of all checkpoints), snapshots:N or step:N.
-        part: Part of the data; all for a folder of pictures that nothing was trained on.
-        match: Bring classes of data and network together by their names, or by their numbers.
+        split: Split of the data; all for a folder of pictures that nothing was trained on.
+        match: Bring classes of data and network together by their names, or by their index.
         engine: eager, or auto for the fastest engine on this machine.
         precision: Of the engine that auto finds.
         batch_size: Views that go through a network together.
@@ -76,7 +76,7 @@ def eval_command(
         flip=flip,
         average=average,
         weights=weights,
-        part=part,
+        split=split,
         match=match,
         data_dir=data_dir,
         engine=engine,

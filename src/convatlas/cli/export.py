@@ -19,10 +19,10 @@ def export_command(
     model: ModelOption = (),
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
     input: Annotated[str | None, Parameter(name="--input")] = None,
-    batch: int = 1,
+    batch_size: int = 1,
     dynamic_batch: Annotated[bool, Flag] = False,
     int8: Annotated[bool, Flag] = False,
-    calibrate: Path | None = None,
+    calibration_data: Path | None = None,
     agreement: float = 0.9,
     untrained: Annotated[bool, Flag] = False,
 ) -> None:
@@ -36,15 +36,15 @@ def export_command(
         model: With --untrained, change a field of the network's config; or a model file.
         out: The file: .onnx, .pt2 (torch.export) or .xml (OpenVINO).
         input: Height and width in px, or C,H,W; the network's own where not given.
-        batch: Images at a time.
+        batch_size: Images at a time.
         dynamic_batch: Make a file for any number of images at a time.
-        int8: Quantise to 8 bits; needs --calibrate.
-        calibrate: Folder of pictures like those to come; some hundred.
+        int8: Quantise to 8 bits; needs --calibration-data.
+        calibration_data: Folder of pictures like those to come; some hundred.
         agreement: With --int8, the share of pictures whose most likely class must stay the same.
         untrained: Take the network by its name as it is initialised, without weights.
     """
-    if int8 != (calibrate is not None):
-        raise ValueError("--int8 and --calibrate belong together: give both, or neither")
+    if int8 != (calibration_data is not None):
+        raise ValueError("--int8 and --calibration-data belong together: give both, or neither")
     from convatlas.cli.subject import read_input
     from convatlas.engines.export import export, untrained_network
     from convatlas.predict.calibration import read_calibration
@@ -58,18 +58,18 @@ def export_command(
     size = None if input is None else read_input(input)
     if isinstance(size, tuple) and len(size) != 3:
         raise ValueError(f"`--input`={input!r}; expected px, such as 224, or C,H,W, such as 3,224,224")
-    images = None if calibrate is None else read_calibration(calibrate, net.transform)
+    images = None if calibration_data is None else read_calibration(calibration_data, net.transform)
     made = export(
         net,
         out,
         size,  # pyright: ignore[reportArgumentType]
-        batch_size=batch,
+        batch_size=batch_size,
         dynamic_batch=dynamic_batch,
         int8=int8,
         calibration=images,
         agreement=agreement,
     )
-    any_batch = "any batch" if dynamic_batch else f"batch {batch}"
+    any_batch = "any batch" if dynamic_batch else f"batch {batch_size}"
     print(f"{made.path}: {made.bytes / 1e6:,.1f} MB, {any_batch}")
     print(f"its scores differ from the network's by {made.error:.1e} of the largest", end="")
     print(f"; same top class on {made.same_top:.1%} of {made.images} pictures" if int8 else "")

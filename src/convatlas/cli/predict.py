@@ -23,7 +23,7 @@ def predict_command(
     fps: str = "1",
     engine: Literal["eager", "auto"] | None = None,
     precision: Literal["fp32", "bf16", "int8"] = "fp32",
-    calibrate: Path | None = None,
+    calibration_data: Path | None = None,
     batch_size: int = 32,
     workers: int | None = None,
     exact: Annotated[bool, Parameter(negative="")] = False,
@@ -50,7 +50,7 @@ def predict_command(
             If not given, auto where that is the sooner answer: for many pictures, for long films, for live
             streams, and where less precision is allowed.
         precision: The lowest that the engine found by auto may compute in.
-        calibrate: Folder of pictures for int8, like those to come.
+        calibration_data: Folder of pictures for int8, like those to come.
         batch_size: Pictures that go through the network together.
         workers: Threads that read pictures; one for each core if not given.
         exact: Decode large JPEGs at their full size, which takes longer.
@@ -82,7 +82,7 @@ def predict_command(
         class_names=names,
         engine=engine or "eager",
         precision=precision,
-        calibration=calibrate,
+        calibration=calibration_data,
         batch_size=batch_size,
         workers=workers,
         device=device,

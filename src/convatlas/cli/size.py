@@ -21,7 +21,7 @@ def size_command(
     *networks: str,
     model: ModelOption = (),
     input: Annotated[str | None, Parameter(name="--input")] = None,
-    batch: int = 1,
+    batch_size: int = 1,
     dtype: str = "float32",
     optimizer: str = "momentum",
     layers: Annotated[bool, Flag] = False,
@@ -42,7 +42,7 @@ def size_command(
             96 11x11 /4, relu, pool 3x3 /2".
         model: Change a field of the network's config, such as width_mult=0.5; or a model file.
         input: Height and width in px, or C,H,W; a named network's published size where not given.
-        batch: Images at a time.
+        batch_size: Images at a time.
         dtype: float32, float16, bfloat16 or float64 (also fp32, fp16, bf16, fp64).
         optimizer: For training memory: sgd, momentum, rmsprop, adam or adamw.
         layers: A line per operation rather than per stage.
@@ -69,7 +69,7 @@ def size_command(
     from convatlas.cli.subject import find_subject
 
     subjects = [find_subject(network, input, model) for network in networks]
-    sheets = [_size(subject, batch, dtype, optimizer) for subject in subjects]
+    sheets = [_size(subject, batch_size, dtype, optimizer) for subject in subjects]
     form = chosen[0] if chosen else "text"
     if diff:
         text = _compared(sheets, form, to_file=out is not None)
@@ -84,12 +84,12 @@ def size_command(
         write_atomic(out, text)
 
 
-def _size(subject: Subject, batch: int, dtype: str, optimizer: str) -> Sheet:
+def _size(subject: Subject, batch_size: int, dtype: str, optimizer: str) -> Sheet:
     from convatlas.cli.subject import read_dtype
     from convatlas.sizing import size
 
     return size(
-        subject.net, subject.input_size, batch_size=batch, dtype=read_dtype(dtype), optimizer=optimizer
+        subject.net, subject.input_size, batch_size=batch_size, dtype=read_dtype(dtype), optimizer=optimizer
     )
 
 

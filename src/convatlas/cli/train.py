@@ -28,6 +28,9 @@ def train_command(
     recipe: str | None = None,
     config: Path | None = None,
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
+    epochs: int | None = None,
+    lr: float | None = None,
+    batch_size: int | None = None,
     seed: int = 0,
     input_size: Annotated[int | None, Parameter(name="--input")] = None,
     pretrained: Annotated[bool, Parameter(negative="")] = False,
@@ -58,6 +61,9 @@ def train_command(
         recipe: Recipe; the network's paper's where not given. `convatlas recipe list` shows all.
         config: TOML file with a recipe, as `convatlas recipe show` prints it.
         set_: Change a field of the recipe, for example --set epochs=10 --set augment.flip=0.5.
+        epochs: Passes over the training images, as --set epochs.
+        lr: Learning rate where the schedule's level is 1, as --set lr.
+        batch_size: Images of one step, as --set batch_size.
         seed: Seed of the weights, the order, augmentation and dropout.
         input_size: Px a side that images are brought to; as they are in memory, the network's own on disk.
         pretrained: Begin with published weights.
@@ -83,6 +89,12 @@ def train_command(
     if config is not None and config.suffix != ".toml":
         raise ValueError(f"`--config {config}`; expected a file that ends in .toml")
     settings = parse_settings(set_)
+    for field, value in (("epochs", epochs), ("lr", lr), ("batch_size", batch_size)):
+        if value is not None and field in settings:
+            raise ValueError(
+                f"`--{field.replace('_', '-')} {value}` and `--set {field}` both set it; give one"
+            )
+        settings |= {} if value is None else {field: value}
     chosen = read_model(network, model)
     return finish(
         lambda: train(

@@ -15,7 +15,7 @@ from convatlas.data.sets import Samples, SkippedImage, Source, counted
 from convatlas.data.sources import load_source
 from convatlas.evaluation.crops import Average, Protocol, ProtocolName
 from convatlas.evaluation.ensemble import load_weights_of
-from convatlas.evaluation.labels import Match, Part, choose_part, match_classes
+from convatlas.evaluation.labels import Match, Split, choose_split, match_classes
 from convatlas.evaluation.scoring import Member, Tables, make_member, score_pictures
 from convatlas.metrics.calibration import Calibration, ClassMetrics, by_class, calibrate
 from convatlas.metrics.classification import Evaluation, count_answers
@@ -38,7 +38,7 @@ class Report(Summary):
     Attributes:
         networks: as they were named; several are an ensemble.
         data: name of the data set.
-        part: of the data set.
+        split: of the data set.
         protocol: how pictures were shown.
         scales: px of the pictures' short side at each scale, for each network.
         views: views of each picture that one network saw.
@@ -55,7 +55,7 @@ class Report(Summary):
 
     networks: tuple[str, ...]
     data: str
-    part: Part
+    split: Split
     protocol: Protocol
     scales: tuple[tuple[int, ...], ...]
     views: int
@@ -113,7 +113,7 @@ class Report(Summary):
         return {
             "networks": list(self.networks),
             "data": self.data,
-            "part": self.part,
+            "split": self.split,
             "protocol": dataclasses.asdict(self.protocol) | protocol,
             "pictures": found.count,
             "top1": self.top1,
@@ -139,7 +139,7 @@ def evaluate(
     flip: bool = False,
     average: Average = "probabilities",
     weights: str = "final",
-    part: Part = "test",
+    split: Split = "test",
     match: Match = "names",
     data_dir: str | Path | None = None,
     engine: EngineName = "eager",
@@ -164,8 +164,8 @@ def evaluate(
         average: what is averaged over views and members, "probabilities" or "logits".
         weights: of a run: "final", "ema", "raw", "snapshots", "snapshots:N" or "step:N"; see
             `load_weights_of`.
-        part: of the data: "test", "train" or "all".
-        match: how classes of data and network are brought together: by "names", or by "numbers".
+        split: of the data: "test", "train" or "all".
+        match: how classes of data and network are brought together: by "names", or by "index".
         data_dir: where small data sets lie, or are downloaded to.
         engine: as `Predictor` takes it; predictors that are given keep their own.
         precision: likewise.
@@ -186,10 +186,10 @@ def evaluate(
     options: dict[str, Any] = {"engine": engine, "precision": precision, "workers": workers, "device": device}
     predictors = [_opened(entry, weights, options, notes) for entry in given]
     names = _shared_names(given, predictors)
-    source = _find_data(data, given[0], part, data_dir, notes)
+    source = _find_data(data, given[0], split, data_dir, notes)
     classes = match_classes(source.class_names, names, match)
     members = [make_member(each, shown, source.image_size is not None) for each in predictors]
-    samples = choose_part(_as_trained(source, members), part, classes)
+    samples = choose_split(_as_trained(source, members), split, classes)
     tables = Tables(samples.labels, average)
     predictions = score_pictures(
         members, samples, tables, names, batch_size=batch_size, workers=predictors[0].workers
@@ -204,7 +204,7 @@ def evaluate(
     return Report(
         networks=tuple(map(_name_of, given)),
         data=source.name,
-        part=part,
+        split=split,
         protocol=shown,
         scales=tuple(shown.scales_for(transform) for transform in transforms),
         views=max(map(shown.count_views, transforms)),
@@ -241,7 +241,7 @@ def _shared_names(given: Sequence[Subject], predictors: Sequence[Predictor]) -> 
 
 
 def _find_data(
-    data: str | Source | None, first: Subject, part: Part, data_dir: str | Path | None, notes: list[str]
+    data: str | Source | None, first: Subject, split: Split, data_dir: str | Path | None, notes: list[str]
 ) -> Source:
     """The data that are asked for, or that a run was trained on."""
     if isinstance(data, Source):
@@ -259,7 +259,7 @@ def _find_data(
         name,
         data_dir=None if place is None else Path(place),
         # A split that is undone again: with halves, two pictures of a class are enough.
-        test_share=0.5 if part == "all" and name != trained_on else 0.2,
+        test_share=0.5 if split == "all" and name != trained_on else 0.2,
         on_bad_image="skip",
     )
     if record is not None and source.name == trained_on:
@@ -268,8 +268,8 @@ def _find_data(
                 f"{source.name} has changed since the run was trained on it (its fingerprint differs): its "
                 "part to test may hold pictures that the run learnt from"
             )
-        elif part != "test":
-            notes.append(f"the part {part!r} holds the pictures that the run learnt from")
+        elif split != "test":
+            notes.append(f"the part {split!r} holds the pictures that the run learnt from")
     return source
 
 

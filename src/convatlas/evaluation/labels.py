@@ -14,8 +14,8 @@ from torch import Tensor
 from convatlas.data.sets import Samples, Source
 from convatlas.errors import nearest
 
-Part = Literal["test", "train", "all"]
-Match = Literal["names", "numbers"]
+Split = Literal["test", "train", "all"]
+Match = Literal["names", "index"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,13 +40,13 @@ class Relabelled:
         Raises:
             PictureError: it cannot be read.
         """
-        part, row = self._find(index)
-        return part.picture(row)
+        split, row = self._find(index)
+        return split.picture(row)
 
     def name(self, index: int) -> str:
         """Where a person finds the picture."""
-        part, row = self._find(index)
-        return part.name(row)
+        split, row = self._find(index)
+        return split.name(row)
 
     def _find(self, index: int) -> tuple[Samples, int]:
         ends = list(itertools.accumulate(map(len, self.parts)))
@@ -54,24 +54,24 @@ class Relabelled:
         return self.parts[place], index - (ends[place - 1] if place else 0)
 
 
-def choose_part(source: Source, part: Part, classes: Sequence[int]) -> Relabelled:
+def choose_split(source: Source, split: Split, classes: Sequence[int]) -> Relabelled:
     """The samples of a part, with the network's numbers for their classes.
 
     Args:
         source: the data.
-        part: "test", "train", or "all" for both.
+        split: "test", "train", or "all" for both.
         classes: for each class of the data, its number in the network.
 
     Raises:
         ValueError: there is no such part, or nothing in it.
     """
     known = {"test": (source.test,), "train": (source.train,), "all": (source.train, source.test)}
-    if part not in known:
-        raise ValueError(f"`part`={part!r}; expected 'test', 'train' or 'all'")
-    labels = torch.cat([each.labels for each in known[part]])
+    if split not in known:
+        raise ValueError(f"`split`={split!r}; expected 'test', 'train' or 'all'")
+    labels = torch.cat([each.labels for each in known[split]])
     if not len(labels):
-        raise ValueError(f"{source.name}: has no picture in its part {part!r}")
-    return Relabelled(known[part], torch.tensor(classes, dtype=torch.int64)[labels])
+        raise ValueError(f"{source.name}: has no picture in its part {split!r}")
+    return Relabelled(known[split], torch.tensor(classes, dtype=torch.int64)[labels])
 
 
 def match_classes(data: Sequence[str], network: Sequence[str], match: Match = "names") -> list[int]:
@@ -83,18 +83,18 @@ def match_classes(data: Sequence[str], network: Sequence[str], match: Match = "n
     Args:
         data: names of the data's classes.
         network: names of the network's.
-        match: "names", or "numbers" where names say nothing.
+        match: "names", or "index" where names say nothing.
 
     Raises:
         ValueError: a class of the data is not, or not unambiguously, one of the network's.
     """
-    if match not in ("names", "numbers"):
-        raise ValueError(f"`match`={match!r}; expected 'names' or 'numbers'")
+    if match not in ("names", "index"):
+        raise ValueError(f"`match`={match!r}; expected 'names' or 'index'")
     same_count = len(data) == len(network)
     nameless = same_count and tuple(network) == tuple(map(str, range(len(network))))
     if tuple(data) == tuple(network) or nameless:
         return list(range(len(data)))
-    if match == "numbers":
+    if match == "index":
         if len(data) > len(network):
             raise ValueError(f"the data have {len(data)} classes, and the network {len(network)}")
         return list(range(len(data)))
@@ -113,11 +113,11 @@ def _find(name: str, places: dict[str, set[int]], network: Sequence[str]) -> int
         if found:
             raise ValueError(
                 f"class {name!r} of the data is the name of {len(found)} classes of the network: numbers "
-                f"{', '.join(map(str, sorted(found)))}; `match`='numbers' goes by their order"
+                f"{', '.join(map(str, sorted(found)))}; `match`='index' goes by their order"
             )
     raise ValueError(
         f"class {name!r} of the data is none of the network's {len(network)}; nearest: "
-        f"{nearest(name, network)}; where the order is the same, `match`='numbers' goes by it"
+        f"{nearest(name, network)}; where the order is the same, `match`='index' goes by it"
     )
 
 

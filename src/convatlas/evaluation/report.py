@@ -78,7 +78,7 @@ def summary(report: Report) -> str:
     """The figures in a few lines."""
     found, calibration = report.evaluation, report.calibration
     lines = [
-        f"{_subject(report)} on {report.data} ({report.part}), {how_shown(report)}",
+        f"{_subject(report)} on {report.data} ({report.split}), {how_shown(report)}",
         f"top-1 {_share(report.top1, report.top1_interval)}, {found.correct:,} of "
         f"{counted(found.count, 'picture')}",
     ]
@@ -162,7 +162,7 @@ def _heading(report: Report) -> str:
 **Top-1 accuracy {_share(report.top1, report.top1_interval)}**: {found.correct:,} of
 {counted(found.count, "picture")}.{top5}
 
-Protocol: {how_shown(report)}; part of the data: {report.part}.
+Protocol: {how_shown(report)}; part of the data: {report.split}.
 The mean log loss is {found.loss:.4f}.{notes}"""
 
 

@@ -290,7 +290,7 @@ def find_profile(device: str = "cpu") -> Profile | None:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ProfileError(
-            f"{path}: is damaged ({error}); measure again with `convatlas bench --calibrate`"
+            f"{path}: is damaged ({error}); measure again with `convatlas bench --profile-machine`"
         ) from None
 
 

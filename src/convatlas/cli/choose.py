@@ -1,4 +1,4 @@
-"""`convatlas compare`."""
+"""`convatlas choose`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Annotated
 from cyclopts import Parameter
 
 
-def compare_command(
+def choose_command(
     *networks: str,
     max_latency: str | None = None,
     max_params: str | None = None,
     max_macs: str | None = None,
     min_top1: Annotated[float | None, Parameter(name="--min-top1")] = None,
-    batch: int = 1,
+    batch_size: int = 1,
     engine: str = "eager",
     threads: int | None = None,
     measure: Annotated[bool, Parameter(negative="")] = False,
@@ -29,7 +29,7 @@ def compare_command(
         max_params: Most parameters, for example 10M.
         max_macs: Most multiply-adds for one image, for example 1.5G.
         min_top1: Lowest published top-1 accuracy, per cent.
-        batch: Images at a time.
+        batch_size: Images at a time.
         engine: That latencies are for: eager, openvino, onnxruntime, torch or torch-compiled.
         threads: That work on a batch; torch's own choice where not given.
         measure: Measure now, even without --max-latency, and what was measured before.
@@ -47,7 +47,7 @@ def compare_command(
     selection = choose(
         networks or "*",
         limits,
-        batch=batch,
+        batch_size=batch_size,
         engine=engine,
         threads=threads,
         measure=measure,
