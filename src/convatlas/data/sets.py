@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from convatlas.data.crops import with_channels
 from convatlas.data.draws import permutation
 from convatlas.data.pictures import PictureError, decode_picture, plain_picture
 from convatlas.data.tables import Files, IntArray
@@ -116,10 +117,13 @@ class DatasetSet:
         dataset: with `__len__` and `__getitem__`; gives a PIL image, an array (H, W) or (H, W, C) of uint8,
             or a tensor (H, W) or (C, H, W) of uint8 or of values in [0, 1]; the same each time.
         labels: (N,) of int64.
+        chans: C that every image is brought to: grey is repeated, colour becomes its luminance; None for as
+            they are.
     """
 
     dataset: Any
     labels: Tensor
+    chans: int | None = None
 
     def __len__(self) -> int:
         """N, the number of samples."""
@@ -131,7 +135,8 @@ class DatasetSet:
         Raises:
             PictureError: what the dataset gives is no picture.
         """
-        return to_pixels(self.dataset[index][0], self.name(index))
+        pixels = to_pixels(self.dataset[index][0], self.name(index))
+        return pixels if self.chans is None else with_channels(pixels, self.chans)
 
     def name(self, index: int) -> str:
         """The number of the sample."""

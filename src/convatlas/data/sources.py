@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from convatlas.data.crops import with_channels
 from convatlas.data.sets import (
     Chosen,
     DataError,
@@ -113,6 +115,9 @@ def source_from(
         class_names: a name for each label; the dataset's `classes`, or the numbers, where not given.
         seed: of the split.
 
+    Where some images are grey and some are coloured, in one split or between the two, all are brought to
+    three channels; a coloured one among images that looked grey becomes its luminance.
+
     Raises:
         TypeError: it is no map-style dataset.
         DataError: labels do not fit the classes, or a picture is none.
@@ -126,6 +131,8 @@ def source_from(
     for part, use in ((first, "learn from"), (second, "test on")):
         if not len(part):
             raise DataError(f"there is no sample to {use}")
+    chans = max(_channels(part) for part in (first, second))
+    first, second = (_in_channels(part, chans) for part in (first, second))
     known = _class_names(train) if class_names is None else class_names
     least, most = (
         int(f(torch.stack([f(part.labels) for part in (first, second)]))) for f in (torch.amin, torch.amax)
@@ -144,6 +151,29 @@ def source_from(
     return Source(
         "dataset", first, second, names, digest.hexdigest(), sizes.pop() if len(sizes) == 1 else None
     )
+
+
+def _channels(part: Samples) -> int:
+    """Channels that the images of a split have; those of colour where some are grey and some are not."""
+    if isinstance(part, ImageSet):
+        return part.images.shape[1]
+    return max(part.picture(index).shape[0] for index in _probed(len(part)))
+
+
+def _in_channels(part: Samples, chans: int) -> Samples:
+    """A split whose images all have `chans` channels; samples of the user's own class stay as they are."""
+    if isinstance(part, Chosen):
+        return dataclasses.replace(part, samples=_in_channels(part.samples, chans))
+    if isinstance(part, DatasetSet):
+        return dataclasses.replace(part, chans=chans)
+    if isinstance(part, ImageSet) and part.images.shape[1] != chans:
+        return ImageSet(torch.stack([with_channels(image, chans) for image in part.images]), part.labels)
+    return part
+
+
+def _probed(count: int) -> list[int]:
+    """The numbers of some samples, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, PROBES).round().astype(np.int64)).tolist()
 
 
 def as_samples(data: Any) -> Samples:
@@ -239,7 +269,7 @@ def _probe(part: Samples, digest: Any) -> list[tuple[int, int, int]]:
     """The sizes (C, H, W) of some pictures, evenly spread; they and all labels go into the fingerprint."""
     digest.update(part.labels.numpy().tobytes())
     sizes: list[tuple[int, int, int]] = []
-    for index in np.unique(np.linspace(0, len(part) - 1, PROBES).round().astype(np.int64)).tolist():
+    for index in _probed(len(part)):
         picture = part.picture(index)
         digest.update(picture.contiguous().numpy().tobytes())
         chans, height, width = picture.shape
