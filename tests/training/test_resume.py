@@ -176,6 +176,18 @@ def test_a_finished_run_is_returned_as_it_is(tmp_path: Path) -> None:
     assert told.notes == [f"{run.folder}: is finished, with a test accuracy of {run.test_accuracy:.2%}"]
 
 
+def test_a_finished_run_is_trained_longer(tmp_path: Path) -> None:
+    run = train(**small(tmp_path))
+    epochs = run.record["result"]["epochs"]
+    with pytest.raises(RunError, match="is finished, and epochs would change it; `--allow-change`"):
+        resume(run.folder, data=spots(), epochs=epochs + 2)
+    longer = resume(run.folder, data=spots(), epochs=epochs + 2, allow_change=True)
+    assert longer.record["result"]["epochs"] == epochs + 2
+    assert [line["epoch"] for line in longer.metrics() if "test_accuracy" in line] == list(
+        range(1, epochs + 3)
+    )
+
+
 @pytest.mark.parametrize("name", ["weights.safetensors", "optimiser.safetensors", "state.json"])
 def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, name: str) -> None:
     folder = stopped(8, **small(tmp_path, name="stopped", save_every=3))

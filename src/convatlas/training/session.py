@@ -165,6 +165,8 @@ def work(
     upkeep: Upkeep,
     watcher: Watcher,
     found: files.Checkpoint | None,
+    *,
+    longer: bool = False,
 ) -> Run:
     """Trains to the end, and leaves weights and report.
 
@@ -175,6 +177,7 @@ def work(
         upkeep: what goes on around it.
         watcher: shows it.
         found: the checkpoint to go on from, in the first process; None to begin.
+        longer: go on although the checkpoint is that of the end, where there are more steps now.
 
     Raises:
         StoppedError: it was asked to stop, and is saved.
@@ -189,6 +192,8 @@ def work(
         try:
             if setup.ranks.broadcast_object(found is not None):
                 training.restore(found)
+                if longer:
+                    training.state.over = training.state.step >= setup.batch_order.num_steps
             if first:
                 write_record(folder, record)
                 training.metrics_logger = _metrics_logger(training, upkeep, watcher)

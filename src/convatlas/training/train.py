@@ -188,7 +188,7 @@ def resume(
     """Goes on with a training that was stopped or killed, to the same weights that it would have reached.
 
     It starts from the newest checkpoint that is whole, or anew where there is none. A finished run is
-    returned as it is.
+    returned as it is; with `allow_change` and more `epochs` in `settings`, it is trained longer.
 
     Args:
         folder: of the run.
@@ -237,7 +237,12 @@ def _go_on(
     settings: Mapping[str, Any],
 ) -> Run:
     folder, record = run.folder, run.record
-    if run.state == "finished":
+    if run.state == "finished" and settings and not allow_change:
+        raise RunError(
+            f"{folder}: is finished, and {', '.join(settings)} would change it; `--allow-change` "
+            "(`allow_change=True`) goes on from its end, so more `epochs` train it longer"
+        )
+    if run.state == "finished" and not settings:
         watcher.note(f"{folder}: is finished, with a test accuracy of {run.test_accuracy:.2%}")
         if given.network is not None:
             load_final(run, given.network.to(ranks.device), ranks)
@@ -263,7 +268,8 @@ def _go_on(
             if ranks.is_first:
                 _check_unchanged(folder, found.state["asked"] if found else asked(record), now, allow_change)
                 _tell_conditions(now, setup, watcher)
-            return work(setup, folder, now, upkeep, watcher, found)
+            now.pop("result", None)
+            return work(setup, folder, now, upkeep, watcher, found, longer=run.state == "finished")
 
 
 def _check_unchanged(
