@@ -85,7 +85,7 @@ def test_compare_needs_no_network(
         pytest.param(["bench", "lenet5", "-o", "gone/rows"], "there is no folder gone", id="folder"),
         pytest.param(["choose", "--max-latency", "10"], "`max-latency`='10'; expected a time", id="latency"),
         pytest.param(["choose", "--max-params", "10Q"], "`max-params`='10Q'; expected a number", id="params"),
-        pytest.param(["choose", "--min-top1", "0.7"], "`min_top1`=0.7; expected per cent", id="top1"),
+        pytest.param(["choose", "--min-top1", "0.7"], "`--min-top1`=0.7; expected per cent", id="top1"),
     ],
 )
 def test_bad_input_gets_one_line_and_code_two(

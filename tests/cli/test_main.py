@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import convatlas.cli
-from convatlas.cli import main
+from convatlas.cli import in_flags, main
 
 
 def run(
@@ -113,3 +113,16 @@ def test_what_a_command_forgot_to_escape_is_escaped(
     shown = run(capsys, monkeypatch, "a\tb\n\x1b[31mred \udcff")
     assert shown == (0, "a\tb\n\\x1b[31mred \\udcff\n", "")
     assert sys.stdout is before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["eval", "--batch-size", "0"], "`--batch-size`=0; `top` is 3"),
+        (["eval", "--batch-size=0"], "`--batch-size`=0; `top` is 3"),
+        (["eval", "--top", "3"], "`batch_size`=0; `--top` is 3"),
+        (["eval"], "`batch_size`=0; `top` is 3"),
+    ],
+)
+def test_arguments_are_named_as_the_user_typed_them(arguments: list[str], expected: str) -> None:
+    assert in_flags("`batch_size`=0; `top` is 3", arguments) == expected

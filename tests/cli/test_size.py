@@ -207,10 +207,10 @@ def test_time_where_the_machine_was_measured(
         pytest.param(
             ["vgg16", "--input", "16"], "the smallest input that works is (3, 32, 32)", id="too-small"
         ),
-        pytest.param(["vgg16", "--batch-size", "0"], "`batch_size`=0; expected at least 1", id="batch"),
+        pytest.param(["vgg16", "--batch-size", "0"], "`--batch-size`=0; expected at least 1", id="batch"),
         pytest.param(["vgg16", "--dtype", "int7"], "`--dtype`='int7'; expected one of float32", id="dtype"),
         pytest.param(
-            ["vgg16", "--optimizer", "lion"], "`optimizer`='lion'; expected one of sgd", id="optimizer"
+            ["vgg16", "--optimizer", "lion"], "`--optimizer`='lion'; expected one of sgd", id="optimizer"
         ),
         pytest.param(["conv 96 11x11"], "an expression needs --input C,H,W", id="expression-input"),
         pytest.param(
@@ -248,7 +248,7 @@ def test_bad_input_gets_one_line_and_code_two(
     ("arguments", "message"),
     [
         pytest.param([], "nothing to measure; expected --profile-machine", id="nothing"),
-        pytest.param(["--profile-machine", "--device", "tpu"], "`device`='tpu'; expected", id="device"),
+        pytest.param(["--profile-machine", "--device", "tpu"], "`--device`='tpu'; expected", id="device"),
         pytest.param(["--profile-machine", "--threads", "0"], "`--threads`=0; expected", id="threads"),
     ],
 )

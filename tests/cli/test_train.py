@@ -98,8 +98,8 @@ def test_stopped_resumed_and_finished(
     ("arguments", "message"),
     [
         pytest.param("resume nowhere", "nowhere: no such run folder", id="resume"),
-        pytest.param("train lenet5 --input 16", "`input_size`=16 is too small; at least 32 px", id="input"),
-        pytest.param("train lenet5 --device cuda:99", "`device`='cuda:99' would be GPU 99", id="device"),
+        pytest.param("train lenet5 --input 16", "`--input`=16 is too small; at least 32 px", id="input"),
+        pytest.param("train lenet5 --device cuda:99", "`--device`='cuda:99' would be GPU 99", id="device"),
         pytest.param("train lenet5 --on-nan ignore", "--on-nan", id="on-nan"),
         pytest.param("train lenet5 --recipe a --config b.toml", "both name a recipe; give one", id="recipe"),
         pytest.param("train lenet5 --config recipe", "expected a file that ends in .toml", id="config"),

@@ -6,8 +6,10 @@ import contextlib
 import importlib
 import io
 import os
+import re
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -31,6 +33,9 @@ BUGS = (
 )
 # Letters of an error's line.
 LONGEST = 4000
+
+OTHER_FLAGS = {"input_size": "--input", "part": "--split"}
+"""Flags that are not named as the argument that they set."""
 
 # Name, and what it does; the command is `NAME_command` in `cli/NAME.py`.
 COMMANDS = {
@@ -96,8 +101,21 @@ def _ended(arguments: list[str], debug: bool) -> int:
             traceback.print_exc()
         line, code = failure(error)
         with contextlib.suppress(OSError):  # Nobody may be there to read it.
-            print(f"convatlas: {line}", file=sys.stderr)
+            print(f"convatlas: {in_flags(line, arguments)}", file=sys.stderr)
         return code
+
+
+def in_flags(message: str, arguments: Sequence[str]) -> str:
+    """A message in which Python's arguments are named by the flags that the user typed for them."""
+    typed = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
+
+    def flag(match: re.Match[str]) -> str:
+        for name in ("--" + match[1].replace("_", "-"), OTHER_FLAGS.get(match[1], "")):
+            if name in typed:
+                return f"`{name}`"
+        return match[0]
+
+    return re.sub(r"`([a-z][a-z0-9_]*)`", flag, message)
 
 
 def failure(error: BaseException) -> tuple[str, int]:
