@@ -35,6 +35,10 @@ def most_alike(name: str, known: Iterable[str]) -> str:
     return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
 
 
+FEW = 12
+"""Names that a message lists in full, where none is near."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UnknownNameError:
     """The one error for a name that does not exist.
 
@@ -44,6 +48,10 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> Unkno
         known: the names that exist.
         hint: what to do, for example the command that lists them.
     """
-    near = nearest(name, known)
-    near = "" if near == "none" else f"; nearest: {near}"
+    names = list(known)
+    near = nearest(name, names)
+    if near != "none":
+        near = f"; nearest: {near}"
+    else:
+        near = f"; expected {', '.join(names)}" if len(names) <= FEW and not hint else ""
     return UnknownNameError(f"unknown {kind} {name!r}{near}{hint and '; '}{hint}")

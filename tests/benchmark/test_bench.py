@@ -226,7 +226,7 @@ def test_no_picture_without_accuracy() -> None:
         pytest.param({"names": "lenet6"}, "unknown network 'lenet6'; nearest: lenet5", id="name"),
         pytest.param({"names": "lenot*"}, "unknown network 'lenot\\*'; nearest: lenet5", id="pattern"),
         pytest.param({"names": []}, "`names` is empty", id="nothing"),
-        pytest.param({"engines": ("onyx",)}, "unknown engine 'onyx'; nearest: onnxruntime", id="engine"),
+        pytest.param({"engines": ("onyx",)}, "unknown engine 'onyx'; expected eager, native, ", id="engine"),
         pytest.param({"engines": ()}, "`engines` is empty; expected all", id="no-engine"),
         pytest.param({"batch_sizes": (1, 0)}, "`batch_sizes`=\\(1, 0\\); expected whole", id="batch"),
         pytest.param({"threads": 0}, "`threads`=0; expected a whole number", id="threads"),

@@ -58,7 +58,7 @@ def test_class_names_and_options(tmp_path: Path) -> None:
         pytest.param(
             "lenet5", "lenet5 has no published weights here; networks that have: resnet18", id="lenet5"
         ),
-        pytest.param("resnet18.none", "unknown weights of resnet18, 'none'; nearest: ", id="tag"),
+        pytest.param("resnet18.none", "unknown weights of resnet18, 'none'; it has tv_in1k, ", id="tag"),
         pytest.param("runs/none-1", "runs/none-1: no such run folder$", id="folder"),
     ],
 )

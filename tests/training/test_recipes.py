@@ -1,4 +1,5 @@
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,14 @@ def test_a_recipe_and_its_file(name: str, tmp_path: Path) -> None:
         pytest.param("se_resnet50", 1024, {30: 0.6, 31: 0.06, 91: 6e-4}, 1e-4, id="Hu-2017-6.1"),
         pytest.param("mobilenet_v2_100", 96, {2: 0.045, 5: 0.0441}, 4e-5, id="Sandler-2018"),
         pytest.param("xception", 32, {2: 0.045, 3: 0.0423}, 1e-5, id="Chollet-2016"),
-        pytest.param("nasnet_a_cifar", 32, {300: 0.0125, 600: 0.0}, 5e-4, id="Zoph-2017-A.2"),
+        # A cosine over 24,000 steps counted from 0 is half way down at step 12,000, one after epoch 300.
+        pytest.param(
+            "nasnet_a_cifar",
+            32,
+            {300: 0.0125 * (1.0 + math.sin(math.pi / 24_000)), 600: 0.0},
+            5e-4,
+            id="Zoph-2017-A.2",
+        ),
         pytest.param("efficientnet_b0", 4096, {5: 0.256 * 0.97**2, 12: 0.256 * 0.97**4}, 1e-5, id="Tan-2019"),
     ],
 )
@@ -149,8 +157,10 @@ def test_few_epochs_move_crops_less(
 
 def test_lenet_is_warmed_up_and_cooled_down() -> None:
     recipe = find_recipe("lenet5", None, {"lr": 0.2})
-    found = [recipe.lr_at(step, 100) for step in (0, 9, 54, 99)]
-    assert found == pytest.approx([0.02, 0.2, 0.1, 0.0], abs=1e-12)
+    found = [recipe.lr_at(step, 100) for step in (0, 9, 55, 99)]
+    # Half a cosine over the 90 steps behind the warm-up, the last of which is one before the rate of 0.
+    last = 0.1 * (1.0 + math.cos(math.pi * 89 / 90))
+    assert found == pytest.approx([0.02, 0.2, 0.1, last], abs=1e-12)
     assert recipe.augment == Augment(affine=Affine())
     assert (find_recipe("lenet5_1998").loss, find_recipe("lenet5_1998").lr) == ("rbf", 2e-3)
 

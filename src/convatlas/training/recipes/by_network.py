@@ -28,13 +28,13 @@ PAPER_RECIPES = (
     ("wide_resnet_cifar", ("wide_resnet*_cifar",)),
     ("xception", ("xception",)),
     ("mobilenet_v1", ("mobilenet_v1_*",)),
-    ("nasnet_cifar", ("nasnet_a_cifar",)),
+    ("nasnet_cifar", ("nasnet_a_cifar", "cell_cifar")),
     ("nasnet_large", ("nasnet_a_large",)),
-    ("nasnet_mobile", ("nasnet_a_mobile",)),
+    ("nasnet_mobile", ("nasnet_a_mobile", "cell_imagenet")),
     ("senet154", ("senet154",)),
     ("senet", ("se_*",)),
     ("mobilenet_v2", ("mobilenet_v2_*",)),
-    ("efficientnet", ("efficientnet_*",)),
+    ("efficientnet", ("efficientnet_*", "mobile_net")),
 )
 """Recipes in the order of their papers, each with patterns of the networks that it trains.
 
