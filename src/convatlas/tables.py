@@ -35,7 +35,7 @@ class Grid(NamedTuple):
     notes: list[tuple[str, ...]]
     tail: int = 0
     ruled: bool = True
-    lesser: tuple[str, ...] = ("% MACs", "MiB out", "RF px", "params")
+    lesser: tuple[str, ...] = ("depth", "% MACs", "MiB out", "RF px", "params")
 
     def is_words(self, column: int) -> bool:
         """Whether a column holds words, which may go on in the next line, rather than numbers."""

@@ -40,7 +40,7 @@ def test_conditions() -> None:
     }
 
 
-@pytest.mark.parametrize("sort", ["params", "macs", "activations", "year"])
+@pytest.mark.parametrize("sort", ["depth", "params", "macs", "activations", "year"])
 def test_sorting_by_numbers(sort: str) -> None:
     values = [getattr(entry, sort) for entry in find_entries(sort=sort)]
     assert values == sorted(values)
@@ -54,7 +54,9 @@ def test_sorting_by_name_is_natural() -> None:
 def test_unknown_conditions() -> None:
     with pytest.raises(ValueError, match="unknown tag 'residul'; nearest: residual"):
         find_entries(tag="residul")
-    with pytest.raises(ValueError, match="`sort`='size'; allowed are year, name, params, macs, activations"):
+    with pytest.raises(
+        ValueError, match="`sort`='size'; allowed are year, name, depth, params, macs, activations"
+    ):
         find_entries(sort="size")
 
 

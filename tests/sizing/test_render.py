@@ -65,11 +65,11 @@ def test_a_sequence_with_nearly_everything_is_opened() -> None:
 def test_text_of_stages(sheet: Sheet) -> None:
     lines = to_text(sheet).splitlines()
     assert lines[0] == "Small on 3x227x227, batch 1, float32"
-    assert lines[2].split() == "stage output CxHxW params MACs % MACs MiB out RF px".split()
+    assert lines[2].split() == "stage output CxHxW params MACs % MACs MiB out RF px depth".split()
     stem = next(line for line in lines if line.startswith("stem"))
     # 290,400 values of 4 bytes.
     assert stem.split()[1:4] == ["96x55x55", "34,944", "105,415,200"]
-    assert stem.split()[-2:] == ["1.11", "11"]
+    assert stem.split()[-3:] == ["1.11", "11", "1"]
     assert next(line for line in lines if line.startswith("total")).split()[1] == f"{sheet.params:,}"
     text = "\n".join(lines)
     assert "1 operation skips positions of the input" in text
@@ -147,10 +147,10 @@ def test_json_holds_everything(sheet: Sheet) -> None:
 def test_markdown_and_latex(sheet: Sheet) -> None:
     lines = to_markdown(sheet).splitlines()
     assert lines[0] == "**Small** on 3x227x227, batch 1, float32"
-    assert lines[3] == "| --- | --- | --: | --: | --: | --: | --: |"
-    assert {line.count("|") for line in lines[2:]} == {8}
+    assert lines[3] == "| --- | --- | --: | --: | --: | --: | --: | --: |"
+    assert {line.count("|") for line in lines[2:]} == {9}
     latex = to_latex(sheet, layers=True)
-    assert r"\begin{tabular}{lllrrrr}" in latex
+    assert r"\begin{tabular}{lllrrrrr}" in latex
     assert r"head\_of\_it & linear & 10 &" in latex
     assert latex.count(r"\\") == len(sheet.rows) + 2
 

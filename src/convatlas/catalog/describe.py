@@ -39,6 +39,9 @@ def describe(name: str) -> str:
         "",
     ]
     lines += [line for what in COMPUTED for line in _size_lines(card, what, entry)]
+    lines.append(
+        f"depth       {entry.depth:>14,} weight layers on the longest path, {entry.weight_layers:,} in all"
+    )
     lines.append(f"activations {entry.activations:>14,} numbers for one image")
     lines += _section("published", [_published_line(figure, entry) for figure in card.published])
     lines += _section("departs from the paper", card.departures)
@@ -56,7 +59,10 @@ def record(name: str) -> dict[str, Any]:
     """
     card = find_card(name)
     computed = dataclasses.asdict(find_entry(card.name))
-    sizes = {key: computed[key] for key in (*COMPUTED, "side_params", "activations", "min_input_size")}
+    sizes = {
+        key: computed[key]
+        for key in (*COMPUTED, "side_params", "depth", "weight_layers", "activations", "min_input_size")
+    }
     return dataclasses.asdict(card) | {"computed": sizes}
 
 

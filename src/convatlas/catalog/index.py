@@ -31,6 +31,8 @@ class Entry:
         input_size: C, H, W that the sizes are for.
         params: parameters that its forward uses.
         side_params: those of side classifiers, used in training only.
+        depth: weight layers on the longest path from input to output.
+        weight_layers: weight layers in all.
         macs: multiply-adds of convolutions, linear layers and matrix products for one image.
         activations: numbers that its layers write for one image.
         min_input_size: smallest side in px.
@@ -44,12 +46,14 @@ class Entry:
     input_size: tuple[int, int, int]
     params: int
     side_params: int
+    depth: int
+    weight_layers: int
     macs: int
     activations: int
     min_input_size: int
 
 
-SORTS = ("year", "name", "params", "macs", "activations")
+SORTS = ("year", "name", "depth", "params", "macs", "activations")
 
 
 @functools.cache
@@ -81,7 +85,7 @@ def find_entries(
         years: first and last year of the paper.
         max_params: most parameters.
         max_macs: most MACs at the published input size.
-        sort: "year", "name", "params", "macs" or "activations".
+        sort: "year", "name", "depth", "params", "macs" or "activations".
 
     Raises:
         UnknownNameError: no network has the tag, or `sort` is unknown.

@@ -21,7 +21,7 @@ def list_command(
         year: Year of the paper, or a range such as 2015..2017.
         max_params: Most parameters, for example 5M.
         max_macs: Most multiply-adds for one image, for example 1G.
-        sort: year, name, params, macs or activations.
+        sort: year, name, depth, params, macs or activations.
     """
     from convatlas.catalog.index import find_entries, parse_amount, parse_years, short_amount
 
@@ -38,11 +38,12 @@ def list_command(
     from convatlas.cli.terminal import terminal
     from convatlas.tables import Grid, grid_text
 
-    columns = ("network", "year", "params", "MACs", "px", "what it is", "also")
+    columns = ("network", "year", "depth", "params", "MACs", "px", "what it is", "also")
     rows = [
         (
             entry.name,
             str(entry.year),
+            str(entry.depth),
             short_amount(entry.params),
             short_amount(entry.macs),
             str(entry.input_size[1]),
@@ -51,7 +52,7 @@ def list_command(
         )
         for entry in entries
     ]
-    lesser = ("also", "what it is", "px", "year")
+    lesser = ("also", "what it is", "px", "depth", "year")
     table = Grid(columns, 1, rows, (), [], tail=2, ruled=False, lesser=lesser)
     width, color = terminal(to_file=False)
     print(grid_text(table, width=width, color=color), end="")

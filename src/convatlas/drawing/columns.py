@@ -11,7 +11,6 @@ from . import words
 from .canvas import MARGIN, Canvas, fitted
 from .figure import DrawingError, Figure, finish
 from .frame import Captions, heading, legend
-from .graph import depth_of
 from .outside import unit_piece
 from .pen import Pen, Style, column_style, inset_style
 from .pieces import Piece, Shortcut
@@ -125,7 +124,7 @@ def _facts(columns: Sequence[Column]) -> tuple[str, ...]:
 
 def _description(columns: Sequence[Column]) -> str:
     parts = [
-        f"{c.subject.title}: {words.plural(depth_of(c.subject.graph), 'weight layer')}, "
+        f"{c.subject.title}: {words.plural(c.subject.sheet.depth.longest, 'weight layer')}, "
         f"{words.plural(len(c.entries), 'unit')}"
         for c in columns
     ]
@@ -274,7 +273,7 @@ def _draw_totals(
 ) -> float:
     canvas.line("hair", (MARGIN, y), (right, y))
     rows = (
-        ("weight layers", [f"{depth_of(c.subject.graph):,}" for c in columns]),
+        ("weight layers", [f"{c.subject.sheet.depth.longest:,}" for c in columns]),
         ("parameters", [words.count(c.subject.sheet.params) for c in columns]),
         ("MACs", [words.count(c.subject.sheet.macs) for c in columns]),
     )

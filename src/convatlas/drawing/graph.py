@@ -304,26 +304,6 @@ def _pruned(graph: Graph) -> Graph:
     return renumbered(kept, graph.outputs)
 
 
-def depth_of(graph: Graph) -> int:
-    """Weight layers on the longest path; what only computes factors for a product is left out."""
-    depth: list[int] = []
-    for node in graph.nodes:
-        inputs = node.inputs
-        if node.kind == "product":
-            largest = max((graph.nodes[i].shape for i in inputs), key=_elements, default=())
-            inputs = tuple(i for i in inputs if graph.nodes[i].shape == largest)
-        longest = max((depth[i] for i in inputs), default=0)
-        depth.append(longest + (node.layers if node.kind in ("conv", "linear") else 0))
-    return max((depth[i] for i in graph.outputs), default=max(depth, default=0))
-
-
-def _elements(sizes: tuple[int, ...]) -> int:
-    total = 1
-    for size in sizes:
-        total *= size
-    return total
-
-
 def renumbered(kept: Sequence[Node], outputs: Sequence[int]) -> Graph:
     """A graph of some nodes, whose inputs are among them."""
     place = {node.index: i for i, node in enumerate(kept)}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from . import words
 from .finding import find_units
-from .graph import Graph, depth_of, read_graph
+from .graph import Graph, read_graph
 from .separable import with_separable
 from .stages import find_stages
 from .units import Stage, Unit
@@ -64,7 +64,7 @@ class Subject:
             f"{words.total(self.sheet.params)} parameters",
             f"{words.total(self.sheet.macs)} MACs",
         ]
-        depth = depth_of(self.graph)
+        depth = self.sheet.depth.longest
         if depth > 1:
             facts.append(f"{depth:,} weight layers on the longest path")
         unused = self.sheet.params - sum(node.params for node in self.graph.nodes)

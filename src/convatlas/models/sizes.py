@@ -30,6 +30,8 @@ def compute_entry(name: str) -> Entry:
         input_size=card.input_size,
         params=sheet.params,
         side_params=sheet.side_params,
+        depth=sheet.depth.longest,
+        weight_layers=sheet.depth.total,
         macs=sheet.macs,
         activations=sheet.activations,
         min_input_size=net.min_input_size,

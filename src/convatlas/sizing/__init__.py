@@ -4,6 +4,7 @@
 """
 
 from .byhand import values_by_hand
+from .depth import Depth
 from .errors import DataDependentError, ShapeError, SizingError
 from .memory import TrainingMemory
 from .render import to_csv, to_html, to_json, to_latex, to_markdown, to_text
@@ -17,6 +18,7 @@ from .trace import Trace
 
 __all__ = [
     "DataDependentError",
+    "Depth",
     "Profile",
     "ProfileError",
     "ReceptiveField",

@@ -16,6 +16,8 @@ from .sizes import Sizes, Stage
 # What is compared: title with unit, and its number.
 _NUMBERS: tuple[tuple[str, Callable[[Sizes], int], Callable[[int], str]], ...] = (
     ("parameters", lambda sheet: sheet.params, "{:,}".format),
+    ("depth", lambda sheet: sheet.depth.longest, "{:,}".format),
+    ("weight layers", lambda sheet: sheet.depth.total, "{:,}".format),
     ("MACs", lambda sheet: sheet.macs, "{:,}".format),
     ("FLOPs", lambda sheet: sheet.flops, "{:,}".format),
     ("activations", lambda sheet: sheet.activations, "{:,}".format),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import nn
 
@@ -74,6 +74,11 @@ def field_of(field: ReceptiveField | None) -> str:
         return "global"
     sizes = ["all" if size is None else str(size) for size in field.size]
     return sizes[0] if len(set(sizes)) == 1 else "x".join(sizes)
+
+
+def depth_of(sheet: Sizes, rows: Sequence[int]) -> str:
+    """Weight layers on the longest path to the end of some operations, counted from the input."""
+    return f"{max(sheet.depth.rows[row] for row in rows):,}"
 
 
 def operation_of(row: Operation) -> str:

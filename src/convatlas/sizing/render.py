@@ -43,13 +43,23 @@ def _stage_grid(sheet: Sizes) -> Grid:
             f"{100 * stage.macs / whole:.1f}",
             o.mib(stage.activation_bytes),
             o.field_of(sheet.receptive_fields[stage.rows[-1]]),
+            o.depth_of(sheet, stage.rows),
         )
         for stage in o.outline(sheet)
     ]
-    columns = ("stage", "output CxHxW", "params", "MACs", "% MACs", "MiB out", "RF px")
+    columns = ("stage", "output CxHxW", "params", "MACs", "% MACs", "MiB out", "RF px", "depth")
     shown = "100.0" if sheet.macs else "0.0"
     macs = o.macs_of(sheet.macs, sheet.macs_counted)
-    total = ("total", "", f"{sheet.params:,}", macs, shown, o.mib(sheet.activation_bytes), "")
+    total = (
+        "total",
+        "",
+        f"{sheet.params:,}",
+        macs,
+        shown,
+        o.mib(sheet.activation_bytes),
+        "",
+        f"{sheet.depth.longest:,}",
+    )
     return Grid(columns, 2, rows, total, [])
 
 
@@ -64,12 +74,22 @@ def _layer_grid(sheet: Sizes, formulas: bool) -> Grid:
             o.macs_of(layer.macs, layer.macs_counted),
             o.mib(layer.bytes_written),
             o.field_of(layer.receptive_field),
+            o.depth_of(sheet, [row.index for row in layer.rows]),
         )
         for layer in layers
     ]
-    columns = ("layer", "operation", "output CxHxW", "params", "MACs", "MiB out", "RF px")
+    columns = ("layer", "operation", "output CxHxW", "params", "MACs", "MiB out", "RF px", "depth")
     macs = o.macs_of(sheet.macs, sheet.macs_counted)
-    total = ("total", "", "", f"{sheet.params:,}", macs, o.mib(sheet.activation_bytes), "")
+    total = (
+        "total",
+        "",
+        "",
+        f"{sheet.params:,}",
+        macs,
+        o.mib(sheet.activation_bytes),
+        "",
+        f"{sheet.depth.longest:,}",
+    )
     notes = [tuple(note for row in layer.rows for note in _notes(row)) for layer in layers]
     return Grid(columns, 3, rows, total, notes if formulas else [])
 
@@ -93,6 +113,7 @@ def totals(sheet: Sizes, seconds: float | None = None) -> list[tuple[str, str]]:
     lines = [
         ("parameters", f"{sheet.params:,}"),
         *side,
+        ("depth", str(sheet.depth)),
         ("MACs", f"{macs} multiply-adds of convolutions, linear layers and matrix products"),
         ("FLOPs", f"{flops} arithmetic operations of every kind (2 a multiply-add)"),
         ("activations", f"{sheet.activations:,} values, {o.mib(sheet.activation_bytes)} MiB"),
@@ -191,7 +212,7 @@ def _hanging(name: str, value: str, width: int) -> str:
 
 def to_csv(sheet: Sizes, *, layers: bool = False) -> str:
     """Exact numbers, a line per stage or layer; sizes in bytes and px."""
-    records = [_layer_record(layer) for layer in layers_of(sheet)] if layers else _stage_records(sheet)
+    records = [_layer_record(layer, sheet) for layer in layers_of(sheet)] if layers else _stage_records(sheet)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(records[0] if records else ())
@@ -226,6 +247,8 @@ def record(sheet: Sizes, seconds: float | None = None) -> dict[str, Any]:
         "params": sheet.params,
         "side_params": sheet.side_params,
         "side_modules": list(sheet.side_modules),
+        "depth": sheet.depth.longest,
+        "weight_layers": sheet.depth.total,
         "macs": sheet.macs,
         "macs_counted": sheet.macs_counted,
         "flops": sheet.flops,
@@ -241,7 +264,7 @@ def record(sheet: Sizes, seconds: float | None = None) -> dict[str, Any]:
         "estimated_seconds": seconds,
         "not_counted": sorted({row.op for row in sheet.not_counted}),
         "stages": _stage_records(sheet),
-        "layers": [_row_record(row) for row in sheet.rows],
+        "layers": [_row_record(row, sheet.depth.rows[row.index]) for row in sheet.rows],
     }
 
 
@@ -256,12 +279,13 @@ def _stage_records(sheet: Sizes) -> list[dict[str, Any]]:
             "flops": stage.flops,
             "activation_bytes": stage.activation_bytes,
             **_flat_field(sheet.receptive_fields[stage.rows[-1]]),
+            "depth": max(sheet.depth.rows[row] for row in stage.rows),
         }
         for stage in o.outline(sheet)
     ]
 
 
-def _layer_record(layer: Layer) -> dict[str, Any]:
+def _layer_record(layer: Layer, sheet: Sizes) -> dict[str, Any]:
     first = layer.rows[0]
     return {
         "index": first.index,
@@ -277,13 +301,14 @@ def _layer_record(layer: Layer) -> dict[str, Any]:
         "bytes_read": layer.bytes_read,
         "bytes_written": layer.bytes_written,
         **_flat_field(layer.receptive_field),
+        "depth": max(sheet.depth.rows[row.index] for row in layer.rows),
         "unread": list(next((row.unread for row in layer.rows if row.unread), ())),
         "counted": layer.counted,
         "formulas": [line for row in layer.rows for line in row.formulas],
     }
 
 
-def _row_record(row: Row) -> dict[str, Any]:
+def _row_record(row: Row, depth: int) -> dict[str, Any]:
     return {
         "index": row.index,
         "layer": row.path,
@@ -298,6 +323,7 @@ def _row_record(row: Row) -> dict[str, Any]:
         "bytes_read": row.bytes_read,
         "bytes_written": row.bytes_written,
         **_flat_field(row.receptive_field),
+        "depth": depth,
         "unread": list(row.unread),
         "counted": row.counted,
         "formulas": list(row.formulas),

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from . import memory, receptive, tracing
+from .depth import Depth, depth_of
 from .memory import TrainingMemory
 from .operation import VIEW
 from .request import Request
@@ -180,6 +181,11 @@ class Sizes:
     def receptive_fields(self) -> tuple[ReceptiveField | None, ...]:
         """Per row: the extent of the first spatial input that an output position depends on."""
         return receptive.receptive_fields(self.trace, self.request.shapes)
+
+    @cached_property
+    def depth(self) -> Depth:
+        """Weight layers on the longest path from an input to an output, and in all."""
+        return depth_of(self.trace, self.request.net)
 
     @property
     def receptive_field(self) -> ReceptiveField | None:
