@@ -70,8 +70,11 @@ def test_good_pictures_are_answered_among_bad_ones(
 def test_list_shows_sizes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     code, shown, _ = run(capsys, monkeypatch, "list", "lenet5*")
     assert code == 0
-    rows = [line.split()[:5] for line in shown.splitlines()[1:]]
-    assert rows == [["lenet5", "1998", "61.7k", "417k", "32"], ["lenet5_1998", "1998", "60k", "326k", "32"]]
+    rows = [line.split()[:6] for line in shown.splitlines()[1:]]
+    assert rows == [
+        ["lenet5", "1998", "5", "61.7k", "417k", "32"],
+        ["lenet5_1998", "1998", "4", "60k", "326k", "32"],
+    ]
 
 
 def test_list_takes_conditions(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

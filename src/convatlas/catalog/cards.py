@@ -32,6 +32,10 @@ class Paper:
         venue: conference, journal or "arXiv".
         identifier: "arXiv:..." or "doi:...", or an address where there is neither.
         new: what was new, in one sentence.
+        key: name of its file in `papers`, without the ending.
+        label: what its network is called in charts.
+        idea: what was new, in a few words.
+        builds_on: files of the papers whose ideas it takes up or answers.
     """
 
     title: str
@@ -40,6 +44,10 @@ class Paper:
     venue: str
     identifier: str
     new: str
+    key: str = ""
+    label: str = ""
+    idea: str = ""
+    builds_on: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +167,7 @@ def all_aliases() -> dict[str, str]:
 def _read_cards(path: Path) -> list[Card]:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-        paper = Paper(**with_tuples(data["paper"]))
+        paper = Paper(**with_tuples(data["paper"]), key=path.stem)
         shared = data.get("defaults", {})
         return [
             _make_card(name, data["module"], paper, shared | entry)
@@ -233,6 +241,12 @@ def explain_name(name: str) -> str:
         if fold_name(theirs) == fold_name(name) != fold_name(card.name):
             return f"{theirs} is {library}'s name for {card.name}"
     return ""
+
+
+def short_title(card: Card) -> str:
+    """What a figure calls a network, such as "ResNet-152"; its name where its summary begins otherwise."""
+    said = re.split(r"[,:;]| (?:as|of|with|without|for|on|from) ", card.summary)[0]
+    return card.name if said.startswith(("The ", "the ", "Any ", "Inverted ")) else said
 
 
 def find_card(name: str) -> Card:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from convatlas.catalog.cards import find_card, is_model
+from convatlas.catalog.cards import find_card, is_model, short_title
 from convatlas.cli.model_option import read_model
 from convatlas.models.model_file import is_model_file
 from convatlas.models.registry import create_model
@@ -100,8 +100,7 @@ def title_of(text: str, subject: Subject) -> tuple[str, str]:
     if ":" in text:
         return text.partition(":")[2], text
     card = find_card(text)
-    said = re.split(r"[,:;]| (?:as|of|with|without|for|on|from) ", card.summary)[0]
-    return (card.name if said.startswith(("The ", "the ")) else said), card.name
+    return short_title(card), card.name
 
 
 def read_input(text: str) -> int | tuple[int, ...]:

@@ -125,6 +125,15 @@ class Canvas:
         at = f'x="{number(x)}" y="{number(y + 0.36 * size)}"{place}'
         self._parts.append(f"<text{self._class(style)} {at}>{escape(text)}</text>")
 
+    def halo(self, style: str, x: float, y: float, text: str, anchor: Anchor = "middle") -> None:
+        """A line of text with the background around its letters, for labels that lie on lines."""
+        size, _ = size_of(style.split()[0])
+        place = "" if anchor == "start" else f' text-anchor="{anchor}"'
+        at = f'x="{number(x)}" y="{number(y + 0.36 * size)}"{place} aria-hidden="true"'
+        # Twice, since not every renderer knows paint-order.
+        self._parts.append(f"<text{self._class(f'{style.split()[0]} halo')} {at}>{escape(text)}</text>")
+        self.text(style, x, y, text, anchor)
+
     @contextmanager
     def group(self, path: str, title: str = "") -> Generator[None]:
         """Elements that stand for the module at `path`; pages link to it by `data-layer`."""

@@ -49,17 +49,24 @@ def heading(canvas: Canvas, captions: Captions, widest: float) -> float:
     for place, line in enumerate(titles):
         canvas.text("t20b", MARGIN, 36 + 26 * place, line, "start")
     y = 60.0 + 26 * (len(titles) - 1)
-    for line in _lines(captions.facts, widest):
+    for line in lines_of(captions.facts, widest):
         canvas.text("t12 m", MARGIN, y, line, "start")
         y += 18
     return DRAWING_TOP + y - 78
 
 
-def _lines(facts: Sequence[str], widest: float) -> list[str]:
+def lines_of(facts: Sequence[str], widest: float, style: str = "t12") -> list[str]:
+    """Facts in lines that are no wider than `widest` px, with dots between them.
+
+    Args:
+        facts: short texts; a longer one is broken at its spaces.
+        widest: room for a line, in px.
+        style: class of the text.
+    """
     lines: list[str] = []
-    for fact in [line for each in facts for line in _wrapped(each, "t12 m", widest)]:
+    for fact in [line for each in facts for line in _wrapped(each, style, widest)]:
         longer = f"{lines[-1]} · {fact}" if lines else fact
-        if lines and fitted([("t12", longer)], 0) > widest:
+        if lines and fitted([(style, longer)], 0) > widest:
             lines.append(fact)
         elif lines:
             lines[-1] = longer

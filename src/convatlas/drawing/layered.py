@@ -32,13 +32,16 @@ class Place:
     offsets: dict[int, float] = field(default_factory=dict)
 
 
-def lay_out(places: list[Place], pairs: Sequence[tuple[int, int]], gap: float) -> list[tuple[int, ...]]:
+def lay_out(
+    places: list[Place], pairs: Sequence[tuple[int, int]], gap: float, *, swaps: bool = False
+) -> list[tuple[int, ...]]:
     """Gives each item its layer and its place; appends the bends of long edges.
 
     Args:
         places: items in topological order.
         pairs: edges.
         gap: room of a bend.
+        swaps: whether neighbours are exchanged too, as long as that saves crossings.
 
     Returns:
         For each edge the items that it passes, its ends among them.
@@ -52,6 +55,8 @@ def lay_out(places: list[Place], pairs: Sequence[tuple[int, int]], gap: float) -
             places[a].after.append(b)
             places[b].before.append(a)
     layers = ordered(places)
+    if swaps:
+        _swap(places, layers)
     _place(places, layers)
     return ways
 
@@ -90,6 +95,22 @@ def ordered(places: Sequence[Place]) -> list[list[int]]:
         if crossings < fewest:
             best, fewest = [list(layer) for layer in layers], crossings
     return best
+
+
+def _swap(places: Sequence[Place], layers: list[list[int]]) -> None:
+    """Exchanges neighbours of a layer as long as fewer edges cross."""
+    fewest = _crossings(places, layers)
+    improved = True
+    while improved:
+        improved = False
+        for layer in layers:
+            for k in range(len(layer) - 1):
+                layer[k], layer[k + 1] = layer[k + 1], layer[k]
+                crossings = _crossings(places, layers)
+                if crossings < fewest:
+                    fewest, improved = crossings, True
+                else:
+                    layer[k], layer[k + 1] = layer[k + 1], layer[k]
 
 
 def _sort(places: Sequence[Place], layer: list[int], rank: dict[int, int], down: bool) -> None:

@@ -19,6 +19,21 @@ FAMILIES = {
 }
 
 
+# Families of networks: colour in light and print, colour in dark, and matplotlib's name of the mark.
+NETWORKS = {
+    "lenet": ("#171D25", "#EDF2F8", "o"),
+    "alexnet": ("#9198A4", "#8E959C", "s"),
+    "vgg": ("#E4A100", "#F0B819", "^"),
+    "inception": ("#51276D", "#CB98FF", "D"),
+    "resnet": ("#2F58AA", "#3F7EEB", "o"),
+    "densenet": ("#21856C", "#24D3B7", "v"),
+    "mobilenet": ("#7EC480", "#A5FF8B", "P"),
+    "nasnet": ("#8E043C", "#BB4161", "*"),
+    "efficientnet": ("#CF5816", "#F87040", "s"),
+    "other": ("#566170", "#9DA8B6", "X"),
+}
+
+
 @dataclass(frozen=True)
 class Palette:
     """The colours of one theme, as `#RRGGBB`.
@@ -32,6 +47,7 @@ class Palette:
         flow: of arrows and bars.
         skip: of what jumps over something.
         families: (fill, stroke) by family of operation.
+        networks: colour by family of networks.
     """
 
     background: str
@@ -42,8 +58,11 @@ class Palette:
     flow: str
     skip: str
     families: dict[str, tuple[str, str]]
+    networks: dict[str, str]
 
 
+_LIGHT_NETWORKS = {name: light for name, (light, _, _) in NETWORKS.items()}
+_DARK_NETWORKS = {name: dark for name, (_, dark, _) in NETWORKS.items()}
 _LIGHT = Palette(
     "#FFFFFF", "#F4F6F9", "#17202B", "#566170", "#CBD2DB", "#46515F", "#C2331C",
     {
@@ -56,6 +75,7 @@ _LIGHT = Palette(
         "act": ("#E4E8EC", "#5D6670"),
         "io": ("#FFFFFF", "#566170"),
     },
+    _LIGHT_NETWORKS,
 )  # fmt: skip
 _DARK = Palette(
     "#10161D", "#171F28", "#E8ECF1", "#9DA8B6", "#36414E", "#B4BECA", "#FF8558",
@@ -69,6 +89,7 @@ _DARK = Palette(
         "act": ("#343A41", "#9FA8B2"),
         "io": ("#10161D", "#9DA8B6"),
     },
+    _DARK_NETWORKS,
 )  # fmt: skip
 _PRINT = Palette(
     "#FFFFFF", "#F5F5F5", "#000000", "#3D3D3D", "#B5B5B5", "#000000", "#000000",
@@ -82,6 +103,7 @@ _PRINT = Palette(
         "act": ("#EDEDED", "#000000"),
         "io": ("#FFFFFF", "#000000"),
     },
+    _LIGHT_NETWORKS,
 )  # fmt: skip
 PALETTES = {"light": _LIGHT, "dark": _DARK, "print": _PRINT}
 
@@ -96,7 +118,7 @@ def rules(palette: Palette) -> dict[str, str]:
     css |= {
         "m": f"fill:{p.muted}",
         "v": f"fill:{p.skip}",
-        "halo": f"paint-order:stroke;stroke:{p.background};stroke-width:4px;stroke-linejoin:round",
+        "halo": f"fill:none;stroke:{p.background};stroke-width:4px;stroke-linejoin:round",
         "flow": f"fill:none;stroke:{p.flow};stroke-width:1.5",
         "flowh": f"fill:{p.flow}",
         "skip": f"fill:none;stroke:{p.skip};stroke-width:2",
@@ -123,4 +145,10 @@ def rules(palette: Palette) -> dict[str, str]:
         "s4": "fill-opacity:1",
         "pad": f"fill:{p.frame};stroke:{p.hair};stroke-width:1;stroke-dasharray:2 2",
     }
+    # A family of networks, filled; with the background around it, as a mark on a line; as a bubble.
+    for name, colour in p.networks.items():
+        css[f"n-{name}"] = f"fill:{colour}"
+        css[f"o-{name}"] = f"fill:none;stroke:{colour};stroke-width:1.5"
+    css["ring"] = f"stroke:{p.background};stroke-width:2"
+    css["bubble"] = f"fill-opacity:.55;stroke:{p.background};stroke-width:1"
     return css
