@@ -8,6 +8,10 @@ from typing import NamedTuple
 _SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 
 
+CLEARLY = 1.5
+"""How much nearer a label lies to its own mark than to any other, in px."""
+
+
 class Box(NamedTuple):
     """A rectangle, in px or any other unit; y may run either way.
 
@@ -83,8 +87,9 @@ def place_labels(
                 box = _beside(mark, across, up, gap + reach)
                 if not _inside(box, frame) or any(shared_area(box, other) > 0 for other in used):
                     continue
-                if any(_gap(box, other) < _gap(box, mark) - 0.5 for other in marks if other is not mark):
-                    continue  # It would be read as the other's.
+                near = _gap(box, mark) + CLEARLY
+                if any(_gap(box, other) < near for other in marks if other is not mark):
+                    continue  # It could be read as the other's.
                 over = sum(shared_area(box, other) for other in others) / area
                 if over <= covered and (best is None or over + reach / 40 < best[0]):
                     best = over + reach / 40, box

@@ -185,12 +185,16 @@ def _borrows(card: Card) -> bool:
 
 
 def _label(card: Card, shortest: dict[str, str]) -> str:
-    """A title that only one network has: with its width, else the name of all but the plainest."""
+    """A title that only one network has: with its width, or with what its name adds to the plainest's."""
     width = re.match(r"([^,:;]+), width ([\d.]+)", card.summary)
     if width is not None:
         return f"{width[1]} {width[2]}"
     title = short_title(card)
-    return title if shortest[title] == card.name else card.name
+    plainest = shortest[title]
+    if plainest == card.name:
+        return title
+    added = card.name.removeprefix(f"{plainest}_")
+    return card.name if added == card.name else f"{title} {added.replace('_', ' ')}"
 
 
 def _point(card: Card, label: str) -> Point:
