@@ -103,14 +103,14 @@ def photographs(count: int, shape: tuple[int, ...]) -> Tensor:
     import skimage.data
 
     names = ("astronaut", "chelsea", "coffee", "rocket")
-    pictures = [torch.from_numpy(getattr(skimage.data, name)()).permute(2, 0, 1) for name in names]
+    images = [torch.from_numpy(getattr(skimage.data, name)()).permute(2, 0, 1) for name in names]
     draw = torch.Generator().manual_seed(0)
     crops = []
     for number in range(count):
-        picture = pictures[number % len(pictures)]
+        image = images[number % len(images)]
         side = int(torch.randint(150, 290, (1,), generator=draw))
-        top, left = (int(torch.randint(0, n - side, (1,), generator=draw)) for n in picture.shape[1:])
-        crop = picture[:, top : top + side, left : left + side].float() / 255
+        top, left = (int(torch.randint(0, n - side, (1,), generator=draw)) for n in image.shape[1:])
+        crop = image[:, top : top + side, left : left + side].float() / 255
         crops.append(nn.functional.interpolate(crop[None], shape[2:], mode="bilinear", antialias=True)[0])
     mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     return (torch.stack(crops) - mean) / std

@@ -3,8 +3,8 @@
 ./run python benchmarks/predict_folder.py [--network efficientnet_lite0] [--engine eager] [--px 500x375]
 ./run python benchmarks/predict_folder.py --film --network resnet50_v1_5 [--engine auto]
 
-The pictures are parts of photographs that come with scikit-learn and scikit-image, no two alike, saved as
-JPEG of quality 90. The rates are taken in turns, each over all pictures: reading without a network, the
+The images are parts of photographs that come with scikit-learn and scikit-image, no two alike, saved as
+JPEG of quality 90. The rates are taken in turns, each over all images: reading without a network, the
 network on batches that lie in memory, and `predict`. Random weights where none are published.
 """
 
@@ -38,8 +38,8 @@ def photographs() -> list[Image.Image]:
     return [Image.fromarray(pixels) for pixels in found]
 
 
-def make_pictures(folder: Path, count: int, width: int, height: int) -> int:
-    """Writes the pictures; returns their bytes on average."""
+def make_images(folder: Path, count: int, width: int, height: int) -> int:
+    """Writes the images; returns their bytes on average."""
     rng = np.random.default_rng(0)
     sources = photographs()
     total = 0
@@ -110,14 +110,10 @@ def measure_folder(predictor: Predictor, folder: Path, count: int, rounds: int) 
             rates[kind].append(per_second(counts[kind], work))
     middle = {kind: statistics.median(values) for kind, values in rates.items()}
     for kind, values in rates.items():
-        print(
-            f"{kind:<8} {middle[kind]:8.1f} pictures/s   of {', '.join(f'{value:.1f}' for value in values)}"
-        )
+        print(f"{kind:<8} {middle[kind]:8.1f} images/s   of {', '.join(f'{value:.1f}' for value in values)}")
     kept = middle["predict"] / min(middle["reading"], middle["network"])
     alternating = 1.0 / (1.0 / middle["reading"] + 1.0 / middle["network"])
-    print(
-        f"predict keeps {kept:.1%} of the slower; one after the other would be {alternating:.1f} pictures/s"
-    )
+    print(f"predict keeps {kept:.1%} of the slower; one after the other would be {alternating:.1f} images/s")
 
 
 def measure_film(predictor: Predictor, path: Path, fps: float, seconds: int, rounds: int) -> None:
@@ -148,7 +144,7 @@ def main() -> None:
             make_film(Path(name) / "film.mp4", 20, 30, 1280, 720)
             measure_film(predictor, Path(name) / "film.mp4", args.fps, 20, args.rounds)
         else:
-            size = make_pictures(Path(name), args.count, width, height)
+            size = make_images(Path(name), args.count, width, height)
             print(f"{args.count} JPEGs of {width}x{height} px, {size:,} bytes on average")
             measure_folder(predictor, Path(name), args.count, args.rounds)
     for report in predictor.reports:

@@ -146,8 +146,8 @@ def kills(task: Task, root: Path, count: int, draw: random.Random) -> list[bool]
     return equal
 
 
-def pictures(root: Path) -> Path:
-    """Three classes of small pictures of different sizes."""
+def images(root: Path) -> Path:
+    """Three classes of small images of different sizes."""
     draw = np.random.default_rng(0)
     for label in range(3):
         folder = root / f"class-{label}"
@@ -160,7 +160,7 @@ def pictures(root: Path) -> Path:
 
 
 def workers(root: Path) -> list[bool]:
-    data = f"folder:{pictures(root / 'pictures')}"
+    data = f"folder:{images(root / 'images')}"
     options = {"data": data, "recipe": "modern", "input_size": 32, "epochs": 2, "batch_size": 16, "out": root}
     expected, equal = "", []
     for count in (0, 1, 2, 4):

@@ -1,6 +1,6 @@
 """Images per second of training, against the pattern of torchvision's references and that of timm's script.
 
-ResNet-20 on Fashion-MNIST and MobileNetV2 on a folder of JPEG pictures at 224 px. Each contender is a process
+ResNet-20 on Fashion-MNIST and MobileNetV2 on a folder of JPEG images at 224 px. Each contender is a process
 of its own that trains; they take turns of some steps, the first of which do not count, and the median over
 the rounds is what counts. Ours is `convatlas.train` itself, with its checks, logs and checkpoints. On a
 machine that does other work too, look at the processors' time rather than the clock's.
@@ -33,8 +33,8 @@ from training_peers import (
     CLASSES,
     MEAN_STD,
     Case,
+    Images,
     Over,
-    Pictures,
     Turns,
     reference,
     reference_steps,
@@ -42,7 +42,7 @@ from training_peers import (
     timm_script,
 )
 
-PICTURE_SIZE = (375, 500)
+IMAGE_SIZE = (375, 500)
 
 
 CASES = {
@@ -106,9 +106,9 @@ def contend(name: str, case: Case, folder: Path, conn: Connection, workers: int,
         CONTENDERS[name](case, folder, Turns(conn), workers, compile)
 
 
-def make_pictures(folder: Path, count: int) -> None:
-    """Class folders of pictures with the spectrum of photographs, of ImageNet's usual size."""
-    height, width = PICTURE_SIZE
+def make_images(folder: Path, count: int) -> None:
+    """Class folders of images with the spectrum of photographs, of ImageNet's usual size."""
+    height, width = IMAGE_SIZE
     frequencies = np.hypot(*np.meshgrid(np.fft.fftfreq(height), np.fft.rfftfreq(width), indexing="ij"))
     amplitudes = 1.0 / np.maximum(frequencies, 1.0 / width)
     rng = np.random.default_rng(0)
@@ -121,7 +121,7 @@ def make_pictures(folder: Path, count: int) -> None:
                 path.write_bytes(source.read_bytes())
                 continue
             phases = np.exp(2j * np.pi * rng.random((3, *frequencies.shape)))
-            waves = np.fft.irfft2(amplitudes * phases, s=PICTURE_SIZE)
+            waves = np.fft.irfft2(amplitudes * phases, s=IMAGE_SIZE)
             levels = 128.0 + 50.0 * waves / waves.std()
             Image.fromarray(levels.clip(0, 255).astype(np.uint8).transpose(1, 2, 0)).save(path, quality=90)
 
@@ -173,7 +173,7 @@ def compete(name: str, case: Case, names: list[str], args: argparse.Namespace) -
         folder = Path(scratch)
         if case.data == "folder":
             steps = args.rounds * (UNTIMED + (args.steps or case.timed))
-            make_pictures(folder, case.batch_size * (steps + 20))
+            make_images(folder, case.batch_size * (steps + 20))
         turns = take_turns(case, folder, names, args)
     medians = {
         contender: [statistics.median(values) for values in zip(*rounds, strict=True)]
@@ -267,10 +267,8 @@ def race_reference(
     import torch
     from torch.utils.data import DataLoader
 
-    data = Pictures(source.train, reference_transform(case))
-    tests = DataLoader(
-        Pictures(source.test, reference_transform(case, train=False)), 256, num_workers=workers
-    )
+    data = Images(source.train, reference_transform(case))
+    tests = DataLoader(Images(source.test, reference_transform(case, train=False)), 256, num_workers=workers)
     per_epoch = len(data) // case.batch_size
     rate = lambda step: recipe.lr_at(step, per_epoch * recipe.epochs)  # noqa: E731
     for step, net in enumerate(reference_steps(case, data, workers, rate), 1):
@@ -292,9 +290,7 @@ def main() -> None:
     parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=list(CONTENDERS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, help="that count in each turn")
-    parser.add_argument(
-        "--workers", type=int, default=len(os.sched_getaffinity(0)), help="that read pictures"
-    )
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="that read images")
     parser.add_argument("--compile", action="store_true", help="ours and timm's with torch's compiler, too")
     parser.add_argument("--to-accuracy", type=float, help="train ResNet-20 on Fashion-MNIST until then")
     parser.add_argument("--recipe", help="of --to-accuracy; the network's own if not given")

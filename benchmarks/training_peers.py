@@ -78,7 +78,7 @@ def clocks() -> tuple[float, float]:
     return time.perf_counter(), cpu
 
 
-class Pictures:
+class Images:
     """Fashion-MNIST as torchvision gives it: a PIL image for each index."""
 
     def __init__(self, split: Any, transform: Any) -> None:
@@ -112,7 +112,7 @@ def reference_data(case: Case, folder: Path, split: str = "train") -> Any:
 
     transform = reference_transform(case, split == "train")
     if case.data == "fashion-mnist":
-        return Pictures(getattr(load_source("fashion-mnist"), split), transform)
+        return Images(getattr(load_source("fashion-mnist"), split), transform)
     return ImageFolder(str(folder / split), transform)
 
 

@@ -1,4 +1,4 @@
-"""Draws the picture at the top of the README: a training curve, and predictions for digits drawn by hand.
+"""Draws the image at the top of the README: a training curve, and predictions for digits drawn by hand.
 
 ./run python scripts/draw_first_run.py
 """
@@ -12,14 +12,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import convatlas
-from convatlas.data.pictures import read_picture
+from convatlas.data.image_files import read_image
 from convatlas.predict.outputs import Prediction
 
 ROOT = Path(__file__).parent.parent
 
 
 def hand_drawn(folder: Path) -> list[Path]:
-    """The pictures that tests/predict/test_predict.py draws, in two styles."""
+    """The images that tests/predict/test_predict.py draws, in two styles."""
     spec = importlib.util.spec_from_file_location("drawn", ROOT / "tests/predict/test_predict.py")
     assert spec is not None
     assert spec.loader is not None
@@ -34,16 +34,16 @@ def hand_drawn(folder: Path) -> list[Path]:
 
 def main() -> None:
     figure = Figure(figsize=(10.0, 3.4), layout="constrained", dpi=110)
-    curve, *pictures = figure.subplots(1, 4, width_ratios=[2.2, 1, 1, 1])
+    curve, *images = figure.subplots(1, 4, width_ratios=[2.2, 1, 1, 1])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run = convatlas.train("lenet5", data="digits", out=folder)
         lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
         paths = hand_drawn(folder)
         predictions = run.load().predict(paths)
-        for axes, path, answer in zip(pictures, paths, predictions, strict=True):
+        for axes, path, answer in zip(images, paths, predictions, strict=True):
             assert isinstance(answer, Prediction)
-            axes.imshow(np.asarray(read_picture(path)), cmap="gray", vmin=0, vmax=255)
+            axes.imshow(np.asarray(read_image(path)), cmap="gray", vmin=0, vmax=255)
             axes.set_title("\n".join(f"{label}: {share:.1%}" for label, share in answer.top), fontsize=10)
             axes.set(xticks=[], yticks=[])
     curve.plot([line["epoch"] for line in lines], [100 * (1 - line["test_accuracy"]) for line in lines])

@@ -1,4 +1,4 @@
-"""Copies the report of a study that was run here, with its pictures, into docs/studies.
+"""Copies the report of a study that was run here, with its images, into docs/studies.
 
 ./run python scripts/publish_study.py NAME [--preset quick] [--out studies]
 
@@ -34,12 +34,12 @@ def main() -> None:
 
 
 def publish(name: str, folder: Path) -> None:
-    """Copies a report; pictures get the study's name in front where they have it not."""
+    """Copies a report; images get the study's name in front where they have it not."""
     text = (folder / "report.md").read_text(encoding="utf-8")
-    for picture in sorted(folder.glob("*.png")):
-        named = picture.name if picture.stem.startswith(name) else f"{name}-{picture.name}"
-        text = text.replace(f"({picture.name})", f"({named})")
-        shutil.copyfile(picture, DOCS / named)
+    for image in sorted(folder.glob("*.png")):
+        named = image.name if image.stem.startswith(name) else f"{name}-{image.name}"
+        text = text.replace(f"({image.name})", f"({named})")
+        shutil.copyfile(image, DOCS / named)
     (DOCS / f"{name}.md").write_text(with_tried(text, _tried(name)), encoding="utf-8")
 
 

@@ -15,7 +15,7 @@ def share_cores() -> None:
     """Makes torch's threads, when they wait for each other, go to sleep after 0.1 ms instead of 3 ms.
 
     A thread that waits awake keeps its core from the one that it waits for, as soon as there is other work on
-    the machine: workers that read pictures, for example. What the user's environment says counts. Has to be
+    the machine: workers that read images, for example. What the user's environment says counts. Has to be
     called before torch is imported; results stay the same to the bit.
     """
     if "OMP_WAIT_POLICY" not in os.environ:

@@ -208,14 +208,14 @@ def test_csv_and_json_are_exact() -> None:
     assert found[1]["latency"] is None
 
 
-def test_picture() -> None:
+def test_image() -> None:
     rows = [row(), row("alexnet", top1=59.3, latency=0.004), row("lenet5", top1=None), row(batch=16)]
-    picture = Image.open(io.BytesIO(draw_bench(rows)))
-    assert picture.format == "PNG"
-    assert picture.width > 1000
+    image = Image.open(io.BytesIO(draw_bench(rows)))
+    assert image.format == "PNG"
+    assert image.width > 1000
 
 
-def test_no_picture_without_accuracy() -> None:
+def test_no_image_without_accuracy() -> None:
     with pytest.raises(ValueError, match="none of the networks has a published ImageNet accuracy"):
         draw_bench([row(top1=None)])
 

@@ -42,7 +42,7 @@ def test_a_table_for_each_batch(capsys: pytest.CaptureFixture[str], monkeypatch:
 
 
 def test_files(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
-    arguments = ("bench", "mobilenet_v1_025", *QUICK, "--json", "-o", "rows.json", "--picture", "chart.png")
+    arguments = ("bench", "mobilenet_v1_025", *QUICK, "--json", "-o", "rows.json", "--image", "chart.png")
     code, shown, _ = run(capsys, monkeypatch, *arguments)
     assert (code, shown) == (0, "")
     (found,) = json.loads((here / "rows.json").read_text())

@@ -30,21 +30,21 @@ def digit(path: Path) -> Path:
 def test_predict_for_people_and_for_machines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lenet_run: Path
 ) -> None:
-    picture = digit(tmp_path / "one.png")
-    code, shown, _ = run(capsys, monkeypatch, "predict", str(lenet_run), str(picture))
+    image = digit(tmp_path / "one.png")
+    code, shown, _ = run(capsys, monkeypatch, "predict", str(lenet_run), str(image))
     assert code == 0
-    assert shown.startswith(f"{picture}: 1 ")
+    assert shown.startswith(f"{image}: 1 ")
     assert shown.count("%") == 3
-    code, shown, _ = run(capsys, monkeypatch, "predict", str(lenet_run), str(picture), "--json", "--top", "2")
+    code, shown, _ = run(capsys, monkeypatch, "predict", str(lenet_run), str(image), "--json", "--top", "2")
     answer = json.loads(shown)
     assert code == 0
-    assert answer["picture"] == str(picture)
+    assert answer["image"] == str(image)
     assert [set(entry) for entry in answer["top"]] == [{"class", "probability"}] * 2
     assert answer["top"][0]["class"] == "1"
 
 
 @pytest.mark.parametrize("flag", [(), ("--json",)], ids=["people", "machines"])
-def test_good_pictures_are_answered_among_bad_ones(
+def test_good_images_are_answered_among_bad_ones(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -52,7 +52,7 @@ def test_good_pictures_are_answered_among_bad_ones(
     flag: tuple[str, ...],
 ) -> None:
     bad, good, gone = tmp_path / "bad.png", digit(tmp_path / "one.png"), tmp_path / "gone.png"
-    bad.write_text("no picture")
+    bad.write_text("no image")
     code, shown, errors = run(
         capsys, monkeypatch, "predict", str(lenet_run), *map(str, (bad, good, gone)), *flag
     )
@@ -135,12 +135,12 @@ def test_bad_input_gets_one_line_and_code_two(
     assert errors.startswith("convatlas: ")
 
 
-def test_no_picture(
+def test_no_image(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, lenet_run: Path
 ) -> None:
     code, _, errors = run(capsys, monkeypatch, "predict", str(lenet_run))
     assert code == 2
-    assert "name at least one picture" in errors
+    assert "name at least one image" in errors
 
 
 def test_debug_shows_where_an_error_comes_from(tmp_path: Path) -> None:

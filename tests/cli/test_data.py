@@ -11,7 +11,7 @@ from convatlas.cli import main
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two classes of ten pictures, the last of which is damaged."""
+    """Two classes of ten images, the last of which is damaged."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     draw = np.random.default_rng(0)
     for name in ("cat", "dog"):
@@ -37,12 +37,12 @@ def test_report(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     code, shown, _ = run(capsys, monkeypatch, f"folder:{root}")
     lines = [" ".join(line.split()) for line in shown.splitlines()]
     assert code == 0
-    assert lines[0] == f"folder:{root}: 15 pictures to learn from, 4 to test on"
+    assert lines[0] == f"folder:{root}: 15 images to learn from, 4 to test on"
     assert "from 12 px (short side) to 16 px (long side), median of the short side 12 px" in lines[1]
     assert "cat 8 2" in lines
-    reason = "is no picture in a format that is read (BMP, GIF, JPEG, PNG, TIFF, WEBP)"
+    reason = "is no image in a format that is read (BMP, GIF, JPEG, PNG, TIFF, WEBP)"
     assert f"{root}/dog/9.png: {reason}" in lines
-    assert lines[-1] == "look at this: 1 picture cannot be used"
+    assert lines[-1] == "look at this: 1 image cannot be used"
 
 
 def test_report_of_a_set_in_memory(
@@ -79,10 +79,10 @@ def test_copies_are_shown_together(
     for i in range(6):
         (root / "cat" / f"copy{i}.png").write_bytes((root / "cat" / "0.png").read_bytes())
     _, shown, _ = run(capsys, monkeypatch, f"folder:{root}")
-    assert "1 picture is there more than once:" in shown.splitlines()
+    assert "1 image is there more than once:" in shown.splitlines()
     (line,) = [line for line in shown.splitlines() if " = " in line]
     assert line.endswith(".png = 3 more  (cat)")
-    assert "look at this: 1 picture is both learnt from and tested on" in shown.splitlines()
+    assert "look at this: 1 image is both learnt from and tested on" in shown.splitlines()
 
 
 def test_pack(
@@ -91,18 +91,18 @@ def test_pack(
     out = tmp_path / "shards"
     code, shown, _ = run(capsys, monkeypatch, "pack", f"folder:{root}", str(out), "--on-bad-image", "skip")
     assert code == 0
-    assert shown.startswith("15 pictures to learn from and 4 to test on, in 2 shards of 0.1 MB in all; 1 pic")
+    assert shown.startswith("15 images to learn from and 4 to test on, in 2 shards of 0.1 MB in all; 1 ima")
     assert shown.endswith(f"use them as shards:{out}\n")
     code, shown, _ = run(capsys, monkeypatch, f"shards:{out}")
     assert (code, "nothing to mend" in shown) == (0, True)
 
 
-def test_pack_refuses_damaged_pictures(
+def test_pack_refuses_damaged_images(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, root: Path, tmp_path: Path
 ) -> None:
     code, _, error = run(capsys, monkeypatch, "pack", f"folder:{root}", str(tmp_path / "shards"))
     assert code == 2
-    assert error.startswith(f"convatlas: {root}: 1 picture cannot be used: {root}/dog/9.png: is no picture")
+    assert error.startswith(f"convatlas: {root}: 1 image cannot be used: {root}/dog/9.png: is no image")
     assert not (tmp_path / "shards").exists()
 
 

@@ -8,19 +8,19 @@ import pytest
 from PIL import Image
 
 from convatlas.cli import main
-from made_pictures import NAMES, expected, pixels, save_pictures, weights_file
+from made_images import NAMES, expected, pixels, save_images, weights_file
 
 Run = Callable[[str], tuple[object, str, str]]
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with weights, and with labelled pictures of two classes."""
+    """The current folder, with weights, and with labelled images of two classes."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     weights_file(tmp_path / "w.safetensors")
     for number in (2, 5):
-        save_pictures(tmp_path / "data" / NAMES[number], 6)
+        save_images(tmp_path / "data" / NAMES[number], 6)
     return tmp_path
 
 
@@ -43,7 +43,7 @@ def test_eval(place: Path, run: Run) -> None:
     lines = shown.splitlines()
     assert lines[0] == "w.safetensors on folder:data (all), single"
     assert lines[1].startswith(f"top-1 {right / 12:.2%} (95 % interval ")
-    assert lines[1].endswith(f", {right} of 12 pictures")
+    assert lines[1].endswith(f", {right} of 12 images")
     assert lines[-1] == "everything is in report: open report.md there"
     assert (place / "report" / "report.md").is_file()
 
@@ -55,9 +55,9 @@ def test_eval_for_machines(place: Path, run: Run) -> None:
     figures = json.loads(shown)
     assert code == 2
     assert errors.startswith("convatlas: left out ")
-    assert "bad.png: is no picture" in errors
+    assert "bad.png: is no image" in errors
     assert figures["networks"] == ["w.safetensors"] * 3
-    assert figures["pictures"] == 12
+    assert figures["images"] == 12
     assert figures["protocol"] == {
         "name": "multiscale",
         "scales": [[32, 40]] * 3,
@@ -70,7 +70,7 @@ def test_eval_for_machines(place: Path, run: Run) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        pytest.param("", "`data`: say on which pictures, such as folder:PATH", id="no data"),
+        pytest.param("", "`data`: say on which images, such as folder:PATH", id="no data"),
         pytest.param("--data folder:data --scales big", "`--scales`='big'; expected px", id="scales"),
         pytest.param("--data folder:data --weights ema", "w.safetensors: no such run folder", id="weights"),
     ],
@@ -85,7 +85,7 @@ def test_eval_of_what_cannot_be(place: Path, run: Run, options: str, message: st
 def test_features(place: Path, run: Run) -> None:
     code, shown, errors = run("features w.safetensors data --stage 1 -o f.npz")
     what = "12 numbers each (pool, stage 1 of 0 to 1, stride 2 px)"
-    assert (code, shown, errors) == (0, f"f.npz: 12 pictures, {what}\n", "")
+    assert (code, shown, errors) == (0, f"f.npz: 12 images, {what}\n", "")
     with np.load(place / "f.npz") as kept:
         assert kept["features"].shape == (12, 12)
         assert str(kept["network"]) == "w.safetensors"
@@ -98,15 +98,15 @@ def test_features_as_lines(place: Path, run: Run) -> None:
     )
     (line,) = shown.splitlines()
     assert (code, len(json.loads(line)["features"])) == (2, 12)
-    assert errors.startswith("convatlas: bad.png: is no picture")
+    assert errors.startswith("convatlas: bad.png: is no image")
 
 
-def test_features_without_pictures(place: Path, run: Run) -> None:
-    assert run("features w.safetensors")[2] == "convatlas: name at least one picture after the network\n"
+def test_features_without_images(place: Path, run: Run) -> None:
+    assert run("features w.safetensors")[2] == "convatlas: name at least one image after the network\n"
 
 
 def test_explain(place: Path, run: Run) -> None:
-    save_pictures(place / "p", 1)
+    save_images(place / "p", 1)
     code, shown, errors = run("explain w.safetensors p/000.png -o cam.png")
     shares = expected(pixels(0))
     results = f"{NAMES[shares.argmax()]} {shares.max():.1%}: cam.png (stem, 32x32 places)\n"
@@ -116,7 +116,7 @@ def test_explain(place: Path, run: Run) -> None:
 
 
 def test_explain_another_class(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_pictures(place / "p", 1)
+    save_images(place / "p", 1)
     words = ["explain", "w.safetensors", "p/000.png", "-o", "cam.png", "--class", "class 4", "--stage", "-1"]
     monkeypatch.setattr(sys, "argv", ["convatlas", *words])
     with pytest.raises(SystemExit) as caught:

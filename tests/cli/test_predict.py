@@ -11,17 +11,17 @@ import pytest
 
 from convatlas.cli import main
 from convatlas.predict.predictor import Predictor
-from made_pictures import NAMES, expected, pixels, save_pictures, weights_file
+from made_images import NAMES, expected, pixels, save_images, weights_file
 
 Run = Callable[[str], tuple[object, str, str]]
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with weights and five pictures."""
+    """The current folder, with weights and five images."""
     monkeypatch.chdir(tmp_path)
     weights_file(tmp_path / "w.safetensors")
-    save_pictures(tmp_path / "photos", 5)
+    save_images(tmp_path / "photos", 5)
     return tmp_path
 
 
@@ -49,7 +49,7 @@ def test_a_folder(folder: Path, run: Run) -> None:
 @pytest.mark.parametrize(
     ("command", "engine"),
     [
-        pytest.param("predict w.safetensors photos", "eager", id="few-pictures"),
+        pytest.param("predict w.safetensors photos", "eager", id="few-images"),
         pytest.param("predict w.safetensors photos rtsp://camera/1", "auto", id="stream"),
         pytest.param("predict w.safetensors rtsp://camera/1 --engine eager", "eager", id="as-asked"),
         pytest.param("predict w.safetensors photos --engine auto", "auto", id="auto"),
@@ -61,7 +61,7 @@ def test_the_engine_is_chosen_by_what_is_asked(
 ) -> None:
     used: list[str] = []
 
-    def stream(self: Predictor, pictures: object, **_: object) -> list[object]:
+    def stream(self: Predictor, images: object, **_: object) -> list[object]:
         used.append(self.engine)
         return []
 
@@ -99,7 +99,7 @@ def test_a_file_is_written(folder: Path, run: Run) -> None:
     assert [row["class_1"] for row in rows] == [
         "" if number == 2 else NAMES[expected(pixels(number)).argmax()] for number in range(5)
     ]
-    assert rows[2]["error"].startswith("photos/002.png: is no picture")
+    assert rows[2]["error"].startswith("photos/002.png: is no image")
     code, _, errors = run("predict w.safetensors photos --out answers.csv")
     assert (code, errors.startswith("convatlas: answers.csv: is there already; name another file")) == (
         2,
@@ -142,7 +142,7 @@ def test_frames_of_a_film(folder: Path, run: Run) -> None:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        pytest.param("predict w.safetensors", "name at least one picture after the network", id="none"),
+        pytest.param("predict w.safetensors", "name at least one image after the network", id="none"),
         pytest.param("predict w.safetensors photos --fps many", "`--fps`='many'; expected frames", id="fps"),
         pytest.param("predict w.safetensors photos --fps 0", "`--fps`=0.0; expected frames", id="fps-0"),
         pytest.param("predict w.safetensors photos --cluster ray", "add --out", id="cluster"),
@@ -199,4 +199,4 @@ def test_a_terminal_gets_a_bar(folder: Path) -> None:
     os.close(parent)
     process.communicate()
     assert process.returncode == 0
-    assert b"5 pictures" in shown
+    assert b"5 images" in shown

@@ -102,24 +102,24 @@ def test_two_runs_compared(
     assert rows[4] == ["differs", *names]
     assert ["config.recipe.lr", "0.05", "0.1"] in rows
     assert ["result.seconds", "75.4", "-"] in rows
-    picture = runs / "lenet5-digits-1-and-lenet5-digits-2.png"
-    assert rows[-1] == ["curves", "of", "both:", str(picture)]
-    with Image.open(picture) as image:
+    plot = runs / "lenet5-digits-1-and-lenet5-digits-2.png"
+    assert rows[-1] == ["curves", "of", "both:", str(plot)]
+    with Image.open(plot) as image:
         assert image.width > 900
 
 
 def test_two_runs_compared_for_machines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, runs: Path, tmp_path: Path
 ) -> None:
-    picture = tmp_path / "both.png"
+    plot = tmp_path / "both.png"
     paths = [str(runs / name) for name in ("lenet5-digits-1", "lenet5-digits-2")]
-    code, shown, _ = run(capsys, monkeypatch, "--compare", *paths, "--picture", str(picture), "--json")
+    code, shown, _ = run(capsys, monkeypatch, "--compare", *paths, "--image", str(plot), "--json")
     record = json.loads(shown)
     assert code == 0
     assert [row["run"] for row in record["runs"]] == ["lenet5-digits-1", "lenet5-digits-2"]
     assert {"name": "config.recipe.lr", "first": 0.05, "second": 0.1} in record["differences"]
-    assert record["picture"] == str(picture)
-    assert picture.is_file()
+    assert record["image"] == str(plot)
+    assert plot.is_file()
 
 
 def test_long_values_are_cut_for_people_only(
@@ -154,7 +154,7 @@ def test_a_run_compared_with_itself(
             "no run 'lenet5-digits-3' in runs; nearest: lenet5-digits-2, lenet5-digits-1",
             id="name",
         ),
-        pytest.param(["--picture", "a.png"], "`--picture`='a.png' is given without --compare", id="picture"),
+        pytest.param(["--image", "a.png"], "`--image`='a.png' is given without --compare", id="image"),
     ],
 )
 def test_bad_input(

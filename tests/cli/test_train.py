@@ -41,7 +41,7 @@ def test_train_prints_the_result_and_what_to_do_next(
     assert [line[:9] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
     assert all(word in epochs[0] for word in ("loss", "accuracy", "images/s", "s left"))
     assert f"test accuracy {record['result']['test_accuracy']:.2%} on 359 images" in shown
-    assert f"convatlas predict {folder} PICTURE" in shown
+    assert f"convatlas predict {folder} IMAGE" in shown
     report = (folder / "report.md").read_text()
     command = "convatlas train lenet5 --data digits --seed 3 --recipe lenet5 --set epochs=2 --set lr=0.02\n"
     assert command in report

@@ -1,4 +1,4 @@
-"""Folders of small pictures, and a cache of their own for each test."""
+"""Folders of small images, and a cache of their own for each test."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-MakePicture = Callable[..., Path]
+MakeImage = Callable[..., Path]
 MakeFolder = Callable[..., Path]
 
 
@@ -19,8 +19,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def make_picture() -> MakePicture:
-    """Writes a picture of noise, another one for each seed, with sides in px that differ."""
+def make_image() -> MakeImage:
+    """Writes an image of noise, another one for each seed, with sides in px that differ."""
 
     def make(path: Path, seed: int = 0, width: int = 24, height: int = 20, mode: str = "RGB") -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,16 +33,16 @@ def make_picture() -> MakePicture:
 
 
 @pytest.fixture
-def make_folder(tmp_path: Path, make_picture: MakePicture) -> MakeFolder:
-    """Writes a folder with `count` pictures for each class, JPEG and PNG by turns."""
+def make_folder(tmp_path: Path, make_image: MakeImage) -> MakeFolder:
+    """Writes a folder with `count` images for each class, JPEG and PNG by turns."""
 
     def make(
-        where: str = "pictures", classes: tuple[str, ...] = ("cat", "dog", "owl"), count: int = 10
+        where: str = "images", classes: tuple[str, ...] = ("cat", "dog", "owl"), count: int = 10
     ) -> Path:
         for number, name in enumerate(classes):
             for i in range(count):
                 suffix = "jpg" if i % 2 else "png"
-                make_picture(tmp_path / where / name / f"{i:03d}.{suffix}", seed=1000 * number + i)
+                make_image(tmp_path / where / name / f"{i:03d}.{suffix}", seed=1000 * number + i)
         return tmp_path / where
 
     return make

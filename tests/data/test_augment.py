@@ -43,7 +43,7 @@ PARTS = {
 }
 
 
-def pictures(batch: int = 12, chans: int = 3, height: int = 20, width: int = 17) -> Tensor:
+def noise_images(batch: int = 12, chans: int = 3, height: int = 20, width: int = 17) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (batch, chans, height, width), dtype=torch.uint8, generator=generator)
 
@@ -65,7 +65,7 @@ def run(images: Tensor, augment: Augment, samples: np.ndarray, seed: int = 3, ep
     ],
 )
 def test_a_sample_is_the_same_to_the_bit_in_any_batch(part: str, sizes: list[int]) -> None:
-    images, samples = pictures(), np.arange(40, 52)
+    images, samples = noise_images(), np.arange(40, 52)
     whole = run(images, PARTS[part], samples)
     cuts = pairwise([0, *accumulate(sizes)])
     parts = [run(images[a:b], PARTS[part], samples[a:b]) for a, b in cuts]
@@ -74,7 +74,7 @@ def test_a_sample_is_the_same_to_the_bit_in_any_batch(part: str, sizes: list[int
 
 @pytest.mark.parametrize("part", PARTS)
 def test_the_place_in_the_batch_makes_no_difference(part: str) -> None:
-    images, samples = pictures(), np.arange(40, 52)
+    images, samples = noise_images(), np.arange(40, 52)
     order = np.random.default_rng(0).permutation(12)
     turned = run(images[torch.from_numpy(order)], PARTS[part], samples[order])
     assert torch.equal(turned, run(images, PARTS[part], samples)[torch.from_numpy(order)])
@@ -82,7 +82,7 @@ def test_the_place_in_the_batch_makes_no_difference(part: str) -> None:
 
 @pytest.mark.parametrize("part", [part for part in PARTS if part != "nothing"])
 def test_seed_epoch_and_sample_each_make_a_difference(part: str) -> None:
-    images = pictures(1).expand(12, -1, -1, -1)
+    images = noise_images(1).expand(12, -1, -1, -1)
     first = run(images, PARTS[part], np.arange(12))
     assert len(first.flatten(1).unique(dim=0)) > 1
     assert not torch.equal(first, run(images, PARTS[part], np.arange(12), seed=4))
@@ -100,7 +100,7 @@ def test_seed_epoch_and_sample_each_make_a_difference(part: str) -> None:
     ],
 )
 def test_shape_type_and_layout(part: str, chans: int) -> None:
-    images = pictures(chans=chans)
+    images = noise_images(chans=chans)
     before = images.clone()
     x = run(images, PARTS[part], np.arange(12))
     assert x.shape == images.shape
@@ -110,7 +110,7 @@ def test_shape_type_and_layout(part: str, chans: int) -> None:
 
 
 def test_without_augmentation_images_are_normalised() -> None:
-    images = pictures()
+    images = noise_images()
     mean, std = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (MEAN, STD))
     expected = (images.double() / 255.0 - mean) / std
     torch.testing.assert_close(run(images, Augment(), np.arange(12)).double(), expected, rtol=1e-6, atol=1e-6)
@@ -122,11 +122,11 @@ def test_covered_pixels_have_the_mean_colour() -> None:
     assert (x == 0.0).sum() <= 8 * 3 * 16
 
 
-def test_what_needs_single_pictures_or_neighbours() -> None:
-    assert not Augment(flip=0.5).per_picture
-    assert Augment(resized_crop=ResizedCrop()).per_picture
-    assert Augment(scale_jitter=ScaleJitter()).per_picture
-    assert Augment(policy=Policy()).per_picture
+def test_what_needs_single_images_or_neighbours() -> None:
+    assert not Augment(flip=0.5).per_image
+    assert Augment(resized_crop=ResizedCrop()).per_image
+    assert Augment(scale_jitter=ScaleJitter()).per_image
+    assert Augment(policy=Policy()).per_image
     assert not Augment(flip=0.5).mixes
     assert Augment(mixup=0.2).mixes
     assert Augment(cutmix=1.0).mixes
@@ -203,17 +203,17 @@ def test_settings_can_be_read_without_torch() -> None:
             id="two-crops",
         ),
         pytest.param(
-            lambda: run(pictures(height=4), Augment(pad_crop=PadCrop(mode="reflect")), np.arange(12)),
+            lambda: run(noise_images(height=4), Augment(pad_crop=PadCrop(mode="reflect")), np.arange(12)),
             r"`pad`=4; images of 4x17 px can be mirrored by 3 at most",
             id="reflect",
         ),
         pytest.param(
-            lambda: run(pictures(chans=1), Augment(lighting=0.1), np.arange(12)),
+            lambda: run(noise_images(chans=1), Augment(lighting=0.1), np.arange(12)),
             r"`lighting`=0.1: works on images of 3 channels; these have 1: set it to 0 \(--set",
             id="grey-light",
         ),
         pytest.param(
-            lambda: run(pictures(chans=2), Augment(colour_jitter=ColourJitter()), np.arange(12)),
+            lambda: run(noise_images(chans=2), Augment(colour_jitter=ColourJitter()), np.arange(12)),
             r"`colour_jitter`: works on images of 1 or 3 channels; these have 2",
             id="two-channels",
         ),

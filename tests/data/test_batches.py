@@ -13,7 +13,7 @@ from torch import Tensor
 
 from convatlas.data import batches
 from convatlas.data.batches import Batch, read_batches
-from convatlas.data.pictures import PictureError
+from convatlas.data.image_files import ImageError
 from convatlas.data.sets import DataError, ImageSet, Samples
 from convatlas.data.sources import load_source
 
@@ -24,8 +24,8 @@ Make = Callable[..., Path]
 class Corner:
     """Cuts out the top left corner, and writes the sample's number into its first pixel."""
 
-    def __call__(self, picture: Tensor, sample: int, px: int | None) -> Tensor:
-        corner = picture[:, :px, :px].clone()
+    def __call__(self, image: Tensor, sample: int, px: int | None) -> Tensor:
+        corner = image[:, :px, :px].clone()
         corner[:, 0, 0] = sample
         return corner
 
@@ -38,7 +38,7 @@ def images() -> ImageSet:
 
 
 @pytest.fixture
-def pictures(make_folder: Make) -> Samples:
+def image_files(make_folder: Make) -> Samples:
     return load_source(f"folder:{make_folder()}").train
 
 
@@ -79,10 +79,10 @@ def test_images_in_memory_are_fitted_one_by_one(images: ImageSet) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_the_batches_do_not_depend_on_the_workers(pictures: Samples, workers: int) -> None:
-    plan = plan_of(len(pictures), 7, px=16) + plan_of(len(pictures), 5, px=12)
-    alone = list(read_batches(pictures, plan, Corner()))
-    together = list(read_batches(pictures, plan, Corner(), workers=workers))
+def test_the_batches_do_not_depend_on_the_workers(image_files: Samples, workers: int) -> None:
+    plan = plan_of(len(image_files), 7, px=16) + plan_of(len(image_files), 5, px=12)
+    alone = list(read_batches(image_files, plan, Corner()))
+    together = list(read_batches(image_files, plan, Corner(), workers=workers))
     assert len(alone) == len(together) == len(plan)
     for first, second in zip(alone, together, strict=True):
         assert torch.equal(first.images, second.images)
@@ -90,21 +90,21 @@ def test_the_batches_do_not_depend_on_the_workers(pictures: Samples, workers: in
         assert np.array_equal(first.samples, second.samples)
 
 
-def test_pictures_are_decoded_and_fitted(pictures: Samples) -> None:
-    (batch,) = read_batches(pictures, [(np.array([5, 2]), 10)], Corner())
-    assert torch.equal(batch.images[1, :, 1:], pictures.picture(2)[:, 1:10, :10])
+def test_images_are_decoded_and_fitted(image_files: Samples) -> None:
+    (batch,) = read_batches(image_files, [(np.array([5, 2]), 10)], Corner())
+    assert torch.equal(batch.images[1, :, 1:], image_files.image(2)[:, 1:10, :10])
     assert batch.images[:, 0, 0, 0].tolist() == [5, 2]
-    assert batch.labels.tolist() == pictures.labels[[5, 2]].tolist()
+    assert batch.labels.tolist() == image_files.labels[[5, 2]].tolist()
 
 
-def test_reading_leaves_torchs_random_numbers_alone(pictures: Samples) -> None:
+def test_reading_leaves_torchs_random_numbers_alone(image_files: Samples) -> None:
     before = torch.random.get_rng_state()
-    list(read_batches(pictures, plan_of(len(pictures), 8), workers=1))
+    list(read_batches(image_files, plan_of(len(image_files), 8), workers=1))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_workers_end_with_their_reader(pictures: Samples) -> None:
-    reading = read_batches(pictures, plan_of(len(pictures), 2), workers=2)
+def test_workers_end_with_their_reader(image_files: Samples) -> None:
+    reading = read_batches(image_files, plan_of(len(image_files), 2), workers=2)
     next(reading)
     assert len(children()) == 2
     reading.close()
@@ -119,9 +119,9 @@ def children() -> list[int]:
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1], ids=["term", "int", "usr1"]
 )
-def test_workers_go_on_when_training_is_asked_to_stop(pictures: Samples, number: signal.Signals) -> None:
-    plan = plan_of(len(pictures), 2)
-    reading = read_batches(pictures, plan, workers=1)
+def test_workers_go_on_when_training_is_asked_to_stop(image_files: Samples, number: signal.Signals) -> None:
+    plan = plan_of(len(image_files), 2)
+    reading = read_batches(image_files, plan, workers=1)
     read = [next(reading)]
     (worker,) = children()
     # From another process than its parent, as a scheduler sends it.
@@ -136,30 +136,30 @@ def test_workers_go_on_when_training_is_asked_to_stop(pictures: Samples, number:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_that_goes_bad_is_refused_in_one_line(pictures: Samples, workers: int) -> None:
-    path = Path(pictures.name(4))
+def test_a_image_that_goes_bad_is_refused_in_one_line(image_files: Samples, workers: int) -> None:
+    path = Path(image_files.name(4))
     path.write_bytes(b"<html>")
-    with pytest.raises(PictureError, match=rf"^{path}: is no picture in a format that is read \([^\n]*$"):
-        list(read_batches(pictures, plan_of(len(pictures), 5), Corner(), workers=workers))
+    with pytest.raises(ImageError, match=rf"^{path}: is no image in a format that is read \([^\n]*$"):
+        list(read_batches(image_files, plan_of(len(image_files), 5), Corner(), workers=workers))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_that_goes_bad_is_left_out(pictures: Samples, workers: int) -> None:
-    path = Path(pictures.name(4))
+def test_a_image_that_goes_bad_is_left_out(image_files: Samples, workers: int) -> None:
+    path = Path(image_files.name(4))
     path.unlink()
     plan = [(np.array([3, 4, 5]), 10), (np.array([4]), 10)]
-    first, second = read_batches(pictures, plan, Corner(), workers=workers, on_bad_image="skip")
+    first, second = read_batches(image_files, plan, Corner(), workers=workers, on_bad_image="skip")
     assert first.samples.tolist() == [3, 5]
-    assert first.labels.tolist() == pictures.labels[[3, 5]].tolist()
+    assert first.labels.tolist() == image_files.labels[[3, 5]].tolist()
     assert [(entry.path, entry.reason) for entry in first.skipped] == [(str(path), "no such file")]
     assert second.images.shape == (0, 3, 10, 10)
     assert len(second.labels) == 0
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_pictures_of_several_sizes_need_one(make_folder: Make, make_picture: Make, workers: int) -> None:
+def test_images_of_several_sizes_need_one(make_folder: Make, make_image: Make, workers: int) -> None:
     root = make_folder()
-    make_picture(root / "cat" / "wide.png", width=30)
+    make_image(root / "cat" / "wide.png", width=30)
     part = load_source(f"folder:{root}", test_share=0.1).train
     message = r"wide\.png has the shape \(3, 20, 30\) and .* \(3, 20, 24\); a batch needs one"
     with pytest.raises(DataError, match=message):
@@ -170,17 +170,17 @@ def test_pictures_of_several_sizes_need_one(make_folder: Make, make_picture: Mak
 class Fatal:
     """Kills its process at sample 4."""
 
-    def __call__(self, picture: Tensor, sample: int, px: int | None) -> Tensor:
+    def __call__(self, image: Tensor, sample: int, px: int | None) -> Tensor:
         if sample == 4:
             os.kill(os.getpid(), signal.SIGKILL)
-        return picture
+        return image
 
 
 # A batch that was on its way leaves a socket of multiprocessing's open, which is seen when it is collected.
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-def test_a_worker_that_dies_ends_it_in_one_line(pictures: Samples) -> None:
-    with pytest.raises(DataError, match=r"^a worker that reads pictures died: fewer --workers need"):
-        list(read_batches(pictures, plan_of(len(pictures), 5), Fatal(), workers=1))
+def test_a_worker_that_dies_ends_it_in_one_line(image_files: Samples) -> None:
+    with pytest.raises(DataError, match=r"^a worker that reads images died: fewer --workers need"):
+        list(read_batches(image_files, plan_of(len(image_files), 5), Fatal(), workers=1))
     gc.collect()
 
 

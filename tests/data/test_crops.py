@@ -25,9 +25,9 @@ def noise(height: int, width: int, chans: int = 3) -> Tensor:
 @pytest.mark.parametrize("size", [(20, 31), (90, 77)], ids=["smaller", "larger"])
 @pytest.mark.parametrize("chans", [1, 3])
 def test_resizing_is_pillows(interpolation: str, size: tuple[int, int], chans: int) -> None:
-    picture = noise(50, 60, chans)
-    ours = resize(picture, size, interpolation).permute(1, 2, 0).squeeze(2).int().numpy()
-    pillow = Image.fromarray(picture.permute(1, 2, 0).squeeze(2).numpy())
+    pixels = noise(50, 60, chans)
+    ours = resize(pixels, size, interpolation).permute(1, 2, 0).squeeze(2).int().numpy()
+    pillow = Image.fromarray(pixels.permute(1, 2, 0).squeeze(2).numpy())
     theirs = np.asarray(pillow.resize(size[::-1], Image.Resampling[interpolation.upper()])).astype(int)
     # Weights are rounded to 16 bits; a bicubic sum of pure noise may be two levels off.
     assert np.abs(ours - theirs).max() <= (1 if interpolation == "bilinear" else 2)
@@ -35,15 +35,15 @@ def test_resizing_is_pillows(interpolation: str, size: tuple[int, int], chans: i
 
 
 def test_resizing_by_area_is_the_mean_of_blocks() -> None:
-    picture = noise(8, 12)
-    blocks = picture.double().unflatten(2, (6, 2)).unflatten(1, (4, 2)).mean(dim=(2, 4))
-    assert torch.equal(resize(picture, (4, 6), "area"), blocks.round().to(torch.uint8))
+    pixels = noise(8, 12)
+    blocks = pixels.double().unflatten(2, (6, 2)).unflatten(1, (4, 2)).mean(dim=(2, 4))
+    assert torch.equal(resize(pixels, (4, 6), "area"), blocks.round().to(torch.uint8))
 
 
 def test_resizing_by_the_nearest() -> None:
-    picture = noise(4, 6)
-    expected = picture.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
-    assert torch.equal(resize(picture, (8, 12), "nearest"), expected)
+    pixels = noise(4, 6)
+    expected = pixels.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
+    assert torch.equal(resize(pixels, (8, 12), "nearest"), expected)
 
 
 def test_an_unknown_interpolation() -> None:
@@ -53,11 +53,11 @@ def test_an_unknown_interpolation() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(300, 400), (256, 256), (500, 260), (40, 50)])
 def test_the_central_crop_is_that_of_pillow(height: int, width: int) -> None:
-    picture = noise(height, width)
-    ours = TestFit(224)(picture).permute(1, 2, 0).int().numpy()
+    pixels = noise(height, width)
+    ours = TestFit(224)(pixels).permute(1, 2, 0).int().numpy()
     factor = 256 / min(height, width)  # 224 / 0.875
     columns, rows = round(width * factor), round(height * factor)
-    image = Image.fromarray(picture.permute(1, 2, 0).numpy()).resize(
+    image = Image.fromarray(pixels.permute(1, 2, 0).numpy()).resize(
         (columns, rows), Image.Resampling.BILINEAR
     )
     left, top = (columns - 224) // 2, (rows - 224) // 2
@@ -67,11 +67,11 @@ def test_the_central_crop_is_that_of_pillow(height: int, width: int) -> None:
 
 
 def test_a_test_fit_can_be_asked_for_another_size() -> None:
-    picture = noise(60, 50)
-    assert torch.equal(TestFit(32, 1.0, "bicubic")(picture, 7, 40), TestFit(40, 1.0, "bicubic")(picture))
+    pixels = noise(60, 50)
+    assert torch.equal(TestFit(32, 1.0, "bicubic")(pixels, 7, 40), TestFit(40, 1.0, "bicubic")(pixels))
 
 
-def test_a_thin_picture_still_fills_the_crop() -> None:
+def test_a_thin_image_still_fills_the_crop() -> None:
     assert central_crop(noise(1, 300), (32, 32), 1.0, "bilinear").shape == (3, 32, 32)
     assert TrainFit(Augment(resized_crop=ResizedCrop()), 0, 0)(noise(1, 300), 0, 32).shape == (3, 32, 32)
 
@@ -87,33 +87,33 @@ FITS = {
 
 @pytest.mark.parametrize("kind", FITS)
 def test_a_crop_is_a_function_of_seed_epoch_and_sample(kind: str) -> None:
-    picture = noise(90, 70)
+    pixels = noise(90, 70)
     fit = TrainFit(FITS[kind], seed=1, epoch=2)
-    expected = [fit(picture, sample, 48) for sample in range(8)]
+    expected = [fit(pixels, sample, 48) for sample in range(8)]
     torch.manual_seed(5)
     state = torch.get_rng_state()
     again = pickle.loads(pickle.dumps(fit))
     for sample in (5, 0, 7):
-        assert torch.equal(again(picture, sample, 48), expected[sample])
+        assert torch.equal(again(pixels, sample, 48), expected[sample])
     assert torch.equal(torch.get_rng_state(), state)
     assert all(found.shape == (3, 48, 48) and found.dtype == torch.uint8 for found in expected)
     assert len({found.numpy().tobytes() for found in expected}) >= 6
     for other in (TrainFit(FITS[kind], seed=2, epoch=2), TrainFit(FITS[kind], seed=1, epoch=3)):
-        found = [other(picture, sample, 48) for sample in range(8)]
+        found = [other(pixels, sample, 48) for sample in range(8)]
         assert any(not torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-def test_without_random_crops_training_pictures_are_fitted_as_test_pictures() -> None:
-    picture = noise(90, 70)
+def test_without_random_crops_training_images_are_fitted_as_test_images() -> None:
+    pixels = noise(90, 70)
     fit = TrainFit(Augment(flip=0.5), 0, 0, crop_pct=0.9, interpolation="bicubic")
-    assert torch.equal(fit(picture, 3, 48), TestFit(48, 0.9, "bicubic")(picture))
-    assert torch.equal(fit(picture, 3, None), picture)
+    assert torch.equal(fit(pixels, 3, 48), TestFit(48, 0.9, "bicubic")(pixels))
+    assert torch.equal(fit(pixels, 3, None), pixels)
 
 
 def test_resized_crops_have_the_area_and_shape_that_were_asked_for() -> None:
-    picture = ramp(200, 250)
+    pixels = ramp(200, 250)
     fit = TrainFit(Augment(resized_crop=ResizedCrop(scale=(0.2, 0.5), ratio=(0.5, 2.0))), 0, 0)
-    crops = torch.stack([fit(picture, sample, 32) for sample in range(1000)]).double()
+    crops = torch.stack([fit(pixels, sample, 32) for sample in range(1000)]).double()
     # Over 32 px, red spans the crop's width less a px of the result.
     widths, heights = ((crops[:, c].amax((1, 2)) - crops[:, c].amin((1, 2))) * 32 / 31 for c in (0, 1))
     shares, ratios = widths * heights / (200 * 250), widths / heights
@@ -130,11 +130,11 @@ def test_resized_crops_have_the_area_and_shape_that_were_asked_for() -> None:
 
 @pytest.mark.parametrize(("low", "high", "px"), [(256, 512, 224), (256, 256, 224), (256, 480, 112)])
 def test_scale_jitter_draws_the_short_side(low: int, high: int, px: int) -> None:
-    picture = ramp(120, 240)
+    pixels = ramp(120, 240)
     fit = TrainFit(Augment(scale_jitter=ScaleJitter(low=low, high=high)), 0, 0)
-    crops = torch.stack([fit(picture, sample, px) for sample in range(60)]).double()
+    crops = torch.stack([fit(pixels, sample, px) for sample in range(60)]).double()
     assert crops.shape == (60, 3, px, px)
-    # At a short side of s px for a nominal 224, a crop shows 224 / s of the picture's 120 px.
+    # At a short side of s px for a nominal 224, a crop shows 224 / s of the image's 120 px.
     spans = crops[:, 1].amax((1, 2)) - crops[:, 1].amin((1, 2))
     sides = 120 * 224 / (spans + 120 / low)
     assert sides.min() > low * 0.97
@@ -146,10 +146,10 @@ def test_scale_jitter_draws_the_short_side(low: int, high: int, px: int) -> None
 
 
 def test_random_interpolation_draws_all_four() -> None:
-    picture = noise(12, 12)
+    pixels = noise(12, 12)
     whole = ResizedCrop(scale=(1.0, 1.0), ratio=(1.0, 1.0), interpolation="random")
     fit = TrainFit(Augment(resized_crop=whole), 0, 0)
-    found = [fit(picture, sample, 7) for sample in range(200)]
+    found = [fit(pixels, sample, 7) for sample in range(200)]
     for name in ("nearest", "bilinear", "bicubic", "area"):
-        expected = resize(picture, (7, 7), name)
+        expected = resize(pixels, (7, 7), name)
         assert 25 < sum(torch.equal(one, expected) for one in found) < 80, name

@@ -17,7 +17,7 @@ Make = Callable[..., Path]
 
 @pytest.fixture
 def root(make_folder: Make) -> Path:
-    """A set without fault: train with 6 pictures of each class and val with 2."""
+    """A set without fault: train with 6 images of each class and val with 2."""
     make_folder("set/train", count=6)
     for path in sorted((make_folder("more", count=8)).rglob("00[67].*")):
         target = path.parent.parent.parent / "set" / "val" / path.parent.name
@@ -33,11 +33,11 @@ def test_a_clean_set(root: Path) -> None:
     assert report.duplicates == report.skipped == report.warnings() == ()
 
 
-def test_sizes(root: Path, make_picture: Make) -> None:
-    make_picture(root / "train" / "cat" / "small.png", width=10, height=16)
-    make_picture(root / "val" / "dog" / "wide.png", width=90, height=30)
+def test_sizes(root: Path, make_image: Make) -> None:
+    make_image(root / "train" / "cat" / "small.png", width=10, height=16)
+    make_image(root / "val" / "dog" / "wide.png", width=90, height=30)
     sizes = describe(load_source(f"folder:{root}")).sizes
-    # 24 pictures are 24x20.
+    # 24 images are 24x20.
     assert (sizes.least, sizes.median, sizes.most, sizes.widest, sizes.num_unknown) == (10, 20.0, 90, 3.0, 0)
 
 
@@ -47,7 +47,7 @@ def test_copies_in_both_parts(root: Path) -> None:
     (found,) = report.duplicates
     assert found.samples == (f"train: {root}/train/cat/002.png", f"test: {root}/val/cat/copy.png")
     assert (found.across, found.labels) == (True, ("cat",))
-    assert report.warnings() == ("1 picture is both learnt from and tested on",)
+    assert report.warnings() == ("1 image is both learnt from and tested on",)
 
 
 def test_copies_under_two_classes(root: Path) -> None:
@@ -57,7 +57,7 @@ def test_copies_under_two_classes(root: Path) -> None:
     (found,) = report.duplicates
     assert len(found.samples) == 3
     assert (found.across, found.labels) == (False, ("cat", "owl"))
-    assert report.warnings() == ("1 picture is there under more than one class",)
+    assert report.warnings() == ("1 image is there under more than one class",)
 
 
 def test_files_of_one_length_that_differ_are_no_copies(root: Path) -> None:
@@ -67,23 +67,23 @@ def test_files_of_one_length_that_differ_are_no_copies(root: Path) -> None:
     assert describe(load_source(f"folder:{root}")).duplicates == ()
 
 
-def test_damaged_pictures_are_listed(root: Path) -> None:
+def test_damaged_images_are_listed(root: Path) -> None:
     (root / "val" / "cat" / "006.png").write_bytes(b"<html>")
     report = describe(load_source(f"folder:{root}", on_bad_image="skip"))
     (entry,) = report.skipped
-    assert (Path(entry.path).name, entry.reason[:13]) == ("006.png", "is no picture")
-    assert report.warnings() == ("1 picture cannot be used",)
+    assert (Path(entry.path).name, entry.reason[:11]) == ("006.png", "is no image")
+    assert report.warnings() == ("1 image cannot be used",)
 
 
-def test_imbalance_and_classes_without_test(root: Path, make_picture: Make) -> None:
+def test_imbalance_and_classes_without_test(root: Path, make_image: Make) -> None:
     for i in range(60):
-        make_picture(root / "train" / "cat" / f"n{i}.png", seed=5_000 + i)
+        make_image(root / "train" / "cat" / f"n{i}.png", seed=5_000 + i)
     shutil.rmtree(root / "val" / "owl")
     report = describe(load_source(f"folder:{root}"))
     assert report.imbalance == 11.0
     assert report.warnings() == (
-        "the largest class has 11 times the pictures of the smallest",
-        "1 class has no picture to test on, such as 'owl'",
+        "the largest class has 11 times the images of the smallest",
+        "1 class has no image to test on, such as 'owl'",
     )
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from convatlas.data.digits import digit_from_picture, enlarge, read_digits
+from convatlas.data.digits import digit_from_image, enlarge, read_digits
 from convatlas.data.sources import load_source
 
 
@@ -56,17 +56,17 @@ def draw_seven(ink: int, paper: int, size: int = 120, at: tuple[int, int] = (30,
 
 
 def test_polarity_position_and_contrast_do_not_matter() -> None:
-    expected = digit_from_picture(draw_seven(255, 0))
+    expected = digit_from_image(draw_seven(255, 0))
     for other in (draw_seven(0, 255), draw_seven(40, 140), draw_seven(0, 255, size=200, at=(90, 130))):
-        assert (digit_from_picture(other).int() - expected.int()).abs().max() <= 2
+        assert (digit_from_image(other).int() - expected.int()).abs().max() <= 2
     assert expected.shape == (1, 32, 32)
     assert expected.dtype == torch.uint8
 
 
-def test_size_of_the_picture_hardly_matters() -> None:
+def test_size_of_the_image_hardly_matters() -> None:
     small = draw_seven(0, 255)
     large = small.resize((600, 600), Image.Resampling.NEAREST)
-    difference = digit_from_picture(small).float() - digit_from_picture(large).float()
+    difference = digit_from_image(small).float() - digit_from_image(large).float()
     assert difference.abs().mean() < 4.0
 
 
@@ -74,7 +74,7 @@ def test_a_training_digit_comes_back_much_as_it_was() -> None:
     images, _ = read_digits()
     kept = [
         torch.nn.functional.cosine_similarity(
-            digit_from_picture(Image.fromarray(image[0].numpy())).float().flatten(),
+            digit_from_image(Image.fromarray(image[0].numpy())).float().flatten(),
             image.float().flatten(),
             dim=0,
         ).item()
@@ -83,6 +83,6 @@ def test_a_training_digit_comes_back_much_as_it_was() -> None:
     assert np.median(kept) > 0.9
 
 
-def test_a_blank_picture_is_refused() -> None:
+def test_a_blank_image_is_refused() -> None:
     with pytest.raises(ValueError, match="all of one colour"):
-        digit_from_picture(Image.new("L", (50, 50), 255))
+        digit_from_image(Image.new("L", (50, 50), 255))

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from convatlas.data import check, listing
-from convatlas.data.sets import DataError, PictureSet, Samples
+from convatlas.data.sets import DataError, ImageFileSet, Samples
 from convatlas.data.sources import load_source
 
 Make = Callable[..., Path]
@@ -19,15 +19,15 @@ def names(part: Samples, root: Path) -> list[str]:
 
 
 def count_looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the pictures that are decoded to be checked, from now on."""
+    """The names of the images that are decoded to be checked, from now on."""
     looked: list[str] = []
-    real = check.decode_picture
+    real = check.decode_image
 
     def decode(data: bytes, name: str) -> torch.Tensor:
         looked.append(Path(name).name)
         return real(data, name)
 
-    monkeypatch.setattr(check, "decode_picture", decode)
+    monkeypatch.setattr(check, "decode_image", decode)
     return looked
 
 
@@ -47,13 +47,13 @@ def test_without_parts_a_share_of_each_class_is_tested_on(make_folder: Make) -> 
     assert sorted(names(source.train, root) + names(source.test, root)) == sorted(files)
 
 
-def test_pictures_come_with_their_labels(make_folder: Make) -> None:
+def test_images_come_with_their_labels(make_folder: Make) -> None:
     root = make_folder()
     source = load_source(f"folder:{root}")
     for index in range(len(source.train)):
         path = Path(source.train.name(index))
         pixels = np.asarray(Image.open(path))
-        assert np.array_equal(source.train.picture(index).permute(1, 2, 0).numpy(), pixels)
+        assert np.array_equal(source.train.image(index).permute(1, 2, 0).numpy(), pixels)
         assert source.class_names[source.train.labels[index]] == path.parent.name
 
 
@@ -96,12 +96,12 @@ def test_the_fingerprint_is_that_of_the_content_not_of_the_place(make_folder: Ma
     assert load_source(f"folder:{root}").fingerprint != first.fingerprint
 
 
-def test_folders_in_classes_hidden_files_and_other_files(make_folder: Make, make_picture: Make) -> None:
+def test_folders_in_classes_hidden_files_and_other_files(make_folder: Make, make_image: Make) -> None:
     root = make_folder(count=5)
-    make_picture(root / "cat" / "more" / "deep.JPEG")
-    make_picture(root / "cat" / ".hidden.png")
-    make_picture(root / "beside.png")
-    (root / "cat" / "notes.txt").write_text("no picture")
+    make_image(root / "cat" / "more" / "deep.JPEG")
+    make_image(root / "cat" / ".hidden.png")
+    make_image(root / "beside.png")
+    (root / "cat" / "notes.txt").write_text("no image")
     (root / ".thumbnails").mkdir()
     source = load_source(f"folder:{root}")
     found = names(source.train, root) + names(source.test, root)
@@ -110,47 +110,47 @@ def test_folders_in_classes_hidden_files_and_other_files(make_folder: Make, make
     assert source.class_names == ("cat", "dog", "owl")
 
 
-def test_links_are_followed_but_not_in_circles(make_folder: Make, make_picture: Make, tmp_path: Path) -> None:
+def test_links_are_followed_but_not_in_circles(make_folder: Make, make_image: Make, tmp_path: Path) -> None:
     root = make_folder(count=5)
-    make_picture(tmp_path / "elsewhere" / "linked.png")
+    make_image(tmp_path / "elsewhere" / "linked.png")
     (root / "cat" / "link").symlink_to(tmp_path / "elsewhere")
     (root / "dog" / "circle").symlink_to(root / "dog")
     source = load_source(f"folder:{root}")
     assert len(source.train) + len(source.test) == 16
 
 
-def test_names_in_any_writing_and_in_none(make_folder: Make, make_picture: Make) -> None:
+def test_names_in_any_writing_and_in_none(make_folder: Make, make_image: Make) -> None:
     root = make_folder(classes=("chat noir", "größe"), count=5)
     strange = os.fsdecode(b"caf\xe9 \xff.png")  # no UTF-8
-    make_picture(root / "größe" / "x.png").rename(root / "größe" / strange)
+    make_image(root / "größe" / "x.png").rename(root / "größe" / strange)
     source = load_source(f"folder:{root}")
     assert f"größe/{strange}" in names(source.train, root) + names(source.test, root)
     assert source.class_names == ("chat noir", "größe")
 
 
-def test_grey_pictures_become_rgb(make_folder: Make, make_picture: Make) -> None:
+def test_grey_images_become_rgb(make_folder: Make, make_image: Make) -> None:
     root = make_folder(count=5)
-    make_picture(root / "cat" / "grey.png", mode="L")
+    make_image(root / "cat" / "grey.png", mode="L")
     source = load_source(f"folder:{root}")
-    assert {part.picture(i).shape[0] for part in (source.train, source.test) for i in range(len(part))} == {3}
+    assert {part.image(i).shape[0] for part in (source.train, source.test) for i in range(len(part))} == {3}
 
 
-# Bad pictures
+# Bad images
 
 
-def test_damaged_pictures_are_refused_with_their_names(make_folder: Make) -> None:
+def test_damaged_images_are_refused_with_their_names(make_folder: Make) -> None:
     root = make_folder()
     damage(root / "cat" / "003.jpg")
     (root / "dog" / "004.png").write_bytes(b"")
     message = (
-        r"pictures: 2 pictures cannot be used: \S+/cat/003\.jpg: damaged or cut off .*; "
+        r"images: 2 images cannot be used: \S+/cat/003\.jpg: damaged or cut off .*; "
         r"\S+/dog/004\.png: is an empty file; mend or remove, or leave out by --on-bad-image skip"
     )
     with pytest.raises(DataError, match=message):
         load_source(f"folder:{root}")
 
 
-def test_damaged_pictures_are_left_out_and_listed(make_folder: Make) -> None:
+def test_damaged_images_are_left_out_and_listed(make_folder: Make) -> None:
     root = make_folder()
     whole = load_source(f"folder:{root}")
     bad = Path(whole.train.name(3))
@@ -163,11 +163,11 @@ def test_damaged_pictures_are_left_out_and_listed(make_folder: Make) -> None:
     assert names(source.train, root) == [name for name in names(whole.train, root) if root / name != bad]
 
 
-def test_many_damaged_pictures_make_a_short_message(make_folder: Make) -> None:
+def test_many_damaged_images_make_a_short_message(make_folder: Make) -> None:
     root = make_folder()
     for path in sorted((root / "cat").iterdir())[:6]:
         path.write_bytes(b"<html>")
-    message = r"6 pictures cannot be used: (.*is no picture in a format.*; ){3}and 3 more"
+    message = r"6 images cannot be used: (.*is no image in a format.*; ){3}and 3 more"
     with pytest.raises(DataError, match=message):
         load_source(f"folder:{root}")
 
@@ -179,15 +179,15 @@ def test_pipes_and_broken_links_do_not_block(make_folder: Make) -> None:
     skipped = load_source(f"folder:{root}", on_bad_image="skip").skipped
     assert [(Path(entry.path).name, entry.reason) for entry in skipped] == [
         ("link.png", "cannot be read (a broken link, or no permission)"),
-        ("pipe.jpg", "is no regular file, so no picture"),
+        ("pipe.jpg", "is no regular file, so no image"),
     ]
 
 
-def test_a_class_of_nothing_but_damaged_pictures(make_folder: Make) -> None:
+def test_a_class_of_nothing_but_damaged_images(make_folder: Make) -> None:
     root = make_folder(count=4)
     for path in (root / "dog").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(DataError, match="there is no picture of 'dog' to learn from"):
+    with pytest.raises(DataError, match="there is no image of 'dog' to learn from"):
         load_source(f"folder:{root}", on_bad_image="skip")
 
 
@@ -195,9 +195,9 @@ def test_a_class_of_nothing_but_damaged_pictures(make_folder: Make) -> None:
 
 
 def test_no_such_folder(make_folder: Make) -> None:
-    root = make_folder("pictures")
-    with pytest.raises(DataError, match=r"picture: no such folder; nearest: pictures"):
-        load_source(f"folder:{root.parent / 'picture'}")
+    root = make_folder("images")
+    with pytest.raises(DataError, match=r"image: no such folder; nearest: images"):
+        load_source(f"folder:{root.parent / 'image'}")
 
 
 def test_a_file_is_no_folder(make_folder: Make) -> None:
@@ -210,7 +210,7 @@ def test_an_empty_class(make_folder: Make) -> None:
     root = make_folder()
     (root / "ant").mkdir()
     (root / "ant" / "notes.txt").touch()
-    message = r"ant: class folder without pictures \(files that end in \.bmp, .*remove it"
+    message = r"ant: class folder without images \(files that end in \.bmp, .*remove it"
     with pytest.raises(DataError, match=message):
         load_source(f"folder:{root}")
 
@@ -219,9 +219,9 @@ def test_an_empty_class(make_folder: Make) -> None:
     ("build", "message"),
     [
         pytest.param({"classes": ("cat",)}, r"holds one folder \(cat\); expected", id="one"),
-        pytest.param({"where": "pictures/train", "classes": ("cat",)}, r"train: holds one", id="in-train"),
-        pytest.param({"where": "pictures/val"}, r"holds val but no train; expected", id="val-alone"),
-        pytest.param({"count": 1}, r"there is no picture to test on; expected more", id="too-few"),
+        pytest.param({"where": "images/train", "classes": ("cat",)}, r"train: holds one", id="in-train"),
+        pytest.param({"where": "images/val"}, r"holds val but no train; expected", id="val-alone"),
+        pytest.param({"count": 1}, r"there is no image to test on; expected more", id="too-few"),
     ],
 )
 def test_folders_that_cannot_be_used(
@@ -229,12 +229,12 @@ def test_folders_that_cannot_be_used(
 ) -> None:
     make_folder(**build)
     with pytest.raises(DataError, match=message):
-        load_source(f"folder:{tmp_path / 'pictures'}")
+        load_source(f"folder:{tmp_path / 'images'}")
 
 
-def test_pictures_without_class_folders(make_picture: Make, tmp_path: Path) -> None:
-    make_picture(tmp_path / "flat" / "a.png")
-    with pytest.raises(DataError, match="flat: holds pictures but no folder; expected"):
+def test_images_without_class_folders(make_image: Make, tmp_path: Path) -> None:
+    make_image(tmp_path / "flat" / "a.png")
+    with pytest.raises(DataError, match="flat: holds images but no folder; expected"):
         load_source(f"folder:{tmp_path / 'flat'}")
 
 
@@ -262,7 +262,7 @@ def test_no_permission(make_folder: Make, monkeypatch: pytest.MonkeyPatch) -> No
 # What is kept for the next time
 
 
-def test_pictures_are_looked_at_once(make_folder: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_looked_at_once(make_folder: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_folder()
     looked = count_looks(monkeypatch)
     first = load_source(f"folder:{root}")
@@ -270,18 +270,18 @@ def test_pictures_are_looked_at_once(make_folder: Make, monkeypatch: pytest.Monk
     second = load_source(f"folder:{root}")
     assert len(looked) == 30
     assert first.fingerprint == second.fingerprint
-    assert isinstance(second.train, PictureSet)
+    assert isinstance(second.train, ImageFileSet)
     assert second.train.sizes.tolist() == [[20, 24]] * 24
 
 
 def test_what_is_new_or_has_changed_is_looked_at(
-    make_folder: Make, make_picture: Make, monkeypatch: pytest.MonkeyPatch
+    make_folder: Make, make_image: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = make_folder()
     load_source(f"folder:{root}")
     looked = count_looks(monkeypatch)
-    make_picture(root / "cat" / "new.png", seed=77)
-    make_picture(root / "dog" / "003.jpg", seed=78, width=30)
+    make_image(root / "cat" / "new.png", seed=77)
+    make_image(root / "dog" / "003.jpg", seed=78, width=30)
     (root / "owl" / "005.jpg").unlink()
     source = load_source(f"folder:{root}")
     assert sorted(looked) == ["003.jpg", "new.png"]
@@ -336,7 +336,7 @@ def test_of_many_files_the_headers_are_read(make_folder: Make, monkeypatch: pyte
     source = load_source(f"folder:{root}", on_bad_image="skip")
     assert looked == []
     assert [Path(entry.path).name for entry in source.skipped] == ["001.jpg"]
-    assert isinstance(source.train, PictureSet)
+    assert isinstance(source.train, ImageFileSet)
     assert source.train.sizes.tolist()[0] == [20, 24]
 
 
@@ -364,4 +364,4 @@ def test_a_long_check_is_announced(make_folder: Make, monkeypatch: pytest.Monkey
     monkeypatch.setattr(check, "MANY", 10)
     told: list[str] = []
     load_source(f"folder:{make_folder()}", note=told.append)
-    assert told == ["decoding 30 pictures once, to find damaged ones"]
+    assert told == ["decoding 30 images once, to find damaged ones"]

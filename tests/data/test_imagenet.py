@@ -9,7 +9,7 @@ from convatlas.data.sources import load_source
 Make = Callable[..., Path]
 
 IDS = ("n01440764", "n02084071", "n03995372")
-# The class of each picture of val, in the order of the names.
+# The class of each image of val, in the order of the names.
 CLASSES = (2, 0, 1, 0)
 
 
@@ -20,10 +20,10 @@ def root(make_folder: Make) -> Path:
 
 
 @pytest.fixture
-def flat(root: Path, make_picture: Make) -> Path:
+def flat(root: Path, make_image: Make) -> Path:
     """With a val that has no class folders."""
     for number in range(4):
-        make_picture(root / "val" / f"ILSVRC2012_val_0000000{number + 1}.JPEG", seed=number)
+        make_image(root / "val" / f"ILSVRC2012_val_0000000{number + 1}.JPEG", seed=number)
     return root
 
 
@@ -74,10 +74,10 @@ def test_kaggles_archive_as_it_is_unpacked(flat: Path, tmp_path: Path) -> None:
     assert load_source(f"imagenet:{tmp_path / 'kaggle'}").test.labels.tolist() == list(CLASSES)
 
 
-def test_all_thousand_classes_have_their_names(tmp_path: Path, make_picture: Make) -> None:
+def test_all_thousand_classes_have_their_names(tmp_path: Path, make_image: Make) -> None:
     from convatlas.weights import imagenet_classes
 
-    first = make_picture(tmp_path / "picture.png")
+    first = make_image(tmp_path / "image.png")
     # All but the ends are made up: only their order matters.
     ids = ["n01440764", *(f"n02{number:06d}" for number in range(998)), "n15075141"]
     for part in ("train", "val"):
@@ -91,7 +91,7 @@ def test_all_thousand_classes_have_their_names(tmp_path: Path, make_picture: Mak
     ("lines", "message"),
     [
         pytest.param(None, r"val: holds no class folders, and there is no file ", id="no-file"),
-        pytest.param(IDS, r"val\.txt: gives 3 classes for 4 pictures", id="too-few-lines"),
+        pytest.param(IDS, r"val\.txt: gives 3 classes for 4 images", id="too-few-lines"),
         pytest.param(
             ["ILSVRC2012_val_00000001.JPEG n02084072"],
             r"val\.txt: gives ILSVRC2012_val_00000001\.JPEG the class 'n02084072', which train has not; "
@@ -101,7 +101,7 @@ def test_all_thousand_classes_have_their_names(tmp_path: Path, make_picture: Mak
         pytest.param(
             ["ILSVRC2012_val_00000001.JPEG 0"],
             r"val\.txt: gives no class for ILSVRC2012_val_00000002 and 2 others",
-            id="missing-pictures",
+            id="missing-images",
         ),
     ],
 )
@@ -124,5 +124,5 @@ def test_without_train(tmp_path: Path) -> None:
 
 def test_what_is_not_imagenet(make_folder: Make) -> None:
     root = make_folder("set/train").parent
-    with pytest.raises(DataError, match=r"cat: is no WordNet id, such as n01440764; other pictures"):
+    with pytest.raises(DataError, match=r"cat: is no WordNet id, such as n01440764; other images"):
         load_source(f"imagenet:{root}")

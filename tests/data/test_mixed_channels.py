@@ -34,14 +34,14 @@ def dataset(colours: list[bool]) -> list[tuple[Any, int]]:
 def test_all_get_three_channels(train: list[bool], test: list[bool] | None) -> None:
     source = source_from(dataset(train), None if test is None else dataset(test))
     for part in (source.train, source.test):
-        assert {part.picture(index).shape[0] for index in range(len(part))} == {3}
+        assert {part.image(index).shape[0] for index in range(len(part))} == {3}
     assert source.image_size is None or source.image_size[0] == 3
 
 
 def test_grey_is_repeated() -> None:
     source = source_from(dataset([False, True] * 4), dataset([False, True]))
-    assert torch.equal(source.test.picture(0), torch.full((3, 8, 8), 90, dtype=torch.uint8))
-    assert source.test.picture(1)[:, 0, 0].tolist() == [90, 20, 200]
+    assert torch.equal(source.test.image(0), torch.full((3, 8, 8), 90, dtype=torch.uint8))
+    assert source.test.image(1)[:, 0, 0].tolist() == [90, 20, 200]
 
 
 def test_one_coloured_image_that_no_probe_saw_becomes_its_luminance() -> None:
@@ -49,12 +49,12 @@ def test_one_coloured_image_that_no_probe_saw_becomes_its_luminance() -> None:
     colours[3] = True
     source = source_from(dataset(colours), dataset([False] * 4))
     # ITU-R 601: 0.299 R + 0.587 G + 0.114 B.
-    assert source.train.picture(3).shape[0] == 1
-    assert abs(int(source.train.picture(3)[0, 0, 0]) - (0.299 * 90 + 0.587 * 20 + 0.114 * 200)) <= 1
+    assert source.train.image(3).shape[0] == 1
+    assert abs(int(source.train.image(3)[0, 0, 0]) - (0.299 * 90 + 0.587 * 20 + 0.114 * 200)) <= 1
 
 
 def test_in_memory() -> None:
     grey = ImageSet(torch.full((6, 1, 8, 8), 7, dtype=torch.uint8), torch.tensor([0, 1] * 3))
     colour = ImageSet(torch.from_numpy(np.full((4, 3, 8, 8), 9, np.uint8)), torch.tensor([0, 1] * 2))
     source = source_from(grey, colour)
-    assert source.train.picture(0).shape == source.test.picture(0).shape == (3, 8, 8)
+    assert source.train.image(0).shape == source.test.image(0).shape == (3, 8, 8)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from convatlas.data import pack, shards
 from convatlas.data.pack import write_shards
-from convatlas.data.sets import DataError, ImageSet, PictureSet, Samples, Source
+from convatlas.data.sets import DataError, ImageFileSet, ImageSet, Samples, Source
 from convatlas.data.small import memory_source
 from convatlas.data.sources import load_source
 
@@ -44,7 +44,7 @@ def samples(count: int, num_classes: int = 2) -> dict[str, bytes]:
 def assert_same(first: Samples, second: Samples) -> None:
     assert torch.equal(first.labels, second.labels)
     for index in range(len(first)):
-        assert torch.equal(first.picture(index), second.picture(index))
+        assert torch.equal(first.image(index), second.image(index))
 
 
 # Ours
@@ -62,8 +62,8 @@ def test_sample_i_of_a_folder_is_sample_i_of_its_shards(folder: Source, tmp_path
     assert source.class_names == folder.class_names
     assert_same(source.train, folder.train)
     assert_same(source.test, folder.test)
-    assert isinstance(source.train, PictureSet)
-    assert isinstance(folder.train, PictureSet)
+    assert isinstance(source.train, ImageFileSet)
+    assert isinstance(folder.train, ImageFileSet)
     assert np.array_equal(source.train.sizes, folder.train.sizes)
 
 
@@ -97,13 +97,13 @@ def test_images_in_memory_are_packed_without_loss(tmp_path: Path, chans: int) ->
     source = memory_source("made", ImageSet(images[:9], labels[:9]), ImageSet(images[9:], labels[9:]), "abc")
     write_shards(source, tmp_path / "shards")
     packed = load_source(f"shards:{tmp_path / 'shards'}")
-    assert torch.equal(packed.test.picture(1), images[10].expand(3, -1, -1))
+    assert torch.equal(packed.test.image(1), images[10].expand(3, -1, -1))
     assert torch.equal(packed.train.labels, labels[:9])
-    assert isinstance(packed.train, PictureSet)
+    assert isinstance(packed.train, ImageFileSet)
     assert packed.train.sizes.tolist() == [[8, 6]] * 9
 
 
-def test_our_index_saves_looking_at_the_pictures(
+def test_our_index_saves_looking_at_the_images(
     folder: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_shards(folder, tmp_path / "shards")
@@ -176,7 +176,7 @@ def test_shards_without_index_or_parts(tmp_path: Path, form: int) -> None:
         for index in range(len(part)):
             number = int(part.name(index).rsplit("/", 1)[-1].split(":")[-1].split(".")[0])
             expected = np.asarray(Image.open(io.BytesIO(png(number))))
-            assert np.array_equal(part.picture(index).permute(1, 2, 0).numpy(), expected)
+            assert np.array_equal(part.image(index).permute(1, 2, 0).numpy(), expected)
             assert part.labels[index] == number % 2
 
 
@@ -189,7 +189,7 @@ def test_parts_by_name_and_names_of_classes(tmp_path: Path) -> None:
 
 
 def test_other_files_of_a_sample_are_passed_over(tmp_path: Path) -> None:
-    members = samples(10) | {"0001.json": b"{}", "0001.mask.png": b"no picture", "README": b"text"}
+    members = samples(10) | {"0001.json": b"{}", "0001.mask.png": b"no image", "README": b"text"}
     tar(tmp_path / "set" / "a.tar", members)
     source = load_source(f"shards:{tmp_path / 'set'}")
     assert len(source.train) + len(source.test) == 10
@@ -207,9 +207,9 @@ def test_an_index_is_kept_until_a_shard_changes(tmp_path: Path, monkeypatch: pyt
     assert len(source.train) + len(source.test) == 20
 
 
-def test_damaged_pictures_in_shards(tmp_path: Path) -> None:
+def test_damaged_images_in_shards(tmp_path: Path) -> None:
     tar(tmp_path / "set" / "a.tar", samples(10) | {"0004.png": png(4)[:150]})
-    with pytest.raises(DataError, match=r"set: 1 picture cannot be used: \S+/a\.tar:0004\.png: damaged"):
+    with pytest.raises(DataError, match=r"set: 1 image cannot be used: \S+/a\.tar:0004\.png: damaged"):
         load_source(f"shards:{tmp_path / 'set'}")
     source = load_source(f"shards:{tmp_path / 'set'}", on_bad_image="skip")
     assert len(source.train) + len(source.test) == 9
@@ -219,14 +219,14 @@ def test_damaged_pictures_in_shards(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        pytest.param({"a.png": png()}, r"a\.tar:a: has a picture but no class", id="no-class"),
-        pytest.param({"a.cls": b"0"}, r"a\.tar:a: has a class but no picture; 1", id="no-picture"),
+        pytest.param({"a.png": png()}, r"a\.tar:a: has an image but no class", id="no-class"),
+        pytest.param({"a.cls": b"0"}, r"a\.tar:a: has a class but no image; 1", id="no-image"),
         pytest.param({"a.png": png(), "a.cls": b"cat"}, r"a\.cls: holds b'cat'; expected", id="word"),
         pytest.param({"a.png": png(), "a.cls": b"-1"}, r"a\.cls: holds b'-1'; expected", id="minus"),
-        pytest.param({"a.png": png(), "a.jpg": png(), "a.cls": b"0"}, r"a: has two pictures", id="two"),
-        pytest.param({"README": b""}, r"set: its shards hold no picture with a class", id="nothing"),
+        pytest.param({"a.png": png(), "a.jpg": png(), "a.cls": b"0"}, r"a: has two images", id="two"),
+        pytest.param({"README": b""}, r"set: its shards hold no image with a class", id="nothing"),
         pytest.param(
-            {"a.png": png(), "a.cls": b"2"}, r"there is no picture of '0' to learn from", id="gap-in-classes"
+            {"a.png": png(), "a.cls": b"2"}, r"there is no image of '0' to learn from", id="gap-in-classes"
         ),
     ],
 )
@@ -245,7 +245,7 @@ def test_links_in_archives_are_not_followed(tmp_path: Path) -> None:
         label = tarfile.TarInfo("a.cls")
         label.size = 1
         archive.addfile(label, io.BytesIO(b"0"))
-    with pytest.raises(DataError, match=r"a\.tar:a: has a class but no picture"):
+    with pytest.raises(DataError, match=r"a\.tar:a: has a class but no image"):
         load_source(f"shards:{tmp_path / 'set'}")
 
 

@@ -1,4 +1,4 @@
-"""Pictures and labels that other tools mistake in silence; the right values are computed independently."""
+"""Images and labels that other tools mistake in silence; the right values are computed independently."""
 
 import io
 import struct
@@ -13,14 +13,14 @@ from torch.utils.data import TensorDataset, random_split
 from torchvision.transforms import v2 as T
 
 from convatlas.data.crops import central_crop
-from convatlas.data.pictures import (
+from convatlas.data.image_files import (
     BYTES_PER_PX,
     MAX_PIXELS,
+    ImageError,
     MemoryBudget,
-    PictureError,
-    decode_picture,
+    decode_image,
     decoding_budget,
-    read_picture,
+    read_image,
 )
 from convatlas.data.sets import DataError
 from convatlas.data.sources import load_source, source_from
@@ -33,10 +33,10 @@ from convatlas.data.sources import load_source, source_from
 )
 def test_the_central_crop_is_torchvisions(sides: tuple[int, int], px: int, interpolation: str) -> None:
     generator = torch.Generator().manual_seed(sides[0])
-    picture = torch.randint(0, 256, (3, *sides), dtype=torch.uint8, generator=generator)
+    image = torch.randint(0, 256, (3, *sides), dtype=torch.uint8, generator=generator)
     short = round(px / 0.875)
-    theirs = T.Compose([T.Resize(short, T.InterpolationMode(interpolation)), T.CenterCrop(px)])(picture)
-    ours = central_crop(picture, (px, px), 0.875, interpolation)
+    theirs = T.Compose([T.Resize(short, T.InterpolationMode(interpolation)), T.CenterCrop(px)])(image)
+    ours = central_crop(image, (px, px), 0.875, interpolation)
     assert ours.shape == theirs.shape
     assert int((ours.int() - theirs.int()).abs().max()) <= 2
 
@@ -55,7 +55,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
 def test_a_transparent_shade_is_laid_on_white(mode: str, ink: object, key: object) -> None:
     image = Image.new(mode, (6, 4), key)
     image.paste(ink, (0, 0, 3, 4))
-    pixels = decode_picture(encoded(image, transparency=key), "a.png")
+    pixels = decode_image(encoded(image, transparency=key), "a.png")
     assert pixels[:, :, 3:].min() == 255
     assert pixels[:, :, :3].max() <= 20
 
@@ -64,8 +64,8 @@ def test_a_transparent_shade_is_laid_on_white(mode: str, ink: object, key: objec
 def test_floats_that_are_no_grey_are_refused(value: float) -> None:
     values = np.full((4, 4), 0.5, dtype=np.float32)
     values[1, 2] = value
-    with pytest.raises(PictureError, match=r"a\.tif: .*it holds values that are NaN or infinite"):
-        decode_picture(encoded(Image.fromarray(values), "TIFF"), "a.tif")
+    with pytest.raises(ImageError, match=r"a\.tif: .*it holds values that are NaN or infinite"):
+        decode_image(encoded(Image.fromarray(values), "TIFF"), "a.tif")
 
 
 def exif(kind: int, value: bytes) -> bytes:
@@ -87,18 +87,18 @@ ODD_NOTES = {
 
 @pytest.mark.filterwarnings("ignore:Truncated File Read")
 @pytest.mark.parametrize("kind", ODD_NOTES)
-def test_an_orientation_that_is_none_leaves_the_picture_as_it_is(tmp_path: Path, kind: str) -> None:
+def test_an_orientation_that_is_none_leaves_the_image_as_it_is(tmp_path: Path, kind: str) -> None:
     pixels = np.arange(40 * 60 * 3).reshape(40, 60, 3).astype(np.uint8)
     data = encoded(Image.fromarray(pixels), "JPEG", exif=ODD_NOTES[kind])
     (tmp_path / "a.jpg").write_bytes(data)
-    assert decode_picture(data, "a.jpg").shape == (3, 40, 60)
-    assert read_picture(tmp_path / "a.jpg").size == (60, 40)
+    assert decode_image(data, "a.jpg").shape == (3, 40, 60)
+    assert read_image(tmp_path / "a.jpg").size == (60, 40)
 
 
 def test_more_than_50_mpx_are_refused_by_the_header() -> None:
     data = encoded(Image.new("1", (8000, 6251)))
-    with pytest.raises(PictureError, match=r"is 8000x6251 px; .* 50,000,000 px in all"):
-        decode_picture(data, "a.png")
+    with pytest.raises(ImageError, match=r"is 8000x6251 px; .* 50,000,000 px in all"):
+        decode_image(data, "a.png")
 
 
 def test_threads_share_a_budget_of_memory() -> None:

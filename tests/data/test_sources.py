@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from convatlas.data import small
-from convatlas.data.pictures import PictureError
+from convatlas.data.image_files import ImageError
 from convatlas.data.sets import Chosen, DataError, DatasetSet, ImageSet
 from convatlas.data.sources import load_source, source_from
 from convatlas.errors import UnknownNameError
@@ -58,7 +58,7 @@ def test_an_unknown_name_gives_the_nearest() -> None:
 
 
 def test_a_bare_folder_is_told_how_it_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UnknownNameError, match=rf"; a folder of pictures is folder:{tmp_path}$"):
+    with pytest.raises(UnknownNameError, match=rf"; a folder of images is folder:{tmp_path}$"):
         load_source(str(tmp_path))
 
 
@@ -137,7 +137,7 @@ def test_fashion_mnist_is_the_published_one() -> None:
     assert source.train.images.shape == (60_000, 1, 28, 28)
     assert source.train.labels.bincount().tolist() == [6_000] * 10
     assert source.test.labels.bincount().tolist() == [1_000] * 10
-    # Table 1: label 9 is the ankle boot; the first picture to learn from is one.
+    # Table 1: label 9 is the ankle boot; the first image to learn from is one.
     assert source.class_names[9] == "ankle boot"
     assert source.train.labels[0] == 9
 
@@ -183,7 +183,7 @@ def test_a_missing_idx_file(tmp_path: Path) -> None:
 
 
 def write_cifar(root: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
-    """Writes files like the authors', of 10 pictures each, and makes their checksums the right ones."""
+    """Writes files like the authors', of 10 images each, and makes their checksums the right ones."""
     from torchvision import datasets
 
     kind = getattr(datasets, small.PUBLISHED[name])
@@ -265,13 +265,13 @@ def listed(make: Callable[[np.ndarray], Any], count: int = 20) -> Listed:
         pytest.param(lambda pixels: torch.from_numpy(pixels).permute(2, 0, 1) / 255.0, id="float-tensor"),
     ],
 )
-def test_pictures_in_any_form(make: Callable[[np.ndarray], Any]) -> None:
+def test_images_in_any_form(make: Callable[[np.ndarray], Any]) -> None:
     source = source_from(listed(make), listed(make, count=4))
     assert source.image_size == (3, 6, 5)
     assert source.class_names == ("0", "1", "2", "3")
     assert source.train.labels.tolist() == [0, 1, 2, 3] * 5
-    assert np.array_equal(source.train.picture(7).permute(1, 2, 0).numpy(), PIXELS[7])
-    assert source.train.picture(7).dtype == torch.uint8
+    assert np.array_equal(source.train.image(7).permute(1, 2, 0).numpy(), PIXELS[7])
+    assert source.train.image(7).dtype == torch.uint8
 
 
 @pytest.mark.parametrize(
@@ -282,10 +282,10 @@ def test_pictures_in_any_form(make: Callable[[np.ndarray], Any]) -> None:
         pytest.param(lambda pixels: torch.from_numpy(pixels[..., 0].copy()), id="tensor"),
     ],
 )
-def test_grey_pictures_stay_grey(make: Callable[[np.ndarray], Any]) -> None:
+def test_grey_images_stay_grey(make: Callable[[np.ndarray], Any]) -> None:
     source = source_from(listed(make), listed(make))
     assert source.image_size == (1, 6, 5)
-    assert np.array_equal(source.train.picture(3)[0].numpy(), PIXELS[3, ..., 0])
+    assert np.array_equal(source.train.image(3)[0].numpy(), PIXELS[3, ..., 0])
 
 
 def test_without_a_test_part_a_fifth_is_split_off() -> None:
@@ -295,7 +295,7 @@ def test_without_a_test_part_a_fifth_is_split_off() -> None:
     assert source.test.labels.bincount().tolist() == [1, 1, 1, 1]
     assert source.class_names == ("a", "b", "c", "d")
     parts = (source.train, source.test)
-    seen = [part.picture(index).tolist() for part in parts for index in range(len(part))]
+    seen = [part.image(index).tolist() for part in parts for index in range(len(part))]
     assert sorted(seen) == sorted(PIXELS.transpose(0, 3, 1, 2).tolist())
     assert source.test.name(0).startswith("Listed[")
 
@@ -307,7 +307,7 @@ def test_images_in_memory_stay_there() -> None:
     assert (len(source.train), len(source.test), source.image_size) == (16, 4, (3, 6, 5))
 
 
-def test_pictures_of_many_sizes_have_none() -> None:
+def test_images_of_many_sizes_have_none() -> None:
     rows = [(np.zeros((6 + i, 5), dtype=np.uint8), i % 2) for i in range(10)]
     assert source_from(Listed(rows)).image_size is None
 
@@ -335,7 +335,7 @@ def test_labels_of_datasets(make: Callable[[Listed], Any]) -> None:
     part = source_from(listed(Image.fromarray), make(listed(Image.fromarray))).test
     assert isinstance(part, DatasetSet)
     assert part.labels.tolist() == [1, 2, 3, 1]
-    assert np.array_equal(part.picture(1).permute(1, 2, 0).numpy(), PIXELS[6])
+    assert np.array_equal(part.image(1).permute(1, 2, 0).numpy(), PIXELS[6])
 
 
 def test_targets_save_decoding() -> None:
@@ -352,13 +352,13 @@ def test_targets_save_decoding() -> None:
     [
         pytest.param(5, TypeError, "data of type int; expected the name of a data set", id="no-dataset"),
         pytest.param(Listed([]), DataError, "the dataset is empty", id="empty"),
-        pytest.param([5, 6], TypeError, r"gives int; expected \(picture, label\)", id="no-pairs"),
-        pytest.param([("a", 0)], PictureError, "sample 0: is a str; expected a PIL image", id="no-picture"),
-        pytest.param([(PIXELS[0, ..., :2], 0)], PictureError, r"\(2, 6, 5\); expected 1 or 3", id="shape"),
+        pytest.param([5, 6], TypeError, r"gives int; expected \(image, label\)", id="no-pairs"),
+        pytest.param([("a", 0)], ImageError, "sample 0: is a str; expected a PIL image", id="no-image"),
+        pytest.param([(PIXELS[0, ..., :2], 0)], ImageError, r"\(2, 6, 5\); expected 1 or 3", id="shape"),
         pytest.param(
-            [(torch.zeros(5, 5) - 1.5, 0)], PictureError, "from -1.5 to -1.5; .* normalised", id="range"
+            [(torch.zeros(5, 5) - 1.5, 0)], ImageError, "from -1.5 to -1.5; .* normalised", id="range"
         ),
-        pytest.param([(torch.zeros(5, 5).long(), 0)], PictureError, "holds torch.int64", id="int64"),
+        pytest.param([(torch.zeros(5, 5).long(), 0)], ImageError, "holds torch.int64", id="int64"),
     ],
 )
 def test_data_that_are_none(data: Any, kind: type[Exception], message: str) -> None:

@@ -16,7 +16,7 @@ def photo(width: int = 300, height: int = 280) -> Image.Image:
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("crop_pct", [0.875, 1.0])
-def test_a_photo_is_fitted_as_test_pictures_are(interpolation: str, crop_pct: float) -> None:
+def test_a_photo_is_fitted_as_test_images_are(interpolation: str, crop_pct: float) -> None:
     transform = Transform("photo", (3, 64, 64), MEAN, STD, interpolation, crop_pct)
     pixels = torch.from_numpy(np.array(photo())).permute(2, 0, 1)
     expected = transform.normalise(TestFit(64, crop_pct, interpolation)(pixels))
@@ -27,9 +27,9 @@ def test_the_numbers_are_those_of_torchvision() -> None:
     from torchvision.transforms import v2
 
     steps = [v2.Resize(64), v2.CenterCrop(56), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
-    picture = photo(320, 256)  # 80x64 px exactly; where a side is no whole number, torchvision rounds down
-    theirs = v2.Compose([*steps, v2.Normalize(MEAN, STD)])(picture)
-    ours = Transform("photo", (3, 56, 56), MEAN, STD)(picture)
+    image = photo(320, 256)  # 80x64 px exactly; where a side is no whole number, torchvision rounds down
+    theirs = v2.Compose([*steps, v2.Normalize(MEAN, STD)])(image)
+    ours = Transform("photo", (3, 56, 56), MEAN, STD)(image)
     # A level of a byte is 1 / 255 / 0.225 here; rounding may differ by one.
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0.0176)
 

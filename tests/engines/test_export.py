@@ -1,4 +1,4 @@
-"""Exported files: they give the network's scores, and say how to prepare pictures."""
+"""Exported files: they give the network's scores, and say how to prepare images."""
 
 from __future__ import annotations
 
@@ -103,16 +103,14 @@ def test_an_exported_file_predicts_as_the_run_does(
 ) -> None:
     path = tmp_path / f"net{suffix}"
     export(lenet, path)
-    picture = Image.new("L", (40, 40), 255)
-    picture.paste(0, (18, 5, 22, 35))
-    (from_file,), (from_run,) = (convatlas.load(source).predict(picture) for source in (path, lenet_run))
+    image = Image.new("L", (40, 40), 255)
+    image.paste(0, (18, 5, 22, 35))
+    (from_file,), (from_run,) = (convatlas.load(source).predict(image) for source in (path, lenet_run))
     assert [name for name, _ in from_file.top] == [name for name, _ in from_run.top]
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
-def test_int8_is_calibrated_on_pictures(
-    lenet: nn.Module, digits: Tensor, suffix: str, tmp_path: Path
-) -> None:
+def test_int8_is_calibrated_on_images(lenet: nn.Module, digits: Tensor, suffix: str, tmp_path: Path) -> None:
     images = lenet.transform.normalise(digits)
     whole, small = tmp_path / f"whole{suffix}", tmp_path / f"small{suffix}"
     export(lenet, whole)
@@ -224,26 +222,26 @@ def test_class_names_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         export(net, tmp_path / "net.pt2")
 
 
-def test_calibration_pictures_are_prepared_and_bad_ones_left_out(tmp_path: Path) -> None:
+def test_calibration_images_are_prepared_and_bad_ones_left_out(tmp_path: Path) -> None:
     transform = Transform("photo", (3, 16, 16), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     for number in range(3):
         Image.new("RGB", (20, 30), (255, 0, 0)).save(tmp_path / f"{number}.png")
-    (tmp_path / "1-bad.png").write_bytes(b"no picture")
+    (tmp_path / "1-bad.png").write_bytes(b"no image")
     images = read_calibration(tmp_path, transform)
     assert images.shape == (3, 3, 16, 16)
     assert images[:, 0].sub(1.0).abs().max() < 1e-6 and images[:, 1:].add(1.0).abs().max() < 1e-6
     assert len(read_calibration(tmp_path, transform, most=3)) == 2  # Of the first three, one is bad.
 
 
-def test_a_folder_without_pictures_is_named(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
     transform = Transform("photo", (3, 16, 16), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    with pytest.raises(ValueError, match="holds no picture that can be used"):
+    with pytest.raises(ValueError, match="holds no image that can be used"):
         read_calibration(tmp_path, transform)
 
 
 def test_a_transform_of_one_s_own_does_not_go_along(tmp_path: Path) -> None:
     net = untrained_network("lenet5")
-    net.transform = lambda picture: torch.zeros(1, 32, 32)
+    net.transform = lambda image: torch.zeros(1, 32, 32)
     export(net, tmp_path / "net.pt2")
     found = open_exported(tmp_path / "net.pt2")
     assert found.transform is None

@@ -12,7 +12,7 @@ from PIL import Image
 
 from convatlas import Predictor
 from convatlas.predict.outputs import Prediction, Skipped
-from made_pictures import pixels, small_network
+from made_images import pixels, small_network
 
 # Of 64x64 px in blocks, so that JPEG keeps what the network sees.
 COLOURS = np.kron(pixels(3, 4, 4), np.ones((16, 16, 1), np.uint8))
@@ -66,9 +66,9 @@ BAD: dict[str, tuple[Any, str]] = {
     "bomb.png": (bomb, "is 20000x20000 px; the largest that is read is"),
     "large.png": (lambda path: bomb(path, 10_000), "is 10000x10000 px; the largest that is read is"),
     "empty.jpg": (lambda path: path.touch(), "is an empty file"),
-    "page.jpg": (lambda path: path.write_text("<!DOCTYPE html>"), "is no picture in a format that is read"),
-    "pipe.png": (os.mkfifo, "is no regular file, so no picture"),
-    "script.png": (lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n"), "is no picture in a format"),
+    "page.jpg": (lambda path: path.write_text("<!DOCTYPE html>"), "is no image in a format that is read"),
+    "pipe.png": (os.mkfifo, "is no regular file, so no image"),
+    "script.png": (lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n"), "is no image in a format"),
     "truncated.jpg": (truncated, "damaged or cut off"),
 }
 
@@ -78,7 +78,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Prediction | 
     folder = tmp_path_factory.mktemp("odd")
     for name, (make, _) in (GOOD | BAD).items():
         make(folder / name)
-    return {Path(entry.picture).name: entry for entry in Predictor(small_network()).predict(folder, top=10)}
+    return {Path(entry.image).name: entry for entry in Predictor(small_network()).predict(folder, top=10)}
 
 
 def test_every_file_is_accounted_for(results: dict[str, Prediction | Skipped]) -> None:
@@ -99,6 +99,6 @@ def test_answered_as_it_is_meant_to_be_seen(results: dict[str, Prediction | Skip
 def test_refused_with_a_reason(results: dict[str, Prediction | Skipped], name: str) -> None:
     entry = results[name]
     assert isinstance(entry, Skipped), entry
-    assert entry.reason.startswith(f"{entry.picture}: ")
+    assert entry.reason.startswith(f"{entry.image}: ")
     assert BAD[name][1] in entry.reason
     assert "\n" not in entry.reason

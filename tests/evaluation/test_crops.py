@@ -11,14 +11,14 @@ IMAGENET = Transform("photo", (3, 224, 224), (0.5,) * 3, (0.2,) * 3)
 SMALL = Transform("photo", (3, 32, 32), (0.5,) * 3, (0.2,) * 3, "bilinear", 1.0)
 
 
-def picture(height: int, width: int, chans: int = 3) -> Tensor:
+def noise_image(height: int, width: int, chans: int = 3) -> Tensor:
     """No two places alike, so that a wrong crop shows."""
     generator = torch.Generator().manual_seed(height + width)
     return torch.randint(0, 256, (chans, height, width), dtype=torch.uint8, generator=generator)
 
 
 def test_ten_crops_are_torchvisions() -> None:
-    image = picture(40, 40)
+    image = noise_image(40, 40)
     ours = ten_crops(image, (32, 32), 40, "bilinear")
     theirs = peer.ten_crop(image, [32, 32])
     # Torchvision crops the mirror image: what is left there is the mirror image of what is right here.
@@ -27,14 +27,14 @@ def test_ten_crops_are_torchvisions() -> None:
 
 
 def test_ten_crops_lie_in_the_middle_square() -> None:
-    image = picture(40, 60)
+    image = noise_image(40, 60)
     ours = ten_crops(image, (32, 32), 40, "bilinear")
     torch.testing.assert_close(ours, ten_crops(image[:, :, 10:50], (32, 32), 40, "bilinear"))
 
 
 @pytest.mark.parametrize("upright", [pytest.param(False, id="wide"), pytest.param(True, id="upright")])
 def test_many_crops(upright: bool) -> None:
-    image = picture(36, 61)
+    image = noise_image(36, 61)
     crops = many_crops(image.transpose(1, 2) if upright else image, (28, 28), 36, "bilinear")
     if upright:
         crops = crops.transpose(2, 3)
@@ -65,7 +65,7 @@ def test_many_crops(upright: bool) -> None:
 )
 def test_views_of_a_protocol(name: str, flip: bool, sizes: list[tuple[int, int, int]]) -> None:
     protocol = Protocol(name, flip=flip)  # type: ignore[arg-type]
-    views = Views(protocol, SMALL)(picture(40, 60))
+    views = Views(protocol, SMALL)(noise_image(40, 60))
     assert [(len(scale), *scale.shape[2:]) for scale in views] == sizes
     assert protocol.count_views(SMALL) == sum(count for count, _, _ in sizes)
     assert all(scale.dtype == torch.uint8 for scale in views)
@@ -88,18 +88,18 @@ def test_scales_of_the_papers(name: str, scales: tuple[int, ...]) -> None:
 
 
 def test_a_single_view_is_what_predict_sees() -> None:
-    (views,) = Views(Protocol(), IMAGENET)(picture(300, 400))
-    torch.testing.assert_close(views[0], IMAGENET.pixels(picture(300, 400)))
+    (views,) = Views(Protocol(), IMAGENET)(noise_image(300, 400))
+    torch.testing.assert_close(views[0], IMAGENET.pixels(noise_image(300, 400)))
 
 
 def test_a_single_view_at_another_scale() -> None:
-    (views,) = Views(Protocol(scales=(48,)), SMALL)(picture(48, 48))
-    torch.testing.assert_close(views[0], picture(48, 48)[:, 8:40, 8:40])
+    (views,) = Views(Protocol(scales=(48,)), SMALL)(noise_image(48, 48))
+    torch.testing.assert_close(views[0], noise_image(48, 48)[:, 8:40, 8:40])
 
 
-def test_a_whole_picture_keeps_its_shape_unless_it_is_a_strip() -> None:
-    assert whole(picture(50, 100), 32, "bilinear").shape == (3, 32, 64)
-    assert whole(picture(2, 5000), 32, "bilinear").shape == (3, 32, 512)
+def test_a_whole_image_keeps_its_shape_unless_it_is_a_strip() -> None:
+    assert whole(noise_image(50, 100), 32, "bilinear").shape == (3, 32, 64)
+    assert whole(noise_image(2, 5000), 32, "bilinear").shape == (3, 32, 512)
 
 
 @pytest.mark.parametrize(("given", "wanted"), [(1, 3), (3, 1), (3, 3)])
@@ -109,7 +109,7 @@ def test_channels(given: int, wanted: int) -> None:
     assert set(made.flatten().tolist()) == {77}
 
 
-def test_digits_are_cut_out_of_pictures_only() -> None:
+def test_digits_are_cut_out_of_images_only() -> None:
     transform = Transform("digit", (1, 32, 32), (0.1,), (0.3,), "bilinear", 1.0)
     image = torch.full((3, 60, 60), 255, dtype=torch.uint8)
     image[:, 20:40, 28:32] = 0

@@ -9,15 +9,15 @@ import convatlas
 from convatlas.evaluation.ensemble import average_weights, estimate_norms, load_weights_of
 from convatlas.runs.checkpoint import read_checkpoint, steps_in
 from convatlas.runs.run import RunError
-from made_pictures import save_pictures
+from made_images import save_images
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small network with batch normalisation and averaged weights, four steps on pictures in a folder."""
+    """A small network with batch normalisation and averaged weights, four steps on images in a folder."""
     root = tmp_path_factory.mktemp("averages")
     for name in ("a", "b"):
-        save_pictures(root / "data" / name, 5)
+        save_images(root / "data" / name, 5)
     return convatlas.train(
         "resnet20_cifar",
         data=f"folder:{root / 'data'}",

@@ -15,7 +15,7 @@ from convatlas.data.sets import ImageSet, Source
 from convatlas.evaluation.evaluate import Report, evaluate
 from convatlas.evaluation.report import write_evaluation
 from convatlas.predict.predictor import Predictor
-from made_pictures import NAMES, TRANSFORM, pixels, small_network
+from made_images import NAMES, TRANSFORM, pixels, small_network
 
 COUNT = 60
 
@@ -75,7 +75,7 @@ def test_batches_and_workers_change_nothing(
 
 
 def folder(path: Path, count: int = 8) -> Path:
-    """Two of the network's classes, pictures of several shapes."""
+    """Two of the network's classes, images of several shapes."""
     for number, name in enumerate(("class 3", "class_8")):
         (path / "data" / name).mkdir(parents=True)
         for i in range(count):
@@ -148,12 +148,12 @@ def test_a_run_reaches_what_training_measured(lenet_run: Path) -> None:
 
 def test_a_run_on_what_it_learnt_from(lenet_run: Path) -> None:
     found = evaluate(lenet_run, split="all", protocol="dense")
-    assert found.notes == ("the part 'all' holds the pictures that the run learnt from",)
+    assert found.notes == ("the part 'all' holds the images that the run learnt from",)
     assert found.evaluation.count == 1797
     assert found.top1 > 0.97
 
 
-def test_a_folder_with_bad_pictures(tmp_path: Path) -> None:
+def test_a_folder_with_bad_images(tmp_path: Path) -> None:
     data = folder(tmp_path)
     (data / "class 3" / "bad.png").write_text("nothing")
     found = evaluate(predictor(), f"folder:{data}", split="all", protocol="dense")
@@ -162,21 +162,21 @@ def test_a_folder_with_bad_pictures(tmp_path: Path) -> None:
     assert found.evaluation.confusion.sum(dim=1).nonzero().flatten().tolist() == [3, 8]
 
 
-def test_two_pictures_of_a_class_are_enough(tmp_path: Path) -> None:
+def test_two_images_of_a_class_are_enough(tmp_path: Path) -> None:
     assert evaluate(predictor(), f"folder:{folder(tmp_path, 2)}", split="all").evaluation.count == 4
 
 
-def test_a_picture_that_goes_bad_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    from convatlas.data.pictures import PictureError
+def test_a_image_that_goes_bad_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    from convatlas.data.image_files import ImageError
 
-    data, read = source(12), ImageSet.picture
+    data, read = source(12), ImageSet.image
 
-    def picture(self: ImageSet, index: int) -> Tensor:
+    def image(self: ImageSet, index: int) -> Tensor:
         if index == 5:
-            raise PictureError("image 5: cut off")
+            raise ImageError("image 5: cut off")
         return read(self, index)
 
-    monkeypatch.setattr(ImageSet, "picture", picture)
+    monkeypatch.setattr(ImageSet, "image", image)
     found = evaluate(predictor(), data, batch_size=4)
     assert (found.evaluation.count, found.seen.tolist().index(False)) == (11, 5)
     assert [(entry.path, entry.reason) for entry in found.skipped] == [("image 5", "cut off")]
@@ -193,7 +193,7 @@ def test_scores_that_are_no_numbers() -> None:
     ("options", "message"),
     [
         pytest.param({"networks": []}, "`networks` is empty", id="no network"),
-        pytest.param({"data": None}, "`data`: say on which pictures", id="no data"),
+        pytest.param({"data": None}, "`data`: say on which images", id="no data"),
         pytest.param({"batch_size": 0}, "`batch_size`=0; expected a whole number", id="batch"),
         pytest.param({"weights": "ema"}, "`weights`='ema' goes with the folder of a run", id="weights"),
         pytest.param({"protocol": "ten"}, "unknown protocol 'ten'", id="protocol"),
@@ -235,15 +235,15 @@ def written(report: Report, path: Path) -> set[str]:
 
 def test_the_report(tmp_path: Path) -> None:
     found = evaluate(predictor(), source(), protocol="10crop")
-    tables = {"classes.csv", "confusion.csv", "pictures.csv", "evaluation.json", "report.md"}
-    pictures = {"confusion.png", "reliability.png", "hardest.png"}
-    assert written(found, tmp_path / "a" / "report") == tables | pictures
+    tables = {"classes.csv", "confusion.csv", "images.csv", "evaluation.json", "report.md"}
+    images = {"confusion.png", "reliability.png", "hardest.png"}
+    assert written(found, tmp_path / "a" / "report") == tables | images
     root = tmp_path / "a" / "report"
     page, figures = (root / "report.md").read_text(), json.loads((root / "evaluation.json").read_text())
     assert f"**Top-1 accuracy {found.top1:.2%} (95 % interval" in page
     assert "Protocol: 10crop, short side 32 px, 10 views, mean of probabilities" in page
     assert figures["top1_correct"] == found.evaluation.correct
-    assert len((root / "pictures.csv").read_text().splitlines()) == COUNT + 1
+    assert len((root / "images.csv").read_text().splitlines()) == COUNT + 1
     rows = [line.split(",")[1:] for line in (root / "confusion.csv").read_text().splitlines()[1:]]
     assert torch.equal(torch.tensor([[int(n) for n in row] for row in rows]), found.evaluation.confusion)
     with Image.open(root / "reliability.png") as image:

@@ -60,7 +60,7 @@ def source() -> Source:
 )
 def test_parts(split: str, values: list[int], labels: list[int]) -> None:
     chosen = choose_split(source(), split, (4, 7))  # type: ignore[arg-type]
-    assert [int(chosen.picture(i)) for i in range(len(chosen))] == values
+    assert [int(chosen.image(i)) for i in range(len(chosen))] == values
     assert chosen.labels.tolist() == labels
     assert chosen.name(0) == "image 0"
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convatlas.data.crops import TestFit
-from convatlas.data.pictures import PictureError
+from convatlas.data.image_files import ImageError
 from convatlas.data.sets import ImageSet
 from convatlas.metrics.classification import Evaluation
 from convatlas.models.lenet import rbf_loss
@@ -102,9 +102,9 @@ def test_a_lower_precision_is_near() -> None:
     assert torch.allclose(rough.losses, exact.losses, atol=0.05)
 
 
-def test_pictures_are_brought_to_size() -> None:
+def test_images_are_brought_to_size() -> None:
     class Uneven:
-        """Pictures of several sizes, one of which cannot be read."""
+        """Images of several sizes, one of which cannot be read."""
 
         labels = torch.arange(9) % CLASSES
 
@@ -112,11 +112,11 @@ def test_pictures_are_brought_to_size() -> None:
             return 9
 
         def name(self, index: int) -> str:
-            return f"picture {index}"
+            return f"image {index}"
 
-        def picture(self, index: int) -> Tensor:
+        def image(self, index: int) -> Tensor:
             if index == 4:
-                raise PictureError("picture 4: cannot be read")
+                raise ImageError("image 4: cannot be read")
             return torch.full((3, 10 + index, 12), 20 * index, dtype=torch.uint8)
 
     eval_transform = EvalTransform(MEAN, STD, TestFit(6), batch_size=2, on_bad_image="skip")
@@ -125,5 +125,5 @@ def test_pictures_are_brought_to_size() -> None:
     assert int(found.confusion.sum()) == 8
     assert found.losses[4] == 0.0
     assert found.loss == pytest.approx(float(found.losses.sum()) / 8)
-    with pytest.raises(PictureError, match="picture 4"):
+    with pytest.raises(ImageError, match="image 4"):
         evaluate(Net(), Uneven(), EvalTransform(MEAN, STD, TestFit(6)), num_classes=CLASSES, ranks=ALONE)

@@ -45,7 +45,7 @@ def test_nothing_to_calibrate(count: int, bins: int) -> None:
 def test_classes() -> None:
     draw = np.random.default_rng(1)
     truth, answers = draw.integers(0, 4, 200), draw.integers(0, 4, 200)
-    truth[truth == 2] = 1  # No picture of class 2, ...
+    truth[truth == 2] = 1  # No image of class 2, ...
     answers[answers == 3] = 0  # ... and class 3 is never answered.
     confusion = np.zeros((4, 4), dtype=np.int64)
     np.add.at(confusion, (truth, answers), 1)

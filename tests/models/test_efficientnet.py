@@ -357,8 +357,8 @@ def test_lite0_with_published_weights_sees_a_cat(size: int) -> None:
     net = create_model("efficientnet_lite0").eval()
     load_foreign(net, torch.load(path, weights_only=True), source="efficientnet_pytorch")
     card = find_card("efficientnet_lite0")
-    picture = TF.resize(Image.fromarray(data.chelsea()), 256, InterpolationMode.BICUBIC)
-    x = TF.normalize(TF.to_tensor(TF.center_crop(picture, size)), list(card.mean), list(card.std))
+    image = TF.resize(Image.fromarray(data.chelsea()), 256, InterpolationMode.BICUBIC)
+    x = TF.normalize(TF.to_tensor(TF.center_crop(image, size)), list(card.mean), list(card.std))
     with torch.no_grad():
         chances = net(x[None]).softmax(dim=1)[0]
     # ImageNet's tabby, tiger cat, Persian, Siamese and Egyptian cat.

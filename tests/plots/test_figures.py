@@ -13,24 +13,24 @@ from made_runs import lines
 BLUE, ORANGE = (0x2F, 0x6D, 0xB5), (0xD9, 0x72, 0x2E)
 
 
-def pixels(picture: bytes) -> NDArray[np.uint8]:
-    return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
+def pixels(image: bytes) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
 
 
-def columns_of(picture: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.intp]:
+def columns_of(image: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.intp]:
     """The columns in which a colour is found."""
-    return np.flatnonzero((picture == colour).all(axis=2).any(axis=0))
+    return np.flatnonzero((image == colour).all(axis=2).any(axis=0))
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 30])
 def test_curves_show_training_and_test(epochs: int) -> None:
-    picture = pixels(draw_curves("lenet5 on digits", lines(epochs)))
-    third = picture.shape[1] // 3
-    assert 1400 < picture.shape[1] < 1700
-    assert columns_of(picture[:, :third], BLUE).size > 10
-    assert columns_of(picture[:, :third], ORANGE).size > 10
-    assert columns_of(picture[:, third : 2 * third], ORANGE).size > 10
-    assert not columns_of(picture[:, 2 * third + 60 :], ORANGE).size
+    image = pixels(draw_curves("lenet5 on digits", lines(epochs)))
+    third = image.shape[1] // 3
+    assert 1400 < image.shape[1] < 1700
+    assert columns_of(image[:, :third], BLUE).size > 10
+    assert columns_of(image[:, :third], ORANGE).size > 10
+    assert columns_of(image[:, third : 2 * third], ORANGE).size > 10
+    assert not columns_of(image[:, 2 * third + 60 :], ORANGE).size
 
 
 def test_curves_before_the_first_epoch_is_over() -> None:
@@ -58,8 +58,8 @@ def test_the_same_lines_give_the_same_bytes() -> None:
 
 def test_a_comparison_has_a_colour_for_each_run() -> None:
     worse = [line | {"loss": line["loss"] * 2} for line in lines(4)]
-    picture = pixels(draw_comparison(["a", "b"], [lines(6), worse]))
-    losses = picture[:, : picture.shape[1] // 2]
+    image = pixels(draw_comparison(["a", "b"], [lines(6), worse]))
+    losses = image[:, : image.shape[1] // 2]
     assert columns_of(losses, BLUE).max() > columns_of(losses, ORANGE).max() + 50
 
 
@@ -72,15 +72,15 @@ def test_a_comparison_with_a_run_that_has_hardly_begun() -> None:
 def test_confusion_is_blue_on_the_diagonal_and_white_where_nothing_happened(names: list[str]) -> None:
     matrix = np.diag([50] * 10)
     matrix[2, 7] = 50
-    picture = pixels(draw_confusion(matrix, names)).astype(int)
-    blue = (picture == BLUE).all(axis=2)
+    image = pixels(draw_confusion(matrix, names)).astype(int)
+    blue = (image == BLUE).all(axis=2)
     rows, columns = np.nonzero(blue)
     side = (rows.max() - rows.min() + 1) / 10
     origin = rows.min(), columns.min()
 
     def cell(row: int, column: int) -> tuple[int, ...]:
         y, x = (int(origin[0] + (row + 0.15) * side), int(origin[1] + (column + 0.15) * side))
-        return tuple(picture[y, x])
+        return tuple(image[y, x])
 
     assert cell(0, 0) == cell(9, 9) == BLUE
     assert cell(0, 9) == cell(5, 3) == (255, 255, 255)
@@ -137,8 +137,8 @@ def tile(chans: int, height: int, width: int, value: int = 200) -> Tile:
     ("count", "columns", "rows"), [(1, 1, 1), (5, 5, 1), (8, 8, 1), (9, 8, 2), (24, 8, 3)]
 )
 def test_tiles_stand_in_rows_of_eight(count: int, columns: int, rows: int) -> None:
-    picture = pixels(draw_tiles([tile(1, 28, 28)] * count))
-    assert picture.shape == (rows * 176 + 12, columns * 140 + 12, 3)
+    image = pixels(draw_tiles([tile(1, 28, 28)] * count))
+    assert image.shape == (rows * 176 + 12, columns * 140 + 12, 3)
 
 
 @pytest.mark.parametrize(
@@ -151,15 +151,15 @@ def test_tiles_stand_in_rows_of_eight(count: int, columns: int, rows: int) -> No
     ],
 )
 def test_images_keep_their_shape(shape: tuple[int, int, int], shown: tuple[int, int]) -> None:
-    picture = pixels(draw_tiles([Tile(np.zeros(shape, dtype=np.uint8), "", "")]))
-    rows, columns = np.nonzero((picture == 0).all(axis=2))
+    image = pixels(draw_tiles([Tile(np.zeros(shape, dtype=np.uint8), "", "")]))
+    rows, columns = np.nonzero((image == 0).all(axis=2))
     assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == shown
 
 
 def test_small_images_are_enlarged_without_blur() -> None:
     board = (np.indices((8, 8)).sum(axis=0) % 2 * 255).astype(np.uint8)
-    picture = pixels(draw_tiles([Tile(board[None], "", "")]))
-    inner = picture[12 + 18 : 12 + 18 + 128, 12 : 12 + 128, 0]
+    image = pixels(draw_tiles([Tile(board[None], "", "")]))
+    inner = image[12 + 18 : 12 + 18 + 128, 12 : 12 + 128, 0]
     np.testing.assert_array_equal(inner, np.kron(board, np.ones((16, 16), dtype=np.uint8)))
 
 

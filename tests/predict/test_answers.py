@@ -15,9 +15,9 @@ SAID = [
     Prediction("film.mp4", (("1", 0.5), ("7", 0.4)), 25, 1.0004),
 ]
 ROWS = [
-    {"picture": "a.png", "class_1": "7", "probability_1": 0.75, "class_2": "1", "probability_2": 0.25},
-    {"picture": "b, c.png", "error": "b, c.png: no such file"},
-    {"picture": "film.mp4", "frame": 25, "seconds": 1.0004, "class_1": "1", "probability_1": 0.5,
+    {"image": "a.png", "class_1": "7", "probability_1": 0.75, "class_2": "1", "probability_2": 0.25},
+    {"image": "b, c.png", "error": "b, c.png: no such file"},
+    {"image": "film.mp4", "frame": 25, "seconds": 1.0004, "class_1": "1", "probability_1": 0.5,
      "class_2": "7", "probability_2": 0.4},
 ]  # fmt: skip
 
@@ -26,12 +26,12 @@ def test_json_lines() -> None:
     found = [json.loads(line) for line in encode(SAID, "jsonl", 2).decode().splitlines()]
     assert found == [
         {
-            "picture": "a.png",
+            "image": "a.png",
             "top": [{"class": "7", "probability": 0.75}, {"class": "1", "probability": 0.25}],
         },
-        {"picture": "b, c.png", "error": "b, c.png: no such file"},
+        {"image": "b, c.png", "error": "b, c.png: no such file"},
         {
-            "picture": "film.mp4",
+            "image": "film.mp4",
             "frame": 25,
             "seconds": 1.0,
             "top": [{"class": "1", "probability": 0.5}, {"class": "7", "probability": 0.4}],
@@ -43,7 +43,7 @@ def test_csv() -> None:
     found = list(csv.DictReader(io.StringIO(encode(SAID, "csv", 2).decode())))
     assert found == [{key: str(row.get(key, "")) for key in found[0]} for row in ROWS]
     assert list(found[0]) == [
-        "picture",
+        "image",
         "frame",
         "seconds",
         "class_1",
@@ -81,7 +81,7 @@ def test_parts_are_joined(tmp_path: Path, form: Format) -> None:
 def test_a_spreadsheet_gets_no_formulas() -> None:
     results = [Prediction("=1+1.png", (("@SUM(A1)", 1.0),)), Prediction("-x.png", (("cat", 1.0),))]
     rows = list(csv.DictReader(io.StringIO(encode(results, "csv", 1).decode())))
-    assert [(row["picture"], row["class_1"]) for row in rows] == [
+    assert [(row["image"], row["class_1"]) for row in rows] == [
         ("./=1+1.png", "'@SUM(A1)"),
         ("./-x.png", "cat"),
     ]

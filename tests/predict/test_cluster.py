@@ -13,7 +13,7 @@ from convatlas.cli import main
 from convatlas.predict import job
 from convatlas.predict import ray as cluster
 from convatlas.predict.ray import ray_runner
-from made_pictures import save_pictures, small_network, weights_file
+from made_images import save_images, small_network, weights_file
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_a_job_on_two_nodes(
     monkeypatch.setattr(job, "PART_FILES", 8)
     monkeypatch.setattr(cluster, "CHUNK_FILES", 4)
     monkeypatch.chdir(tmp_path)
-    paths = save_pictures(tmp_path / "photos", 30)
+    paths = save_images(tmp_path / "photos", 30)
     paths[5].write_text("nothing")
     weights_file(tmp_path / "w.safetensors")
     command = "convatlas predict w.safetensors photos --out answers.jsonl --cluster ray --batch-size 4"
@@ -57,7 +57,7 @@ def test_a_job_on_two_nodes(
         found, Predictor(small_network(), batch_size=4).predict("photos"), strict=True
     ):
         wanted = results.record()
-        assert record["picture"] == wanted["picture"]
+        assert record["image"] == wanted["image"]
         assert record.get("error") == wanted.get("error")
         for one, other in zip(record.get("top", []), wanted.get("top", []), strict=True):
             assert one["class"] == other["class"]
@@ -77,9 +77,9 @@ def test_parts_come_in_one_piece() -> None:
         {
             "part": part,
             "start": start,
-            "results": json.dumps([{"picture": name, "reason": "no"} for name in results]),
+            "results": json.dumps([{"image": name, "reason": "no"} for name in results]),
         }
         for part, start, results in rows
     ]
-    found = [(number, results.picture) for number, results in cluster._in_parts(iter(packed), parts)]
+    found = [(number, results.image) for number, results in cluster._in_parts(iter(packed), parts)]
     assert found == [(5, "z"), (2, "v"), (2, "w"), (2, "x"), (2, "y")]

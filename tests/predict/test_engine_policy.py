@@ -13,11 +13,11 @@ from convatlas.engines.export import export
 from convatlas.engines.exported import open_exported
 from convatlas.predict import engine_policy as payoff
 from convatlas.predict.engine_policy import choose_engine
-from made_pictures import TRANSFORM, small_network
+from made_images import TRANSFORM, small_network
 
 
 class Slow(nn.Module):
-    """Takes so many seconds for a picture, by a clock of its own."""
+    """Takes so many seconds for an image, by a clock of its own."""
 
     transform = TRANSFORM
 
@@ -39,7 +39,7 @@ def slow(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Pre
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A hundred files that are called pictures; nobody opens them."""
+    """A hundred files that are called images; nobody opens them."""
     for number in range(100):
         (tmp_path / f"{number:03d}.png").touch()
     return tmp_path
@@ -50,7 +50,7 @@ def remembered(monkeypatch: pytest.MonkeyPatch, answer: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("slow", "pictures", "is_remembered", "engine"),
+    ("slow", "images", "is_remembered", "engine"),
     [
         pytest.param(2.0, ["."], False, "auto", id="long"),
         pytest.param(1.5, ["."], False, "eager", id="not-long-enough"),
@@ -65,7 +65,7 @@ def remembered(monkeypatch: pytest.MonkeyPatch, answer: bool) -> None:
 )
 def test_it_pays_when_the_network_would_take_longer(
     slow: Predictor,
-    pictures: list[str],
+    images: list[str],
     is_remembered: bool,
     engine: str,
     folder: Path,
@@ -73,7 +73,7 @@ def test_it_pays_when_the_network_would_take_longer(
 ) -> None:
     monkeypatch.chdir(folder)
     remembered(monkeypatch, is_remembered)
-    assert choose_engine(slow, pictures, fps=1.0) == engine
+    assert choose_engine(slow, images, fps=1.0) == engine
 
 
 @pytest.mark.parametrize(("slow"), [1.0], indirect=True)

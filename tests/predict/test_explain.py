@@ -8,12 +8,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 import convatlas
-from convatlas.data.pictures import PictureError
+from convatlas.data.image_files import ImageError
 from convatlas.data.transforms import Transform
 from convatlas.errors import UnknownNameError
 from convatlas.predict.explain import draw_explanation, explain, grad_cam, last_stage
 from convatlas.predict.predictor import Predictor
-from made_pictures import TRANSFORM, small_network
+from made_images import TRANSFORM, small_network
 
 
 def image(net: Any, px: int = 32) -> Tensor:
@@ -86,9 +86,9 @@ def red_network() -> Any:
 
 
 def test_it_finds_what_the_class_is_about() -> None:
-    picture = np.full((32, 32, 3), 90, dtype=np.uint8)
-    picture[4:12, 20:28] = (250, 10, 10)
-    found = explain(Predictor(red_network()), picture, class_name="class 0")
+    image = np.full((32, 32, 3), 90, dtype=np.uint8)
+    image[4:12, 20:28] = (250, 10, 10)
+    found = explain(Predictor(red_network()), image, class_name="class 0")
     assert (found.layer, found.class_name, found.answer) == ("stem", "class 0", "class 0")
     hot = (found.heat > 0.5).nonzero()
     assert hot.amin(dim=0).tolist() == [4, 20]
@@ -96,8 +96,8 @@ def test_it_finds_what_the_class_is_about() -> None:
 
 
 def test_nothing_speaks_for_a_class() -> None:
-    picture = np.full((32, 32, 3), 90, dtype=np.uint8)
-    found = explain(Predictor(red_network()), picture, class_name="class 7")
+    image = np.full((32, 32, 3), 90, dtype=np.uint8)
+    found = explain(Predictor(red_network()), image, class_name="class 7")
     assert float(found.heat.max()) == 0.0
     assert found.answer == "class 0"
     assert Image.open(io.BytesIO(draw_explanation(found))).size == (940, 526)
@@ -109,10 +109,10 @@ def test_the_last_map_that_is_no_pooling() -> None:
     assert last_stage(net, torch.zeros(1, 3, 32, 32)) == 3  # 2x2; the last one is 1x1
 
 
-def test_a_picture_of_an_explanation() -> None:
-    picture = np.zeros((40, 40, 3), dtype=np.uint8)
-    picture[10:30, 10:30] = (250, 0, 0)
-    drawn = draw_explanation(explain(Predictor(red_network()), Image.fromarray(picture)))
+def test_a_image_of_an_explanation() -> None:
+    image = np.zeros((40, 40, 3), dtype=np.uint8)
+    image[10:30, 10:30] = (250, 0, 0)
+    drawn = draw_explanation(explain(Predictor(red_network()), Image.fromarray(image)))
     with Image.open(io.BytesIO(drawn)) as sheet:
         pixels = np.asarray(sheet.convert("RGB")).astype(int)
     height, width = pixels.shape[:2]
@@ -124,16 +124,16 @@ def test_a_picture_of_an_explanation() -> None:
 
 
 def test_digits(lenet_run: Any) -> None:
-    picture = np.full((60, 60), 255, dtype=np.uint8)
-    picture[10:50, 27:33] = 0
-    found = explain(convatlas.load(lenet_run), picture, stage=-1)
+    image = np.full((60, 60), 255, dtype=np.uint8)
+    image[10:50, 27:33] = 0
+    found = explain(convatlas.load(lenet_run), image, stage=-1)
     assert (found.layer, tuple(found.heat.shape), tuple(found.pixels.shape)) == (
         "stages.1",
         (5, 5),
         (3, 448, 448),
     )
     assert found.class_name == "1"
-    with pytest.raises(PictureError, match="all of one colour"):
+    with pytest.raises(ImageError, match="all of one colour"):
         explain(convatlas.load(lenet_run), np.zeros((60, 60), dtype=np.uint8))
 
 
@@ -142,9 +142,9 @@ def test_digits(lenet_run: Any) -> None:
     [
         pytest.param({"class_name": "clas 3"}, UnknownNameError, "unknown class 'clas 3'; nearest: class 3"),
         pytest.param({"stage": 5}, ValueError, "`stage`=5: convnet_cs231n has 2 feature maps"),
-        pytest.param({"image": []}, ValueError, "`image` holds no picture"),
+        pytest.param({"image": []}, ValueError, "`image` holds no image"),
     ],
-    ids=["class", "stage", "no picture"],
+    ids=["class", "stage", "no image"],
 )
 def test_what_cannot_be_explained(options: dict[str, Any], error: type[Exception], message: str) -> None:
     given = {"image": np.zeros((32, 32, 3), dtype=np.uint8)} | options

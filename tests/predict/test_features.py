@@ -9,7 +9,7 @@ import convatlas
 from convatlas.predict.features import Feature, describe, extract_features, write_features
 from convatlas.predict.outputs import Skipped
 from convatlas.predict.predictor import Predictor
-from made_pictures import TRANSFORM, pixels, save_pictures, small_network
+from made_images import TRANSFORM, pixels, save_images, small_network
 
 
 def predictor() -> Predictor:
@@ -32,7 +32,7 @@ def images(count: int) -> torch.Tensor:
     ],
 )
 def test_features(tmp_path: Path, stage: int | None, pool: Any, shape: tuple[int, ...]) -> None:
-    paths = save_pictures(tmp_path / "p", 5)
+    paths = save_images(tmp_path / "p", 5)
     found = list(extract_features(predictor(), paths, stage=stage, pool=pool))
     net, x = small_network(), images(5)
     with torch.no_grad():
@@ -45,23 +45,23 @@ def test_features(tmp_path: Path, stage: int | None, pool: Any, shape: tuple[int
         }[stage]
     for path, entry, values in zip(paths, found, wanted, strict=True):
         assert isinstance(entry, Feature)
-        assert (entry.picture, tuple(entry.values.shape)) == (str(path), shape)
+        assert (entry.image, tuple(entry.values.shape)) == (str(path), shape)
         torch.testing.assert_close(entry.values, values, rtol=1e-4, atol=1e-5)
 
 
-def test_bad_pictures_keep_their_place(tmp_path: Path) -> None:
-    paths = save_pictures(tmp_path / "p", 3)
+def test_bad_images_keep_their_place(tmp_path: Path) -> None:
+    paths = save_images(tmp_path / "p", 3)
     paths[1].write_text("nothing")
     first, second, third = extract_features(predictor(), paths)
     assert isinstance(first, Feature)
     assert isinstance(third, Feature)
     assert isinstance(second, Skipped)
-    assert "001.png: is no picture" in second.reason
+    assert "001.png: is no image" in second.reason
 
 
 def test_files(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    paths = save_pictures(tmp_path / "p", 3)
+    paths = save_images(tmp_path / "p", 3)
     found = [
         each
         for each in extract_features(predictor(), paths, stage=1, pool="none")
@@ -72,10 +72,10 @@ def test_files(tmp_path: Path) -> None:
     values = torch.stack([each.values for each in found]).numpy()
     with np.load(tmp_path / "f.npz") as kept:
         np.testing.assert_array_equal(kept["features"], values)
-        assert kept["pictures"].tolist() == [str(path) for path in paths]
+        assert kept["images"].tolist() == [str(path) for path in paths]
         assert (kept["frames"].tolist(), str(kept["layer"])) == ([-1, -1, -1], "pool")
     table = parquet.read_table(tmp_path / "f.parquet")
-    assert table["picture"].to_pylist() == [str(path) for path in paths]
+    assert table["image"].to_pylist() == [str(path) for path in paths]
     np.testing.assert_array_equal(np.stack(table["features"].to_numpy()), values.reshape(3, -1))
     assert table.schema.metadata == {b"network": b"n", b"layer": b"pool", b"shape": b"12,16,16"}
 

@@ -13,7 +13,7 @@ from convatlas import Predictor
 from convatlas.predict import job
 from convatlas.predict.job import Parts, Results, run_job
 from convatlas.predict.outputs import Prediction, Skipped
-from made_pictures import pixels, save_pictures, small_network, weights_file
+from made_images import pixels, save_images, small_network, weights_file
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def predictor() -> Predictor:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Ten pictures, one of them damaged."""
-    paths = save_pictures(tmp_path / "photos", 10)
+    """Ten images, one of them damaged."""
+    paths = save_images(tmp_path / "photos", 10)
     paths[4].write_text("nothing")
     return tmp_path / "photos"
 
@@ -54,7 +54,7 @@ def test_other_formats(predictor: Predictor, photos: Path, tmp_path: Path, form:
     run_job(predictor, [photos], tmp_path / f"answers.{form}")
     table = getattr(pandas, f"read_{form}")(tmp_path / f"answers.{form}", dtype_backend="numpy_nullable")
     wanted = predictor.predict(photos)
-    assert list(table["picture"]) == [results.picture for results in wanted]
+    assert list(table["image"]) == [results.image for results in wanted]
     for row, results in zip(table.to_dict("records"), wanted, strict=True):
         if isinstance(results, Prediction):
             assert row["class_1"] == results.label
@@ -84,7 +84,7 @@ def test_a_job_that_was_killed_goes_on(
         run_job(predictor, [photos], out, runner=dies)
     assert not out.exists()
     wanted = [results.record() for results in predictor.predict(photos)]
-    save_pictures(tmp_path / "photos" / "new", 1)  # It came too late: the list was made when the job began.
+    save_images(tmp_path / "photos" / "new", 1)  # It came too late: the list was made when the job began.
     done = run_job(predictor, [photos], out)
     whole_parts = max(0, after - 1) // 3
     assert done.resumed == 3 * whole_parts
@@ -163,7 +163,7 @@ def test_a_job_of_another_kind(predictor: Predictor, photos: Path, tmp_path: Pat
         run_job(Predictor(small_network(), class_names="abcdefghij"), [photos], out)
     with pytest.raises(ValueError, match=r"belongs to another job \(exact False, not True\)"):
         run_job(Predictor(small_network(), exact=True), [photos], out)
-    with pytest.raises(ValueError, match=r"belongs to another job \(pictures \["):
+    with pytest.raises(ValueError, match=r"belongs to another job \(images \["):
         run_job(predictor, [photos / "000.png"], out)
     (tmp_path / "answers.jsonl.parts" / "job.json").write_text("{")
     with pytest.raises(ValueError, match=r"answers\.jsonl\.parts: is damaged"):
@@ -182,12 +182,12 @@ def test_two_jobs_at_once(predictor: Predictor, photos: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "pictures", "options", "message"),
+    ("name", "images", "options", "message"),
     [
         pytest.param("there.csv", ["a.png"], {}, r"there\.csv: is there already; name another", id="there"),
         pytest.param("no/a.csv", ["a.png"], {}, "a.csv: there is no folder .*no", id="folder"),
         pytest.param("a.txt", ["a.png"], {}, "expected a name that ends in one of", id="format"),
-        pytest.param("a.csv", [], {}, "name at least one picture", id="none"),
+        pytest.param("a.csv", [], {}, "name at least one image", id="none"),
         pytest.param("a.csv", ["a.png"], {"top": 11}, "`top`=11; expected 1 to 10", id="top"),
         pytest.param("a.csv", ["a.png"], {"fps": -1.0}, "`fps`=-1.0; expected", id="fps"),
     ],
@@ -196,13 +196,13 @@ def test_jobs_that_cannot_begin(
     predictor: Predictor,
     tmp_path: Path,
     name: str,
-    pictures: list[str],
+    images: list[str],
     options: dict[str, float],
     message: str,
 ) -> None:
     (tmp_path / "there.csv").write_text("precious")
     with pytest.raises(ValueError, match=message):
-        run_job(predictor, pictures, tmp_path / name, **options)  # type: ignore[arg-type]
+        run_job(predictor, images, tmp_path / name, **options)  # type: ignore[arg-type]
     assert (tmp_path / "there.csv").read_text() == "precious"
     assert [path.name for path in tmp_path.iterdir()] == ["there.csv"]
 
@@ -215,15 +215,15 @@ def test_parquet_without_its_package(
         run_job(predictor, [photos], tmp_path / "a.parquet")
 
 
-def test_a_folder_with_no_picture(predictor: Predictor, tmp_path: Path) -> None:
+def test_a_folder_with_no_image(predictor: Predictor, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = run_job(predictor, [tmp_path / "empty"], tmp_path / "a.jsonl")
     assert (done.predictions, done.refusals) == (0, 1)
-    assert "no pictures in it" in str(records(tmp_path / "a.jsonl")[0]["error"])
+    assert "no images in it" in str(records(tmp_path / "a.jsonl")[0]["error"])
 
 
 def test_one_answer_for_each_of_many(predictor: Predictor, tmp_path: Path) -> None:
-    save_pictures(tmp_path / "many", 40)
+    save_images(tmp_path / "many", 40)
     done = run_job(predictor, [tmp_path / "many", tmp_path / "many"], tmp_path / "a.jsonl", top=1)
     assert done.predictions == 80
     found = records(tmp_path / "a.jsonl")

@@ -12,7 +12,7 @@ from convatlas.data.transforms import Transform
 from convatlas.predict.load import load_network
 from convatlas.predict.outputs import Prediction
 from convatlas.weights.published import imagenet_classes
-from made_pictures import NAMES, TRANSFORM, pixels, small_network, weights_file
+from made_images import NAMES, TRANSFORM, pixels, small_network, weights_file
 
 
 def test_a_run_folder(lenet_run: Path) -> None:

@@ -84,7 +84,7 @@ def test_a_bad_file_does_not_keep_the_others_waiting(lenet_run: Path, tmp_path: 
     )
     assert isinstance(second, Prediction)
     assert isinstance(first, Skipped)
-    assert "bad.png: is no picture" in first.reason
+    assert "bad.png: is no image" in first.reason
     assert isinstance(third, Skipped)
     assert third.reason == f"{blank}: all of one colour: there is no digit on it"
     assert isinstance(fourth, Skipped)

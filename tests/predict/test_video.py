@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from convatlas import Predictor
-from convatlas.data.pictures import PictureError
+from convatlas.data.image_files import ImageError
 from convatlas.predict.inputs import find_items, list_files
 from convatlas.predict.outputs import Prediction, Skipped
 from convatlas.predict.video import read_frames
-from made_pictures import save_pictures, small_network
+from made_images import save_images, small_network
 
 av = pytest.importorskip("av")
 
@@ -65,7 +65,7 @@ def test_answers_on_a_film(film: Path) -> None:
     assert [(entry.frame, entry.seconds) for entry in results] == [
         (5 * k, pytest.approx(0.5 * k, abs=1e-3)) for k in range(7)
     ]
-    assert {entry.picture for entry in results} == {str(film)}
+    assert {entry.image for entry in results} == {str(film)}
     pixels = next(frame for frame in read_frames(str(film), "", None) if frame.number == 10).pixels()
     (alone,) = predictor.predict(pixels)
     assert isinstance(alone, Prediction)
@@ -113,9 +113,9 @@ def test_a_film_held_upright(tmp_path: Path) -> None:
     with av.open(str(path), "w") as film:
         stream = film.add_stream("mpeg4", rate=RATE)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        picture = np.zeros((48, 64, 3), np.uint8)
-        picture[:, :32] = 255
-        film.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        image = np.zeros((48, 64, 3), np.uint8)
+        image[:, :32] = 255
+        film.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         film.mux(stream.encode(None))
     content = bytearray(path.read_bytes())
     # The track's matrix in its header (ISO 14496-12, 8.3.2), set to a quarter turn clockwise.
@@ -151,14 +151,14 @@ def test_what_is_no_film(tmp_path: Path, content: bytes | None, reason: str) -> 
     path = tmp_path / "film.mp4"
     if content is not None:
         path.write_bytes(content)
-    (picture,) = save_pictures(tmp_path, 1)
-    first, second = Predictor(small_network()).predict([path, picture])
+    (image,) = save_images(tmp_path, 1)
+    first, second = Predictor(small_network()).predict([path, image])
     assert isinstance(first, Skipped)
     assert first.reason.startswith(f"{path}: {reason}")
     assert isinstance(second, Prediction)
 
 
-def test_a_film_without_pictures(tmp_path: Path) -> None:
+def test_a_film_without_images(tmp_path: Path) -> None:
     path = tmp_path / "sound.mp4"
     with av.open(str(path), "w") as film:
         stream = film.add_stream("aac", rate=8000)
@@ -166,12 +166,12 @@ def test_a_film_without_pictures(tmp_path: Path) -> None:
         frame.sample_rate = 8000
         film.mux(stream.encode(frame))
         film.mux(stream.encode(None))
-    with pytest.raises(PictureError, match="has no moving picture in it"):
+    with pytest.raises(ImageError, match="has no moving image in it"):
         list(read_frames(str(path), str(path)))
 
 
 def test_films_are_told_by_their_names(tmp_path: Path, film: Path) -> None:
-    save_pictures(tmp_path, 1)
+    save_images(tmp_path, 1)
     assert list_files([film, tmp_path]) == [str(film), str(tmp_path / "000.png")]
 
 

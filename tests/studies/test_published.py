@@ -47,12 +47,12 @@ def test_a_page_without_a_verdict_is_refused(script: ModuleType, tmp_path: Path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_a_page_states_the_claim_as_it_is_now_and_its_pictures_are_there(page: Path) -> None:
+def test_a_page_states_the_claim_as_it_is_now_and_its_images_are_there(page: Path) -> None:
     text = page.read_text()
     assert f"**Claim.** {CLAIMS[page.stem]}\n" in text
-    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
-    assert pictures
-    assert all((page.parent / name).is_file() for name in pictures)
+    images = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
+    assert images
+    assert all((page.parent / name).is_file() for name in images)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

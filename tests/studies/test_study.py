@@ -83,8 +83,8 @@ def test_html_holds_everything(finished: Path, tmp_path: Path) -> None:
     path = tmp_path / "studies.html"
     assert write_html(finished, path) == 1
     page = path.read_text()
-    picture = (finished / "depthwise" / "quick" / "depthwise.png").read_bytes()
-    assert f'src="data:image/png;base64,{base64.b64encode(picture).decode()}"' in page
+    image = (finished / "depthwise" / "quick" / "depthwise.png").read_bytes()
+    assert f'src="data:image/png;base64,{base64.b64encode(image).decode()}"' in page
     assert not re.search(r'(src|href)="(?!data:image|#)', page), "it must open without a network"
     assert "<table>" in page
     assert CLAIMS["depthwise"] in page

@@ -64,13 +64,13 @@ def test_scales_are_in_proportion_to_the_crop() -> None:
 
 def test_probabilities_are_averaged_over_views_and_networks() -> None:
     samples = ImageSet(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1]))
-    # Of the first picture, two views are a little for class 1 and one is sure of 0: the mean is for 0.
+    # Of the first image, two views are a little for class 1 and one is sure of 0: the mean is for 0.
     little, sure = torch.tensor([0.4, 0.6]).log(), torch.tensor([0.99, 0.01]).log()
     first = [torch.stack([little, little, sure]), torch.stack([sure])]
     second = [torch.stack([little]), torch.stack([sure])]
-    assert share_wrong(samples, [first]) == 50.0  # the second picture is said to be 0
+    assert share_wrong(samples, [first]) == 50.0  # the second image is said to be 0
     assert share_wrong(samples, [second]) == 100.0
-    # Class 0 of the first picture: the networks' (0.4 + 0.4 + 0.99) / 3 and 0.4 have a mean of 0.498. All
+    # Class 0 of the first image: the networks' (0.4 + 0.4 + 0.99) / 3 and 0.4 have a mean of 0.498. All
     # four views together would have one of 0.548.
     assert share_wrong(samples, [first, second]) == 100.0
 
@@ -82,7 +82,7 @@ def test_a_tiny_run_agrees_with_the_evaluation_of_convatlas(tmp_path: Path) -> N
     assert [line.partition(":")[0].rpartition("-seed")[2] for line in said] == ["0", "1", "2", "3"]
     assert (folder / "test-time.png").stat().st_size > 0
     page = (folder / "report.md").read_text(encoding="utf-8")
-    assert "| 2 | dense, 3 scales | 6 whole pictures | 9, 10, 12 |" in page
+    assert "| 2 | dense, 3 scales | 6 whole images | 9, 10, 12 |" in page
 
     study = find_study("test-time")
     ctx = StudyContext(knobs=study.knobs("quick", SMALL), runs=tmp_path / "runs", log=said.append)

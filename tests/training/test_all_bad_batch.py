@@ -1,4 +1,4 @@
-"""A batch whose pictures are all bad teaches nothing, and ends no training."""
+"""A batch whose images are all bad teaches nothing, and ends no training."""
 
 import math
 from pathlib import Path
@@ -9,8 +9,8 @@ from convatlas import train
 from convatlas.data.sources import load_source
 
 
-def test_batches_without_a_picture_are_left_out(tmp_path: Path) -> None:
-    """Most pictures are lost between the check of the folder and the training."""
+def test_batches_without_a_image_are_left_out(tmp_path: Path) -> None:
+    """Most images are lost between the check of the folder and the training."""
     for name, shade in (("dark", 30), ("light", 220)):
         (tmp_path / "set" / name).mkdir(parents=True)
         for number in range(10):

@@ -38,8 +38,8 @@ def parts(wrong: int = 3, count: int = 40) -> tuple[Evaluation, ImageSet]:
     return evaluation, ImageSet(images, labels)
 
 
-def width(picture: Path) -> int:
-    with Image.open(picture) as image:
+def width(path: Path) -> int:
+    with Image.open(path) as image:
         return image.width
 
 
@@ -61,7 +61,7 @@ def test_the_page(tmp_path: Path) -> None:
     assert "| 0 | 4 | 75.0% | 100.0% | 1 (1) |\n| 1 | 4 | 75.0% | 75.0% | 2 (1) |\n" in text
     assert "The 24 test images with the highest loss, 3 of them answered wrongly." in text
     assert "| 1 | 0 | 1 | 4.00 | image 0 |\n| 2 | 1 | 2 | 3.90 | image 1 |" in text
-    assert f"    convatlas predict {folder} picture.png" in text
+    assert f"    convatlas predict {folder} image.png" in text
     assert "    convatlas train lenet5 --data digits --seed 3\n\nOn the same machine" in text
     assert "with 1 thread, this gives the same weights to the bit." in text
     assert "| schedule.kind | cosine |" in text
@@ -71,7 +71,7 @@ def test_the_page(tmp_path: Path) -> None:
         assert line == line.rstrip()
 
 
-def test_its_pictures_are_there_and_named(tmp_path: Path) -> None:
+def test_its_images_are_there_and_named(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "lenet5-digits-1")
     text = page(folder)
     for name in ("curves.png", "confusion.png", "hardest.png"):

@@ -389,7 +389,7 @@ def test_a_module_goes_on_from_its_own_weights(tmp_path: Path, step: int) -> Non
     assert sha256(ended) == sha256(train(**(options | {"network": twin, "name": "whole"})))
 
 
-def pictures(root: Path) -> str:
+def images(root: Path) -> str:
     draw = np.random.default_rng(0)
     for label in range(2):
         (root / f"class{label}").mkdir(parents=True)
@@ -402,10 +402,10 @@ def pictures(root: Path) -> str:
 
 @pytest.fixture(scope="module")
 def folder_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A training on pictures without workers, and its options."""
-    root = tmp_path_factory.mktemp("pictures")
+    """A training on images without workers, and its options."""
+    root = tmp_path_factory.mktemp("images")
     options = {
-        "network": "resnet20_cifar", "data": pictures(root / "photos"), "out": root / "runs", "epochs": 2,
+        "network": "resnet20_cifar", "data": images(root / "photos"), "out": root / "runs", "epochs": 2,
         "batch_size": 6, "input_size": 16, "augment.resized_crop.scale": [0.3, 1.0], "augment.flip": 0.5,
     }  # fmt: skip
     run = train(**options, workers=0)

@@ -75,7 +75,7 @@ def photos(root: Path, classes: int = 2, count: int = 6, side: int = 40) -> Path
             r"`batch_size`=32: batches of 31 of the 1438 training images in 32 parts .* at least 32 images",
             id="parts",
         ),
-        pytest.param({"data": [1, 2]}, r"the dataset gives int; expected \(picture, label\)", id="list"),
+        pytest.param({"data": [1, 2]}, r"the dataset gives int; expected \(image, label\)", id="list"),
     ],
 )
 def test_bad_arguments_leave_no_folder(tmp_path: Path, call: dict[str, Any], message: str) -> None:
@@ -202,11 +202,11 @@ def test_too_little_disk_is_known_before(tmp_path: Path, monkeypatch: pytest.Mon
     assert not (tmp_path / "runs").exists()
 
 
-def test_pictures_of_any_size(tmp_path: Path) -> None:
-    data = f"folder:{photos(tmp_path / 'pictures')}"
+def test_images_of_any_size(tmp_path: Path) -> None:
+    data = f"folder:{photos(tmp_path / 'images')}"
     options = {"data": data, "recipe": "modern", "epochs": 1, "batch_size": 4, "out": tmp_path}
     run = train("resnet20_cifar", workers=0, **options)
-    assert run.folder.name == "resnet20_cifar-pictures-1"
+    assert run.folder.name == "resnet20_cifar-images-1"
     smaller = train("resnet20_cifar", workers=0, input_size=24, **options)
     for found, size in ((run, 32), (smaller, 24)):
         from safetensors import safe_open
@@ -215,8 +215,8 @@ def test_pictures_of_any_size(tmp_path: Path) -> None:
             assert f'"input_size": [3, {size}, {size}]' in file.metadata()["transform"]
 
 
-def test_an_unreadable_picture_is_refused_or_skipped(tmp_path: Path) -> None:
-    root = photos(tmp_path / "pictures", count=8)
+def test_an_unreadable_image_is_refused_or_skipped(tmp_path: Path) -> None:
+    root = photos(tmp_path / "images", count=8)
     (root / "class0" / "3.png").write_bytes((root / "class0" / "3.png").read_bytes()[:200])
     options = {"data": f"folder:{root}", "recipe": "modern", "epochs": 1, "batch_size": 4, "workers": 0}
     with pytest.raises(ValueError, match=r"3\.png"):

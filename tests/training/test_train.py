@@ -61,7 +61,7 @@ def test_the_stated_accuracy_is_that_of_the_saved_weights(lenet_run: Path) -> No
         transform = json.loads(file.metadata()["transform"])
     mean, std = (torch.tensor(transform[name])[:, None, None] for name in ("mean", "std"))
     with torch.no_grad():
-        images = torch.stack([source.test.picture(index) for index in range(len(source.test))])
+        images = torch.stack([source.test.image(index) for index in range(len(source.test))])
         answers = net.eval()((images / 255.0 - mean) / std).argmax(dim=1)
     right = int((answers == source.test.labels).sum())
     assert right / len(source.test) == open_run(lenet_run).test_accuracy
@@ -111,9 +111,9 @@ def test_report_and_curves_can_be_read(lenet_run: Path) -> None:
     report = (lenet_run / "report.md").read_text()
     assert "convatlas train lenet5 --data digits --seed 0\n" in report
     assert "Gradient-Based Learning Applied to Document Recognition" in report
-    picture = Image.open(lenet_run / "curves.png")
-    assert picture.width > 600
-    assert len(np.unique(np.asarray(picture.convert("L")))) > 20
+    image = Image.open(lenet_run / "curves.png")
+    assert image.width > 600
+    assert len(np.unique(np.asarray(image.convert("L")))) > 20
 
 
 def test_the_same_seed_gives_the_same_bits(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_the_printed_network_trains_with_its_own_loss(tmp_path: Path) -> None:
         pytest.param({"augment.mixup": 0.2, "augment.cutmix": 1.0}, id="mixing"),
         pytest.param({"clip_norm": 0.1}, id="clipping"),
         pytest.param({"sizes": [[0.0, 40], [0.5, 32]]}, id="sizes"),
-        pytest.param({"augment.resized_crop.scale": [0.5, 1.0]}, id="crop-of-each-picture"),
+        pytest.param({"augment.resized_crop.scale": [0.5, 1.0]}, id="crop-of-each-image"),
     ],
 )
 def test_settings_reach_the_training(tmp_path: Path, settings: dict[str, Any]) -> None:

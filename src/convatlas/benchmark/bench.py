@@ -79,7 +79,7 @@ def bench(
         raise ValueError(f"`threads`={threads!r}; expected a whole number of at least 1")
     if precision not in PRECISIONS:
         raise ValueError(
-            f"`precision`={precision!r}; expected fp32 or bf16 (int8 needs pictures: `convatlas.optimize`)"
+            f"`precision`={precision!r}; expected fp32 or bf16 (int8 needs images: `convatlas.optimize`)"
         )
     if device != "cpu" and not (device == "cuda" and torch.cuda.is_available()):
         raise ValueError(f"`device`={device!r}; expected cpu, or cuda where there is a GPU")

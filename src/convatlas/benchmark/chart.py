@@ -40,7 +40,7 @@ def draw_bench(measured: Sequence[Measurement]) -> bytes:
     rows = _fastest(measured)
     if not rows:
         raise ValueError(
-            "no picture: none of the networks has a published ImageNet accuracy for its input size and a "
+            "no image: none of the networks has a published ImageNet accuracy for its input size and a "
             "measured latency"
         )
     figure = Figure(figsize=(13, 6.2), dpi=DPI)

@@ -16,7 +16,7 @@ class Accuracy:
     """A published top-1 accuracy.
 
     Attributes:
-        top1: per cent of the ImageNet validation pictures.
+        top1: per cent of the ImageNet validation images.
         place: where it was printed.
         protocol: how it was measured.
     """

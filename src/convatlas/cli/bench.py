@@ -26,7 +26,7 @@ def bench_command(
     csv: Annotated[bool, Flag] = False,
     json: Annotated[bool, Flag] = False,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
-    picture: Path | None = None,
+    image: Path | None = None,
     profile_machine: Annotated[bool, Flag] = False,
 ) -> None:
     """Measure how fast networks are on this machine; or the machine itself, for estimates of time.
@@ -44,7 +44,7 @@ def bench_command(
         csv: Exact numbers in s and bytes.
         json: The same, for machines.
         out: Write to this file.
-        picture: Draw accuracy against latency and MACs into this PNG file.
+        image: Draw accuracy against latency and MACs into this PNG file.
         profile_machine: Measure peak rates and memory bandwidth, and keep them for `convatlas size`.
     """
     if profile_machine and networks:
@@ -62,7 +62,7 @@ def bench_command(
         )
     if csv and json:
         raise ValueError("--csv and --json are both given; expected one of them")
-    for path in (out, picture):
+    for path in (out, image):
         if path is not None and not path.absolute().parent.is_dir():
             # Before minutes of measuring.
             raise ValueError(f"{path}: there is no folder {path.parent}")
@@ -92,10 +92,10 @@ def bench_command(
         print(text, end="")
     else:
         write_atomic(out, text)
-    if picture is not None:
+    if image is not None:
         from convatlas.benchmark.chart import draw_bench
 
-        write_atomic(picture, draw_bench(measured))
+        write_atomic(image, draw_bench(measured))
 
 
 def _read_batches(text: str) -> list[int]:

@@ -64,7 +64,7 @@ def pack_command(
         out: Folder for the shards; new or empty.
         data_dir: Folder where a set that is downloaded lies, or is to lie.
         seed: Seed of the split, for a folder without val.
-        on_bad_image: refuse or skip pictures that cannot be read.
+        on_bad_image: refuse or skip images that cannot be read.
     """
     from convatlas.data.pack import write_shards
     from convatlas.data.sets import counted
@@ -73,10 +73,10 @@ def pack_command(
     loaded = load_source(source, data_dir=data_dir, seed=seed, on_bad_image=on_bad_image, note=_note)
     shards = write_shards(loaded, out)
     size = sum(shard.stat().st_size for shard in shards)
-    left_out = counted(len(loaded.skipped), "picture was", "pictures were")
+    left_out = counted(len(loaded.skipped), "image was", "images were")
     skipped = f"; {left_out} left out" if loaded.skipped else ""
     print(
-        f"{len(loaded.train):,} pictures to learn from and {len(loaded.test):,} to test on, "
+        f"{len(loaded.train):,} images to learn from and {len(loaded.test):,} to test on, "
         f"in {counted(len(shards), 'shard')} of {size / 1e6:,.1f} MB in all{skipped}"
     )
     print(f"use them as shards:{plain(out)}")
@@ -89,7 +89,7 @@ def _note(text: str) -> None:
 def _print(report: DataReport) -> None:
     from convatlas.data.sets import counted
 
-    print(f"{plain(report.name)}: {report.train:,} pictures to learn from, {report.test:,} to test on")
+    print(f"{plain(report.name)}: {report.train:,} images to learn from, {report.test:,} to test on")
     print(_size_line(report))
     width = max(len(plain(entry.name)) for entry in report.classes[:SHOWN])
     print(f"\n{'class':<{width}}  {'train':>9}  {'test':>9}")
@@ -97,14 +97,14 @@ def _print(report: DataReport) -> None:
         print(f"{plain(entry.name):<{width}}  {entry.train:>9,}  {entry.test:>9,}")
     _print_rest(len(report.classes), "classes")
     if report.duplicates:
-        print(f"\n{counted(len(report.duplicates), 'picture is', 'pictures are')} there more than once:")
+        print(f"\n{counted(len(report.duplicates), 'image is', 'images are')} there more than once:")
         for entry in report.duplicates[:SHOWN]:
             more = len(entry.samples) - SHOWN_COPIES
             copies = [*entry.samples[:SHOWN_COPIES], *([f"{more:,} more"] if more > 0 else [])]
             print(f"  {plain(' = '.join(copies))}  ({plain(' / '.join(entry.labels))})")
         _print_rest(len(report.duplicates), "more")
     if report.skipped:
-        print(f"\n{counted(len(report.skipped), 'picture')} cannot be used:")
+        print(f"\n{counted(len(report.skipped), 'image')} cannot be used:")
         for entry in report.skipped[:SHOWN]:
             print(f"  {plain(entry.path)}: {plain(entry.reason)}")
         _print_rest(len(report.skipped), "more")

@@ -39,9 +39,9 @@ def eval_command(
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
 ) -> int:
-    """Measure a network on labelled pictures, by the protocol of its paper.
+    """Measure a network on labelled images, by the protocol of its paper.
 
-    A picture that cannot be used is left out and listed, and the exit code is 2.
+    An image that cannot be used is left out and listed, and the exit code is 2.
 
     Args:
         network: Run folder, network with published weights, such as efficientnet_lite0, or file of weights.
@@ -49,21 +49,21 @@ def eval_command(
             the run was trained on where not given.
         data_dir: Where small data sets lie, or are downloaded to.
         protocol: single (the middle), 10crop (AlexNet, ResNet), 144crop (GoogLeNet), dense (VGG: the whole
-            picture) or multiscale (dense at several scales).
-        scales: Px of the picture's short side, such as 256, or 224,256,288 for several scales.
+            image) or multiscale (dense at several scales).
+        scales: Px of the image's short side, such as 256, or 224,256,288 for several scales.
         flip: Show mirror images, too; 10crop and 144crop do so anyway.
         ensemble: More networks, which answer together with the first.
         average: What is averaged over views and networks.
         weights: Of a run: final, ema, raw, snapshots (the mean of all checkpoints), snapshots:N or step:N.
-        split: Split of the data; all for a folder of pictures that nothing was trained on.
+        split: Split of the data; all for a folder of images that nothing was trained on.
         match: Bring classes of data and network together by their names, or by their index.
         engine: eager, or auto for the fastest engine on this machine.
         precision: Of the engine that auto finds.
         batch_size: Views that go through a network together.
-        workers: Threads that read pictures; one for each core if not given.
+        workers: Threads that read images; one for each core if not given.
         device: cpu or cuda; a GPU where there is one.
         as_json: Print all figures, for machines.
-        out: Folder for a report: figures, tables, confusion matrix, reliability diagram, hardest pictures.
+        out: Folder for a report: figures, tables, confusion matrix, reliability diagram, hardest images.
     """
     from convatlas.evaluation.evaluate import evaluate
     from convatlas.evaluation.report import summary, write_evaluation
@@ -117,7 +117,7 @@ def _print_worst(report: Report) -> None:
     worst = sorted(missed, key=lambda entry: entry.right / entry.images)[:SHOWN]
     head = "recognised least"
     width = max(len(head), *(len(plain(entry.name)) for entry in worst))
-    print(f"\n{head:<{width}}  {'pictures':>8}  {'recall':>7}  {'precision':>9}  taken for")
+    print(f"\n{head:<{width}}  {'images':>8}  {'recall':>7}  {'precision':>9}  taken for")
     for entry in worst:
         precision = "-" if entry.precision is None else f"{entry.precision:.1%}"
         print(

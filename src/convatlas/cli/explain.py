@@ -12,7 +12,7 @@ from convatlas.escape import plain
 
 def explain_command(
     network: str,
-    picture: str,
+    image: str,
     /,
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("cam.png"),
@@ -20,11 +20,11 @@ def explain_command(
     stage: int | None = None,
     device: str | None = None,
 ) -> None:
-    """Draw which places of a picture speak for a class, by Grad-CAM.
+    """Draw which places of an image speak for a class, by Grad-CAM.
 
     Args:
         network: Run folder, network with published weights, such as efficientnet_lite0, or file of weights.
-        picture: Picture file.
+        image: Image file.
         out: PNG file that is written.
         class_name: One of the network's classes; the most likely one where not given.
         stage: Which feature map, as in `convatlas features`; the last that has more than one place where not
@@ -37,7 +37,7 @@ def explain_command(
 
     if out.suffix != ".png":
         raise ValueError(f"`--out`={str(out)!r}; expected a name that ends in .png")
-    found = explain(load(network, workers=1, device=device), picture, class_name=class_name, stage=stage)
+    found = explain(load(network, workers=1, device=device), image, class_name=class_name, stage=stage)
     write_atomic(out, draw_explanation(found))
     other = "" if found.answer == found.class_name else f" (the answer is {found.answer})"
     where = f"{found.layer}, {heat_size(found)} places"

@@ -39,8 +39,8 @@ def export_command(
         batch_size: Images at a time.
         dynamic_batch: Make a file for any number of images at a time.
         int8: Quantise to 8 bits; needs --calibration-data.
-        calibration_data: Folder of pictures like those to come; some hundred.
-        agreement: With --int8, the share of pictures whose most likely class must stay the same.
+        calibration_data: Folder of images like those to come; some hundred.
+        agreement: With --int8, the share of images whose most likely class must stay the same.
         untrained: Take the network by its name as it is initialised, without weights.
     """
     if int8 != (calibration_data is not None):
@@ -72,4 +72,4 @@ def export_command(
     any_batch = "any batch" if dynamic_batch else f"batch {batch_size}"
     print(f"{made.path}: {made.bytes / 1e6:,.1f} MB, {any_batch}")
     print(f"its scores differ from the network's by {made.error:.1e} of the largest", end="")
-    print(f"; same top class on {made.same_top:.1%} of {made.images} pictures" if int8 else "")
+    print(f"; same top class on {made.same_top:.1%} of {made.images} images" if int8 else "")

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 def features_command(
     network: str,
     /,
-    *pictures: str,
+    *images: str,
     stage: int | None = None,
     pool: Literal["avg", "max", "none"] = "avg",
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
@@ -22,25 +22,25 @@ def features_command(
     workers: int | None = None,
     device: str | None = None,
 ) -> int:
-    """Write what a network sees in pictures: vectors to search, cluster or learn from, or feature maps.
+    """Write what a network sees in images: vectors to search, cluster or learn from, or feature maps.
 
     Without --out, one JSON object a line is printed. A file that cannot be used is named with its reason, and
     the exit code is 2.
 
     Args:
         network: Run folder, network with published weights, such as efficientnet_lite0, or file of weights.
-        pictures: Picture files, folders, patterns, films, or - for standard input.
+        images: Image files, folders, patterns, films, or - for standard input.
         stage: Which feature map, counted from 0 as `create_model(out_indices=...)` does, or from the end by
             negative numbers; what goes into the last layer where not given.
         pool: How a map becomes a vector; none keeps the map.
         out: File that ends in .npz or .parquet.
         fps: Frames a second that are taken from a film.
-        batch_size: Pictures that go through the network together.
-        workers: Threads that read pictures; one for each core if not given.
+        batch_size: Images that go through the network together.
+        workers: Threads that read images; one for each core if not given.
         device: cpu or cuda; a GPU where there is one.
     """
-    if not pictures:
-        raise ValueError("name at least one picture after the network")
+    if not images:
+        raise ValueError("name at least one image after the network")
     from convatlas.escape import plain
     from convatlas.predict.features import Feature, check_ending, describe, extract_features, write_features
     from convatlas.predict.load import load
@@ -51,7 +51,7 @@ def features_command(
     net: Any = predictor.network
     kept: list[Feature] = []
     refused = 0
-    for each in extract_features(predictor, pictures, stage=stage, pool=pool, fps=fps):
+    for each in extract_features(predictor, images, stage=stage, pool=pool, fps=fps):
         if not isinstance(each, Feature):
             refused += 1
             print(f"convatlas: {plain(each.reason)}", file=sys.stderr)
@@ -63,5 +63,5 @@ def features_command(
         what = describe(net, stage)
         write_features(kept, out, {"network": network, "layer": what, "pool": pool})
         shape = "x".join(map(str, kept[0].values.shape))
-        print(f"{out}: {len(kept):,} pictures, {shape} numbers each ({what})")
+        print(f"{out}: {len(kept):,} images, {shape} numbers each ({what})")
     return 2 if refused else 0

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def predict_command(
     network: str,
     /,
-    *pictures: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    *images: Annotated[str, Parameter(allow_leading_hyphen=True)],
     top: int | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
     out: Path | None = None,
@@ -31,7 +31,7 @@ def predict_command(
     classes: Path | None = None,
     cluster: Literal["ray"] | None = None,
 ) -> int:
-    """Say what is on pictures.
+    """Say what is on images.
 
     A file that cannot be used is named with its reason, the others are answered, and the exit code is 2. A
     job with --out that was killed goes on when the same command is given again. For a network of digits, dark
@@ -40,29 +40,29 @@ def predict_command(
     Args:
         network: Run folder that training left behind, network with published weights, such as
             efficientnet_lite0, or file of weights.
-        pictures: Picture files, folders, patterns, films, or - for standard input (a picture, a film, or
+        images: Image files, folders, patterns, films, or - for standard input (an image, a film, or
             names of files).
-        top: How many classes to show for each picture; 3, or all where there are fewer.
+        top: How many classes to show for each image; 3, or all where there are fewer.
         as_json: Print one JSON object a line, for machines.
         out: Write the answers into this file, which ends in .jsonl, .csv or .parquet.
         fps: Frames a second that are taken from a film; or all.
         engine: eager, or auto for the fastest engine on this machine, which is sought once and remembered.
-            If not given, auto where that is the sooner answer: for many pictures, for long films, for live
+            If not given, auto where that is the sooner answer: for many images, for long films, for live
             streams, and where less precision is allowed.
         precision: The lowest that the engine found by auto may compute in.
-        calibration_data: Folder of pictures for int8, like those to come.
-        batch_size: Pictures that go through the network together.
-        workers: Threads that read pictures; one for each core if not given.
+        calibration_data: Folder of images for int8, like those to come.
+        batch_size: Images that go through the network together.
+        workers: Threads that read images; one for each core if not given.
         exact: Decode large JPEGs at their full size, which takes longer.
         device: cpu or cuda; a GPU if there is one, if not given.
         classes: File with a name for each class, one a line, in the order of the scores.
         cluster: Spread the files of a job with --out over a cluster: ray, at the address in RAY_ADDRESS.
     """
-    for picture in pictures:  # The parser lets them through, for the sake of "-".
-        if len(picture) > 1 and picture.startswith("-") and not Path(picture).exists():
-            raise ValueError(f"Unknown option: {picture}")
-    if not pictures:
-        raise ValueError("name at least one picture after the network")
+    for image in images:  # The parser lets them through, for the sake of "-".
+        if len(image) > 1 and image.startswith("-") and not Path(image).exists():
+            raise ValueError(f"Unknown option: {image}")
+    if not images:
+        raise ValueError("name at least one image after the network")
     if cluster is not None and out is None:
         raise ValueError("`--cluster` writes into a file: add --out, such as --out answers.jsonl")
     from convatlas.escape import plain
@@ -89,16 +89,16 @@ def predict_command(
         exact=exact,
     )
     if engine is None and cluster is None:
-        predictor.engine = choose_engine(predictor, pictures, rate)
+        predictor.engine = choose_engine(predictor, images, rate)
         if predictor.engine == "auto":
             print(
                 "convatlas: by the fastest engine here (--engine eager for the network itself)",
                 file=sys.stderr,
             )
     if out is not None:
-        return write(predictor, pictures, out, top, rate, cluster)
+        return write(predictor, images, out, top, rate, cluster)
     failed = False
-    results = predictor.stream(pictures, top=top, fps=rate)
+    results = predictor.stream(images, top=top, fps=rate)
     for answer in results if sys.stdout.isatty() else watched(results):
         failed |= not isinstance(answer, Prediction)
         if as_json:
@@ -106,7 +106,7 @@ def predict_command(
         elif isinstance(answer, Prediction):
             shown = "  ".join(f"{plain(name)} {share:.1%}" for name, share in answer.top)
             at = "" if answer.seconds is None else f" at {answer.seconds:.2f} s"
-            print(f"{plain(answer.picture)}{at}: {shown}")
+            print(f"{plain(answer.image)}{at}: {shown}")
         else:
             print(f"convatlas: {plain(answer.reason)}", file=sys.stderr)
     show_engines(predictor)
@@ -115,7 +115,7 @@ def predict_command(
 
 def write(
     predictor: Predictor,
-    pictures: tuple[str, ...],
+    images: tuple[str, ...],
     out: Path,
     top: int | None,
     fps: float | None,
@@ -129,7 +129,7 @@ def write(
         from convatlas.predict.ray import ray_runner
 
         runner = ray_runner(predictor, top=top, fps=fps)
-    job = run_job(predictor, pictures, out, top=top, fps=fps, runner=runner)
+    job = run_job(predictor, images, out, top=top, fps=fps, runner=runner)
     before = f", {job.resumed:,} files were answered before" if job.resumed else ""
     print(f"{job.out}: {job.predictions:,} answers, {job.refusals:,} refused{before}")
     show_engines(predictor)

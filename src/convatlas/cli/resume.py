@@ -27,7 +27,7 @@ def resume_command(
         data: Where the data are now, if they have moved.
         set_: Change a field of the recipe; only with --allow-change.
         allow_change: Go on although the recipe or the data have changed.
-        workers: Processes that decode pictures; the result is the same for any number.
+        workers: Processes that decode images; the result is the same for any number.
         device: cpu or cuda; a GPU where there is one.
         save_every: Steps between checkpoints; as before where not given.
         keep: The newest checkpoints that are kept, beside the best; as many as before where not given.

@@ -24,7 +24,7 @@ def runs_command(
     /,
     *,
     compare: tuple[str, str] | None = None,
-    picture: Path | None = None,
+    image: Path | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> int:
     """Show the runs in a folder, or what differs between two of them.
@@ -32,16 +32,16 @@ def runs_command(
     Args:
         folder: Folder that holds run folders.
         compare: Two runs, by the names of their folders or by paths: what differs, and their curves.
-        picture: File for the curves of --compare; A-and-B.png beside the first where not given.
+        image: File for the curves of --compare; A-and-B.png beside the first where not given.
         as_json: Print JSON, for machines.
     """
     from convatlas.runs.run import find_run
     from convatlas.training.logging.compare_runs import make_rows
 
     if compare is not None:
-        return _compare(find_run(compare[0], folder), find_run(compare[1], folder), picture, as_json)
-    if picture is not None:
-        raise ValueError(f"`--picture`={str(picture)!r} is given without --compare; name two runs to compare")
+        return _compare(find_run(compare[0], folder), find_run(compare[1], folder), image, as_json)
+    if image is not None:
+        raise ValueError(f"`--image`={str(image)!r} is given without --compare; name two runs to compare")
     rows, damaged = make_rows(folder)
     if as_json:
         print(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
@@ -54,18 +54,18 @@ def runs_command(
     return 2 if damaged else 0
 
 
-def _compare(first: Run, second: Run, picture: Path | None, as_json: bool) -> int:
+def _compare(first: Run, second: Run, image: Path | None, as_json: bool) -> int:
     from convatlas.files import write_atomic
     from convatlas.training.logging.compare_runs import compare, draw_runs, make_row
 
     rows, differences = [make_row(first), make_row(second)], compare(first, second)
-    path = picture or first.folder.parent / f"{first.folder.name}-and-{second.folder.name}.png"
+    path = image or first.folder.parent / f"{first.folder.name}-and-{second.folder.name}.png"
     write_atomic(path, draw_runs([first, second]))
     if as_json:
         record = {
             "runs": [dataclasses.asdict(row) for row in rows],
             "differences": [dataclasses.asdict(difference) for difference in differences],
-            "picture": str(path),
+            "image": str(path),
         }
         print(json.dumps(record, indent=2))
         return 0

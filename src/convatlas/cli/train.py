@@ -70,12 +70,12 @@ def train_command(
         tag: Begin with the published weights of this tag.
         out: Folder in which the run folder is made.
         name: Name of the run folder; network, data and a number where not given.
-        workers: Processes that decode pictures; as many as fit the machine where not given.
+        workers: Processes that decode images; as many as fit the machine where not given.
         device: cpu or cuda; a GPU where there is one.
         exact: Compute in float32 and rearrange nothing.
         compile: Use torch's compiler.
         on_nan: When the loss is no number: stop, skip the step, or go back with half the learning rate.
-        on_bad_image: Refuse pictures that cannot be read, or skip them.
+        on_bad_image: Refuse images that cannot be read, or skip them.
         save_every: Steps between checkpoints; each epoch, and every ten minutes, where not given.
         keep: The newest checkpoints that are kept, beside the best.
         tensorboard: Write TensorBoard's events into the run folder, too.
@@ -141,6 +141,6 @@ def finish(training: Callable[[], Run]) -> int:
     if is_first:
         count = run.record["data"]["test"]
         print(f"\ntest accuracy {run.test_accuracy:.2%} on {count:,} images")
-        print(f"everything is in {run.folder}: open report.md or curves.png there, or try it on a picture:")
-        print(f"  convatlas predict {run.folder} PICTURE")
+        print(f"everything is in {run.folder}: open report.md or curves.png there, or try it on an image:")
+        print(f"  convatlas predict {run.folder} IMAGE")
     return 0

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     pass
 
 Interpolation = Literal["bilinear", "bicubic", "random"]
-"""How a picture is resized; "random" draws nearest, bilinear, bicubic or area for each picture."""
+"""How an image is resized; "random" draws nearest, bilinear, bicubic or area for each image."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ResizedCrop:
-    """A random part of the picture, resized to the size that is trained on.
+    """A random part of the image, resized to the size that is trained on.
 
     Attributes:
-        scale: smallest and largest share of the picture's area.
+        scale: smallest and largest share of the image's area.
         ratio: smallest and largest width / height.
         interpolation: of the resizing.
 
@@ -49,7 +49,7 @@ class ResizedCrop:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScaleJitter:
-    """The picture at a random size, then a random crop. With `low` equal to `high`, the crop alone is random.
+    """The image at a random size, then a random crop. With `low` equal to `high`, the crop alone is random.
 
     Attributes:
         low: px of the short side at least, for crops of `crop` px; for other sizes in proportion.
@@ -84,12 +84,12 @@ class ScaleJitter:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Policy:
-    """Random operations of torchvision on each picture: colour, contrast, shear, rotation, ...
+    """Random operations of torchvision on each image: colour, contrast, shear, rotation, ...
 
     Attributes:
         kind: "rand_augment" applies `num_ops` operations of one strength; "trivial_augment" one of a random
             strength.
-        num_ops: operations for each picture, of "rand_augment".
+        num_ops: operations for each image, of "rand_augment".
         magnitude: their strength on torchvision's scale of 0 to 30, of "rand_augment".
 
     Source: Cubuk et al. 2019, "RandAugment"; Müller and Hutter 2021, "TrivialAugment".
@@ -221,7 +221,7 @@ class Erase:
 class Augment:
     """All that may happen to a training image, in the order in which it happens.
 
-    `resized_crop` or `scale_jitter`, and `policy`, work on one picture of any size (`convatlas.data.crops`);
+    `resized_crop` or `scale_jitter`, and `policy`, work on one image of any size (`convatlas.data.crops`);
     the others on a batch (`augment_batch`), and `mixup` and `cutmix` on the finished batch
     (`convatlas.data.mixing`).
 
@@ -268,8 +268,8 @@ class Augment:
             raise ValueError(f"`cutout`={self.cutout!r}; expected a whole number of px, or 0 for none")
 
     @property
-    def per_picture(self) -> bool:
-        """Whether a part of it works on single pictures, before they are a batch (`TrainFit`)."""
+    def per_image(self) -> bool:
+        """Whether a part of it works on single images, before they are a batch (`TrainFit`)."""
         return any(part is not None for part in (self.resized_crop, self.scale_jitter, self.policy))
 
     @property

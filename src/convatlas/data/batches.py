@@ -1,4 +1,4 @@
-"""Batches of pictures, in a planned order; what is in them does not depend on who reads them."""
+"""Batches of images, in a planned order; what is in them does not depend on who reads them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convatlas.data.pictures import PictureError
+from convatlas.data.image_files import ImageError
 from convatlas.data.sets import DataError, ImageSet, OnBadImage, Samples, SkippedImage
 from convatlas.data.tables import IntArray
 
@@ -33,13 +33,13 @@ GRACE = 10
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Batch:
-    """Pictures of one size, with labels.
+    """Images of one size, with labels.
 
     Attributes:
         images: (B, C, H, W) of uint8.
         labels: (B,) of int64.
         samples: index of each in its part, (B,).
-        skipped: the pictures that were to be in it but cannot be read.
+        skipped: the images that were to be in it but cannot be read.
     """
 
     images: Tensor
@@ -58,23 +58,23 @@ def read_batches(
 ) -> Iterator[Batch]:
     """Reads the batches of a plan, in its order.
 
-    Images in memory are picked at once, in this process. Pictures on disk are decoded and fitted one by
+    Images in memory are picked at once, in this process. Images on disk are decoded and fitted one by
     one, by `workers` processes where there are any; the batches are the same to the bit. A plan and a
     `fit` that are the same give the same batches.
 
     Args:
         part: of a source.
         plan: of each batch the indices of its samples (B,), and the height and width in px that its
-            pictures shall have; None for the size that they have.
-        fit: brings a picture (C, H, W) of uint8, the sample of that index, to a size in px; needs to be
-            picklable where there are workers. Without it, images in memory are resized, and pictures on
+            images shall have; None for the size that they have.
+        fit: brings an image (C, H, W) of uint8, the sample of that index, to a size in px; needs to be
+            picklable where there are workers. Without it, images in memory are resized, and images on
             disk must have one size.
         workers: processes that decode; 0 decodes in this process.
-        on_bad_image: "refuse" a picture that cannot be read, or "skip" it: the batch is smaller then.
+        on_bad_image: "refuse" an image that cannot be read, or "skip" it: the batch is smaller then.
 
     Raises:
-        PictureError: a picture cannot be read, and is to be refused.
-        DataError: pictures of a batch differ in size, or a worker died.
+        ImageError: an image cannot be read, and is to be refused.
+        DataError: images of a batch differ in size, or a worker died.
     """
     if workers < 0:
         raise ValueError(f"`workers`={workers}; expected 0 or more")
@@ -85,7 +85,7 @@ def read_batches(
     source = map(reader.read, plan) if workers == 0 else _read_by_workers(reader, plan, workers)
     for result in source:
         if isinstance(result, _Refused):
-            raise (PictureError if result.is_picture else DataError)(result.message)
+            raise (ImageError if result.is_image else DataError)(result.message)
         yield result
 
 
@@ -102,7 +102,7 @@ class _Refused:
     """Why a batch could not be read; an exception would bring a worker's traceback with it."""
 
     message: str
-    is_picture: bool
+    is_image: bool
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -121,28 +121,28 @@ class _Reader:
 
     def read(self, entry: tuple[IntArray, int | None]) -> Batch | _Refused:
         samples, px = entry
-        pictures: list[Tensor] = []
+        decoded: list[Tensor] = []
         kept: list[int] = []
         skipped: list[SkippedImage] = []
         for sample in samples.tolist():
             try:
-                picture = self.part.picture(sample)
-            except PictureError as error:
+                image = self.part.image(sample)
+            except ImageError as error:
                 if self.on_bad_image == "refuse":
-                    return _Refused(str(error), is_picture=True)
+                    return _Refused(str(error), is_image=True)
                 name = self.part.name(sample)
                 skipped.append(SkippedImage(name, str(error).removeprefix(f"{name}: ")))
                 continue
-            pictures.append(picture if self.fit is None else self.fit(picture, sample, px))
+            decoded.append(image if self.fit is None else self.fit(image, sample, px))
             kept.append(sample)
-            if pictures[-1].shape != pictures[0].shape:
-                return _Refused(self._mismatch(kept, pictures), is_picture=False)
+            if decoded[-1].shape != decoded[0].shape:
+                return _Refused(self._mismatch(kept, decoded), is_image=False)
         rows = np.array(kept, dtype=np.int64)
-        images = torch.stack(pictures) if pictures else torch.empty(0, 3, px or 1, px or 1, dtype=torch.uint8)
+        images = torch.stack(decoded) if decoded else torch.empty(0, 3, px or 1, px or 1, dtype=torch.uint8)
         return Batch(images, self.part.labels[torch.from_numpy(rows)], rows, tuple(skipped))
 
-    def _mismatch(self, kept: list[int], pictures: list[Tensor]) -> str:
-        first, last = (tuple(pictures[i].shape) for i in (0, -1))
+    def _mismatch(self, kept: list[int], decoded: list[Tensor]) -> str:
+        first, last = (tuple(decoded[i].shape) for i in (0, -1))
         return (
             f"{self.part.name(kept[-1])} has the shape {last} and {self.part.name(kept[0])} {first}; "
             "a batch needs one: say which size, by --input (from Python, input_size=...)"
@@ -181,7 +181,7 @@ def _worker_failure(error: RuntimeError) -> str:
         return f"a worker ran out of shared memory (/dev/shm): fewer --workers, or a smaller batch ({text})"
     if "timed out" in text:
         return f"a worker gave no batch for {PATIENCE} s: is the disk still there? ({text})"
-    return f"a worker that reads pictures died: fewer --workers need less memory; 0 shows why ({text})"
+    return f"a worker that reads images died: fewer --workers need less memory; 0 shows why ({text})"
 
 
 def _as_it_is(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Looking at every picture before training does, so that a damaged one is known at the start."""
+"""Looking at every image before training does, so that a damaged one is known at the start."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from convatlas.data.image_files import ImageError, decode_image, image_size
 from convatlas.data.listing import BAD, DECODED, FEW, HEADER_READ, Listing, keep
-from convatlas.data.pictures import PictureError, decode_picture, picture_size
 from convatlas.data.sets import Note
 from convatlas.data.tables import Files, IntArray
 
 HEAD_BYTES = 65_536
-MANY = 2_000  # pictures, which take long enough to say so
+MANY = 2_000  # images, which take long enough to say so
 
 # Their header lies at the beginning; of the other formats the whole file is needed to be sure.
 _HEAD_FIRST = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM")
 
 
 def check_listing(listing: Listing, note: Note | None = None) -> Listing:
-    """Checks the pictures that are not known yet, and keeps what was found.
+    """Checks the images that are not known yet, and keeps what was found.
 
     Up to 20,000 files are decoded; of more, the headers are read.
 
@@ -47,7 +47,7 @@ def check_listing(listing: Listing, note: Note | None = None) -> Listing:
 def check_files(
     files: Files, rows: IntArray, *, full: bool, note: Note | None = None
 ) -> tuple[IntArray, dict[int, str]]:
-    """Decodes pictures, or reads their headers.
+    """Decodes images, or reads their headers.
 
     Args:
         files: where they lie.
@@ -60,15 +60,15 @@ def check_files(
     """
     if note is not None and len(rows) > MANY:
         what = "decoding" if full else "reading the headers of"
-        note(f"{what} {len(rows):,} pictures once, to find damaged ones")
+        note(f"{what} {len(rows):,} images once, to find damaged ones")
 
     def look(row: int) -> tuple[int, int] | str:
         try:
             if full:
-                height, width = decode_picture(files.read(row), files.name(row)).shape[1:]
+                height, width = decode_image(files.read(row), files.name(row)).shape[1:]
                 return height, width
             return header_size(files, row)
-        except PictureError as error:
+        except ImageError as error:
             return str(error).removeprefix(f"{files.name(row)}: ")
 
     with ThreadPoolExecutor(num_cores()) as pool:
@@ -82,16 +82,16 @@ def header_size(files: Files, row: int) -> tuple[int, int]:
     """Height and width as the header states them, before any rotation by EXIF.
 
     Raises:
-        PictureError: it is no picture, too large, or cannot be read.
+        ImageError: it is no image, too large, or cannot be read.
     """
     name, head = files.name(row), files.read(row, limit=HEAD_BYTES)
     if head.startswith(_HEAD_FIRST):
         try:
-            return picture_size(head, name)
-        except PictureError:
+            return image_size(head, name)
+        except ImageError:
             if len(head) < HEAD_BYTES:
                 raise
-    return picture_size(files.read(row), name)
+    return image_size(files.read(row), name)
 
 
 def num_cores() -> int:

@@ -1,4 +1,4 @@
-"""One picture of any size to the size that a network sees: crops of training, the crop of testing."""
+"""One image of any size to the size that a network sees: crops of training, the crop of testing."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from convatlas.data.warp import TRIES, fitting_boxes
 """Px a side of the crops for which a `ScaleJitter` is given."""
 
 STRIP = 16
-"""Of a picture longer than so many times its short side, the ends are cut off before it is resized, or one of
+"""Of an image longer than so many times its short side, the ends are cut off before it is resized, or one of
 1 x 20,000 px would grow to gigabytes; the middle that is kept at last lies well within."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainFit:
-    """Brings a training picture to size, by its own draws.
+    """Brings a training image to size, by its own draws.
 
     By `augment.resized_crop` or `augment.scale_jitter`; with neither, as `TestFit` does. Then comes
     `augment.policy`.
@@ -45,64 +45,64 @@ class TrainFit:
     crop_pct: float = 0.875
     interpolation: str = "bilinear"
 
-    def __call__(self, picture: Tensor, sample: int, px: int | None) -> Tensor:
-        """Fits one picture.
+    def __call__(self, image: Tensor, sample: int, px: int | None) -> Tensor:
+        """Fits one image.
 
         Args:
-            picture: (C, H, W) of uint8.
+            image: (C, H, W) of uint8.
             sample: its index in the data set.
-            px: a side of the result; None for the picture's own size.
+            px: a side of the result; None for the image's own size.
 
         Returns:
             (C, px, px) of uint8.
         """
-        size = (px, px) if px is not None else (picture.shape[1], picture.shape[2])
+        size = (px, px) if px is not None else (image.shape[1], image.shape[2])
         if self.augment.resized_crop is not None:
-            picture = self._resized_crop(picture, sample, size, self.augment.resized_crop)
+            image = self._resized_crop(image, sample, size, self.augment.resized_crop)
         elif self.augment.scale_jitter is not None:
-            picture = self._scale_jitter(picture, sample, size, self.augment.scale_jitter)
+            image = self._scale_jitter(image, sample, size, self.augment.scale_jitter)
         elif px is not None:
-            picture = central_crop(picture, size, self.crop_pct, self.interpolation)
+            image = central_crop(image, size, self.crop_pct, self.interpolation)
         if self.augment.policy is not None:
-            picture = self._policy(picture, sample, self.augment.policy)
-        return picture
+            image = self._policy(image, sample, self.augment.policy)
+        return image
 
     def _draw(self, sample: int, purpose: str, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
         return uniform(self.seed, self.epoch, np.array([sample]), purpose, count)
 
-    def _resized_crop(self, picture: Tensor, sample: int, size: tuple[int, int], how: ResizedCrop) -> Tensor:
-        height, width = picture.shape[1:]
+    def _resized_crop(self, image: Tensor, sample: int, size: tuple[int, int], how: ResizedCrop) -> Tensor:
+        height, width = image.shape[1:]
         low, high = how.ratio
         sides = self._draw(sample, "resized crop size", 2 * TRIES)
         heights, widths, fits = fitting_boxes(sides, how.scale, (1.0 / high, 1.0 / low), height, width)
         down, right, kind = self._draw(sample, "resized crop", 3)[0].tolist()
         rows, columns = int(heights[0]), int(widths[0])
-        if not fits[0]:  # A picture too long for any crop: the middle of it, as in torchvision.
+        if not fits[0]:  # An image too long for any crop: the middle of it, as in torchvision.
             rows, columns = min(height, round(width / low)), min(width, round(height * high))
             down = right = 0.5
         top, left = int(down * (height - rows + 1)), int(right * (width - columns + 1))
-        part = picture[:, top : top + rows, left : left + columns]
+        part = image[:, top : top + rows, left : left + columns]
         return resize(part, size, _interpolation(how.interpolation, kind))
 
-    def _scale_jitter(self, picture: Tensor, sample: int, size: tuple[int, int], how: ScaleJitter) -> Tensor:
+    def _scale_jitter(self, image: Tensor, sample: int, size: tuple[int, int], how: ScaleJitter) -> Tensor:
         drawn, down, right, kind = self._draw(sample, "scale jitter", 4)[0].tolist()
         short_side = how.low + int(drawn * (how.high - how.low + 1))
-        picture = _cover(picture, size, how.crop / short_side, _interpolation(how.interpolation, kind))
-        top = int(down * (picture.shape[1] - size[0] + 1))
-        left = int(right * (picture.shape[2] - size[1] + 1))
-        return picture[:, top : top + size[0], left : left + size[1]]
+        image = _cover(image, size, how.crop / short_side, _interpolation(how.interpolation, kind))
+        top = int(down * (image.shape[1] - size[0] + 1))
+        left = int(right * (image.shape[2] - size[1] + 1))
+        return image[:, top : top + size[0], left : left + size[1]]
 
-    def _policy(self, picture: Tensor, sample: int, policy: Policy) -> Tensor:
+    def _policy(self, image: Tensor, sample: int, policy: Policy) -> Tensor:
         number = int(self._draw(sample, "policy", 1)[0, 0] * 2**53)
-        # torchvision draws from torch's global generator: it gets a state of this picture's own.
+        # torchvision draws from torch's global generator: it gets a state of this image's own.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(number)
-            return _torchvision_policy(policy)(picture)
+            return _torchvision_policy(policy)(image)
 
 
 @dataclasses.dataclass(frozen=True)
 class TestFit:
-    """Brings a test picture to size: the short side is resized, and the middle cut out.
+    """Brings a test image to size: the short side is resized, and the middle cut out.
 
     Attributes:
         px: a side of the result, where the call says no other.
@@ -116,17 +116,17 @@ class TestFit:
     crop_pct: float = 0.875
     interpolation: str = "bilinear"
 
-    def __call__(self, picture: Tensor, sample: int = 0, px: int | None = None) -> Tensor:
-        """Fits one picture (C, H, W) of uint8: (C, px, px). `sample` makes no difference."""
+    def __call__(self, image: Tensor, sample: int = 0, px: int | None = None) -> Tensor:
+        """Fits one image (C, H, W) of uint8: (C, px, px). `sample` makes no difference."""
         size = self.px if px is None else px
-        return central_crop(picture, (size, size), self.crop_pct, self.interpolation)
+        return central_crop(image, (size, size), self.crop_pct, self.interpolation)
 
 
-def central_crop(picture: Tensor, size: tuple[int, int], crop_pct: float, interpolation: str) -> Tensor:
+def central_crop(image: Tensor, size: tuple[int, int], crop_pct: float, interpolation: str) -> Tensor:
     """Resizes the short side and cuts out the middle.
 
     Args:
-        picture: (C, H, W) of uint8.
+        image: (C, H, W) of uint8.
         size: height and width of the result, px.
         crop_pct: share of the resized short side that is kept.
         interpolation: "bilinear" or "bicubic".
@@ -134,36 +134,36 @@ def central_crop(picture: Tensor, size: tuple[int, int], crop_pct: float, interp
     Returns:
         (C, *size) of uint8.
     """
-    longest = STRIP * min(picture.shape[1:])
-    picture = _middle(picture, (min(picture.shape[1], longest), min(picture.shape[2], longest)))
-    return _centre(_resize_short(picture, size, crop_pct, interpolation), size)
+    longest = STRIP * min(image.shape[1:])
+    image = _middle(image, (min(image.shape[1], longest), min(image.shape[2], longest)))
+    return _centre(_resize_short(image, size, crop_pct, interpolation), size)
 
 
-def _resize_short(picture: Tensor, size: tuple[int, int], share: float, interpolation: str) -> Tensor:
+def _resize_short(image: Tensor, size: tuple[int, int], share: float, interpolation: str) -> Tensor:
     """Resizes as torchvision's `Resize(round(max(size) / share))`: the long side is cut to whole px."""
-    height, width = picture.shape[1:]
+    height, width = image.shape[1:]
     short = max(1, round(max(size) / share))
     long = int(short * max(height, width) / min(height, width))
     sides = (short, long) if height <= width else (long, short)
-    return resize(picture, (max(size[0], sides[0]), max(size[1], sides[1])), interpolation)
+    return resize(image, (max(size[0], sides[0]), max(size[1], sides[1])), interpolation)
 
 
-def _centre(picture: Tensor, size: tuple[int, int]) -> Tensor:
+def _centre(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Cuts out the middle as torchvision's `CenterCrop`, which rounds halves to even."""
-    top, left = (round((have - want) / 2.0) for have, want in zip(picture.shape[1:], size, strict=True))
-    return picture[:, top : top + size[0], left : left + size[1]]
+    top, left = (round((have - want) / 2.0) for have, want in zip(image.shape[1:], size, strict=True))
+    return image[:, top : top + size[0], left : left + size[1]]
 
 
-def _middle(picture: Tensor, size: tuple[int, int]) -> Tensor:
-    top, left = (picture.shape[1] - size[0]) // 2, (picture.shape[2] - size[1]) // 2
-    return picture[:, top : top + size[0], left : left + size[1]]
+def _middle(image: Tensor, size: tuple[int, int]) -> Tensor:
+    top, left = (image.shape[1] - size[0]) // 2, (image.shape[2] - size[1]) // 2
+    return image[:, top : top + size[0], left : left + size[1]]
 
 
-def resize(picture: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
-    """Resizes a picture.
+def resize(image: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
+    """Resizes an image.
 
     Args:
-        picture: (C, H, W) of uint8.
+        image: (C, H, W) of uint8.
         size: height and width of the result, px.
         interpolation: "bilinear" or "bicubic" (as wide as the pixels of the result, as Pillow's), "nearest"
             or "area".
@@ -174,10 +174,10 @@ def resize(picture: Tensor, size: tuple[int, int], interpolation: str) -> Tensor
     Raises:
         ValueError: the interpolation is unknown.
     """
-    if tuple(picture.shape[1:]) == size:
-        return picture
-    # Added so, the dimension hides the layout of no picture: torch is twice as fast on channels-last bytes.
-    batch = picture.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
+    if tuple(image.shape[1:]) == size:
+        return image
+    # Added so, the dimension hides the layout of no image: torch is twice as fast on channels-last bytes.
+    batch = image.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
     match interpolation:
         case "bilinear" | "bicubic":
             out = F.interpolate(batch, size=size, mode=interpolation, antialias=True)
@@ -192,13 +192,13 @@ def resize(picture: Tensor, size: tuple[int, int], interpolation: str) -> Tensor
     return out[0]
 
 
-def _cover(picture: Tensor, size: tuple[int, int], share: float, interpolation: str) -> Tensor:
-    """Resizes so that the longer side of `size` is `share` of the picture's short side."""
-    factor = max(size) / share / min(picture.shape[1:])
+def _cover(image: Tensor, size: tuple[int, int], share: float, interpolation: str) -> Tensor:
+    """Resizes so that the longer side of `size` is `share` of the image's short side."""
+    factor = max(size) / share / min(image.shape[1:])
     height, width = (
-        max(least, round(side * factor)) for side, least in zip(picture.shape[1:], size, strict=True)
+        max(least, round(side * factor)) for side, least in zip(image.shape[1:], size, strict=True)
     )
-    return resize(picture, (height, width), interpolation)
+    return resize(image, (height, width), interpolation)
 
 
 def _interpolation(name: Interpolation, draw: float) -> str:
@@ -215,21 +215,21 @@ def _torchvision_policy(policy: Policy) -> Callable[[Tensor], Tensor]:
     return v2.TrivialAugmentWide()
 
 
-def with_channels(picture: Tensor, chans: int) -> Tensor:
-    """Brings a picture to the channels of a network: grey to colour, or colour to grey.
+def with_channels(image: Tensor, chans: int) -> Tensor:
+    """Brings an image to the channels of a network: grey to colour, or colour to grey.
 
     Args:
-        picture: (C, H, W) of uint8, C being 1 or 3.
+        image: (C, H, W) of uint8, C being 1 or 3.
         chans: 1 or 3.
 
     Raises:
         ValueError: there is no way from the one to the other.
     """
-    if len(picture) == chans:
-        return picture
-    if len(picture) == 1:
-        return picture.expand(chans, -1, -1)
-    if chans == 1 and len(picture) == 3:
-        grey = Image.fromarray(picture.permute(1, 2, 0).numpy()).convert("L")
+    if len(image) == chans:
+        return image
+    if len(image) == 1:
+        return image.expand(chans, -1, -1)
+    if chans == 1 and len(image) == 3:
+        grey = Image.fromarray(image.permute(1, 2, 0).numpy()).convert("L")
         return torch.from_numpy(np.array(grey))[None]
-    raise ValueError(f"a picture has {len(picture)} channels; the network takes {chans}")
+    raise ValueError(f"an image has {len(image)} channels; the network takes {chans}")

@@ -13,25 +13,25 @@ from typing import Any
 import numpy as np
 
 from convatlas.data.check import num_cores
-from convatlas.data.pictures import PictureError
-from convatlas.data.sets import ImageSet, PictureSet, Samples, SkippedImage, Source, counted
+from convatlas.data.image_files import ImageError
+from convatlas.data.sets import ImageFileSet, ImageSet, Samples, SkippedImage, Source, counted
 from convatlas.data.tables import IntArray
 
 PARTS = ("train", "test")
 # Bytes from the end of a file that tell most files apart.
 TAIL = 4096
-# Times that the largest class may have the pictures of the smallest before it is worth a word.
+# Times that the largest class may have the images of the smallest before it is worth a word.
 IMBALANCED = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassCount:
-    """Pictures of a class.
+    """Images of a class.
 
     Attributes:
         name: of the class.
-        train: pictures to learn from.
-        test: pictures to test on.
+        train: images to learn from.
+        test: images to test on.
     """
 
     name: str
@@ -41,14 +41,14 @@ class ClassCount:
 
 @dataclasses.dataclass(frozen=True)
 class SizeRange:
-    """Sizes of pictures in px.
+    """Sizes of images in px.
 
     Attributes:
-        least: short side of the smallest picture.
+        least: short side of the smallest image.
         median: of the short sides.
         most: long side of the largest.
         widest: the largest ratio of long to short side.
-        num_unknown: pictures whose size is not known without decoding.
+        num_unknown: images whose size is not known without decoding.
     """
 
     least: int
@@ -60,7 +60,7 @@ class SizeRange:
 
 @dataclasses.dataclass(frozen=True)
 class Duplicates:
-    """Pictures that are there more than once, byte for byte.
+    """Images that are there more than once, byte for byte.
 
     Attributes:
         samples: of each, where its copies lie, the part first.
@@ -80,14 +80,14 @@ class DataReport:
     Attributes:
         name: of the source.
         fingerprint: SHA-256 in hexadecimal.
-        train: pictures to learn from.
-        test: pictures to test on.
-        image_size: C, H, W where all pictures have one size.
-        sizes: of the pictures.
-        classes: how many pictures each class has, in the order of their numbers.
-        imbalance: pictures to learn from in the largest class for each in the smallest.
-        duplicates: pictures that are there more than once; those in both parts come first.
-        skipped: pictures that cannot be used.
+        train: images to learn from.
+        test: images to test on.
+        image_size: C, H, W where all images have one size.
+        sizes: of the images.
+        classes: how many images each class has, in the order of their numbers.
+        imbalance: images to learn from in the largest class for each in the smallest.
+        duplicates: images that are there more than once; those in both parts come first.
+        skipped: images that cannot be used.
     """
 
     name: str
@@ -113,11 +113,11 @@ class DataReport:
 def describe(source: Source) -> DataReport:
     """Looks through a data set: counts, sizes, duplicates, imbalance.
 
-    Duplicates are found by content. Of picture files only those are read whole that have the size and the
+    Duplicates are found by content. Of image files only those are read whole that have the size and the
     last bytes of another one; images in memory are compared by their pixels.
 
     Args:
-        source: best loaded with on_bad_image="skip", so that bad pictures are listed rather than refused.
+        source: best loaded with on_bad_image="skip", so that bad images are listed rather than refused.
     """
     counts = [
         np.bincount(part.labels.numpy(), minlength=len(source.class_names)).tolist()
@@ -154,20 +154,20 @@ def _sizes(source: Source) -> SizeRange:
 def _sides(part: Samples) -> IntArray:
     if isinstance(part, ImageSet):
         return np.tile(np.array(part.images.shape[-2:], dtype=np.int64), (len(part), 1))
-    return part.sizes if isinstance(part, PictureSet) else np.zeros((len(part), 2), dtype=np.int64)
+    return part.sizes if isinstance(part, ImageFileSet) else np.zeros((len(part), 2), dtype=np.int64)
 
 
 def _duplicates(source: Source) -> list[Duplicates]:
     parts = (source.train, source.test)
     places = [(part, index) for part in range(2) for index in range(len(parts[part]))]
-    if isinstance(source.train, PictureSet) and isinstance(source.test, PictureSet):
-        pictures = (source.train, source.test)
-        keys: list[Hashable] = np.concatenate([p.files.num_bytes[p.rows] for p in pictures]).tolist()
+    if isinstance(source.train, ImageFileSet) and isinstance(source.test, ImageFileSet):
+        images = (source.train, source.test)
+        keys: list[Hashable] = np.concatenate([p.files.num_bytes[p.rows] for p in images]).tolist()
         rows, keys = _repeated(list(range(len(places))), keys)
         with ThreadPoolExecutor(num_cores()) as pool:
             for whole in (False, True):
                 here = [places[row] for row in rows]
-                look = functools.partial(_file_hash, pictures, whole)
+                look = functools.partial(_file_hash, images, whole)
                 rows, keys = _repeated(rows, list(zip(keys, pool.map(look, here), strict=True)))
     else:
         keys = [_pixel_hash(parts[part], index) for part, index in places]
@@ -186,20 +186,20 @@ def _repeated(rows: list[int], keys: list[Hashable]) -> tuple[list[int], list[Ha
     return [rows[place] for place in kept], [keys[place] for place in kept]
 
 
-def _file_hash(parts: tuple[PictureSet, PictureSet], whole: bool, place: tuple[int, int]) -> Hashable:
+def _file_hash(parts: tuple[ImageFileSet, ImageFileSet], whole: bool, place: tuple[int, int]) -> Hashable:
     part, index = parts[place[0]], place[1]
     row = int(part.rows[index])
     size = int(part.files.num_bytes[row])
     try:
         content = part.files.read(row, start=0 if whole else max(size - TAIL, 0))
-    except PictureError:  # gone since it was loaded; it is like no other
+    except ImageError:  # gone since it was loaded; it is like no other
         return place
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def _pixel_hash(part: Samples, index: int) -> Hashable:
-    picture = part.picture(index).contiguous()
-    return tuple(picture.shape), hashlib.blake2b(picture.numpy().tobytes(), digest_size=16).digest()
+    image = part.image(index).contiguous()
+    return tuple(image.shape), hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest()
 
 
 def _found(source: Source, group: list[tuple[int, int]]) -> Duplicates:
@@ -212,19 +212,19 @@ def _found(source: Source, group: list[tuple[int, int]]) -> Duplicates:
 
 def _warnings(report: DataReport) -> Iterator[str]:
     if report.skipped:
-        yield f"{counted(len(report.skipped), 'picture')} cannot be used"
+        yield f"{counted(len(report.skipped), 'image')} cannot be used"
     across = sum(entry.across for entry in report.duplicates)
     if across:
-        yield f"{counted(across, 'picture is', 'pictures are')} both learnt from and tested on"
+        yield f"{counted(across, 'image is', 'images are')} both learnt from and tested on"
     torn = sum(len(entry.labels) > 1 for entry in report.duplicates)
     if torn:
-        yield f"{counted(torn, 'picture is', 'pictures are')} there under more than one class"
+        yield f"{counted(torn, 'image is', 'images are')} there under more than one class"
     if report.imbalance > IMBALANCED:
-        yield f"the largest class has {report.imbalance:,.0f} times the pictures of the smallest"
+        yield f"the largest class has {report.imbalance:,.0f} times the images of the smallest"
     untested = [entry.name for entry in report.classes if not entry.test]
     if untested:
         classes = counted(len(untested), "class has", "classes have")
-        yield f"{classes} no picture to test on, such as {untested[0]!r}"
+        yield f"{classes} no image to test on, such as {untested[0]!r}"
     folded = Counter(entry.name.casefold() for entry in report.classes)
     alike = [entry.name for entry in report.classes if folded[entry.name.casefold()] > 1]
     if alike:

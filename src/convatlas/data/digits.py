@@ -46,23 +46,23 @@ def enlarge(grids: Tensor) -> Tensor:
     return F.pad(images, (margin,) * 4).mul(255.0).round().to(torch.uint8)
 
 
-def digit_from_picture(picture: Image.Image) -> Tensor:
-    """Makes a picture of one digit look like the training data.
+def digit_from_image(image: Image.Image) -> Tensor:
+    """Makes an image of one digit look like the training data.
 
     The paper is what the rim shows; ink is what differs from it, so dark on light and light on dark
     both work. The ink is cut out, scaled to fill the 8x8 grid as the original digits do (their height
     or width is 8), centred, and enlarged as they are.
 
     Args:
-        picture: grey or RGB, of any size.
+        image: grey or RGB, of any size.
 
     Returns:
         (1, 32, 32) of uint8, ink 255 on 0.
 
     Raises:
-        ValueError: the picture is all of one colour.
+        ValueError: the image is all of one colour.
     """
-    grey = np.asarray(picture.convert("L"), dtype=np.float32) / 255.0
+    grey = np.asarray(image.convert("L"), dtype=np.float32) / 255.0
     rim = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     ink = np.abs(grey - np.median(rim))
     if ink.max() < 0.05:

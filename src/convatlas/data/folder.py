@@ -1,4 +1,4 @@
-"""Folders of pictures: a folder for each class, with or without a part to learn and one to test."""
+"""Folders of images: a folder for each class, with or without a part to learn and one to test."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import numpy as np
 import torch
 
 from convatlas.data.check import check_listing
-from convatlas.data.listing import SUFFIXES, Listing, list_pictures
+from convatlas.data.listing import SUFFIXES, Listing, list_images
 from convatlas.data.sets import (
     DataError,
+    ImageFileSet,
     Note,
     OnBadImage,
-    PictureSet,
     SkippedImage,
     Source,
     counted,
@@ -35,13 +35,13 @@ LAYOUT = "expected a folder for each class, or train and val with a folder for e
 
 Digest = Any  # hashlib gives its own type no public name
 
-NO_LABEL = -1  # of a picture that is not part of what is made
+NO_LABEL = -1  # of an image that is not part of what is made
 SHOWN = 3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Labelled:
-    """Pictures that were checked, with labels.
+    """Images that were checked, with labels.
 
     Attributes:
         files: where they lie.
@@ -64,7 +64,7 @@ def read_folder(
     on_bad_image: OnBadImage = "refuse",
     note: Note | None = None,
 ) -> Source:
-    """Reads pictures that lie in a folder for each class.
+    """Reads images that lie in a folder for each class.
 
     Classes are numbered in the order of their sorted names. Where `path` holds train and val (or test),
     these are the parts; else a share of each class, chosen by `seed`, is the part to test.
@@ -73,7 +73,7 @@ def read_folder(
         path: the folder.
         seed: of the split.
         test_share: share of each class that is only measured on.
-        on_bad_image: "refuse" or "skip" pictures that cannot be read.
+        on_bad_image: "refuse" or "skip" images that cannot be read.
         note: is told what takes long.
 
     Raises:
@@ -93,7 +93,7 @@ def read_folder(
     skipped = settle_bad(path, parts, on_bad_image)
     if test is None:
         parts = split(parts[0], seed, test_share)
-    return pictures_source(f"folder:{path}", path, parts, class_names, skipped)
+    return images_source(f"folder:{path}", path, parts, class_names, skipped)
 
 
 def check_folder(path: Path) -> None:
@@ -137,7 +137,7 @@ def find_part(path: Path, names: tuple[str, ...]) -> Path | None:
     others = [each for name in names for each in there if name in re.split(r"[_\-. ]", each.casefold())]
     for name in (*exact, *others):
         part = path / name
-        if subfolders(part) and not _holds_pictures(part):
+        if subfolders(part) and not _holds_images(part):
             return part
     return None
 
@@ -151,7 +151,7 @@ def class_folders(path: Path) -> tuple[str, ...]:
     names = subfolders(path)
     if len(names) >= 2:
         return names
-    found = "pictures but no folder" if _holds_pictures(path) and not names else f"{len(names)} folders"
+    found = "images but no folder" if _holds_images(path) and not names else f"{len(names)} folders"
     found = f"one folder ({names[0]})" if len(names) == 1 else found
     raise DataError(f"{path}: holds {found}; {LAYOUT}, and at least two classes")
 
@@ -171,43 +171,43 @@ def check_test_classes(path: Path, class_names: tuple[str, ...]) -> None:
 
 
 def labelled_by_folder(path: Path, class_names: tuple[str, ...], note: Note | None) -> Labelled:
-    """The pictures of a folder, each with the class in whose folder it lies.
+    """The images of a folder, each with the class in whose folder it lies.
 
     Raises:
-        DataError: a class has no pictures.
+        DataError: a class has no images.
     """
-    listing = list_pictures(path)
+    listing = list_images(path)
     numbers = {name: number for number, name in enumerate(class_names)}
-    # Pictures beside the class folders have no class; they are left out.
+    # Images beside the class folders have no class; they are left out.
     labels = [numbers.get(name.split("/", 1)[0], NO_LABEL) for name in listing.names.all()]
     labels = np.array(labels, dtype=np.int64)
     here = set(subfolders(path))
     for number, count in enumerate(np.bincount(labels[labels >= 0], minlength=len(class_names))):
         if count == 0 and class_names[number] in here:
             raise DataError(
-                f"{path / class_names[number]}: class folder without pictures (files that end in "
+                f"{path / class_names[number]}: class folder without images (files that end in "
                 f"{', '.join(SUFFIXES)}); put some there or remove it"
             )
     return checked(listing, labels, note)
 
 
 def checked(listing: Listing, labels: IntArray, note: Note | None) -> Labelled:
-    """Checks the pictures of a listing that have a label, which is 0 or more."""
+    """Checks the images of a listing that have a label, which is 0 or more."""
     listing = check_listing(listing, note)
     reasons = {row: why for row, why in listing.reasons.items() if labels[row] >= 0}
     return Labelled(listing.files, labels, listing.sizes, reasons)
 
 
-def split(pictures: Labelled, seed: int, test_share: float) -> list[Labelled]:
-    """Splits pictures into a part to learn and one to test; bad ones count: mending them moves none."""
-    labels = pictures.labels
+def split(images: Labelled, seed: int, test_share: float) -> list[Labelled]:
+    """Splits images into a part to learn and one to test; bad ones count: mending them moves none."""
+    labels = images.labels
     is_test = stratified_mask(torch.from_numpy(labels), share=test_share, seed=seed).numpy()
     masks = (~is_test, is_test)
-    return [dataclasses.replace(pictures, labels=np.where(mask, labels, NO_LABEL)) for mask in masks]
+    return [dataclasses.replace(images, labels=np.where(mask, labels, NO_LABEL)) for mask in masks]
 
 
 def settle_bad(path: Path, parts: Sequence[Labelled], on_bad_image: OnBadImage) -> tuple[SkippedImage, ...]:
-    """The bad pictures of all parts, where they are to be skipped.
+    """The bad images of all parts, where they are to be skipped.
 
     Raises:
         DataError: there are some, and they are to be refused.
@@ -222,19 +222,19 @@ def settle_bad(path: Path, parts: Sequence[Labelled], on_bad_image: OnBadImage) 
     shown = "; ".join(f"{entry.path}: {entry.reason}" for entry in skipped[:SHOWN])
     more = f"; and {len(skipped) - SHOWN} more, which `convatlas data` lists" if len(skipped) > SHOWN else ""
     raise DataError(
-        f"{path}: {counted(len(skipped), 'picture')} cannot be used: {shown}{more}; mend or remove, "
+        f"{path}: {counted(len(skipped), 'image')} cannot be used: {shown}{more}; mend or remove, "
         "or leave out by --on-bad-image skip (from Python, on_bad_image='skip')"
     )
 
 
-def pictures_source(
+def images_source(
     name: str,
     path: Path,
     parts: Sequence[Labelled],
     class_names: tuple[str, ...],
     skipped: tuple[SkippedImage, ...],
 ) -> Source:
-    """Makes a source of a part to learn and a part to test, without their bad pictures.
+    """Makes a source of a part to learn and a part to test, without their bad images.
 
     Raises:
         DataError: nothing is left to learn or to test.
@@ -243,14 +243,14 @@ def pictures_source(
     train, test = (_usable(part, digest) for part in parts)
     for number, count in enumerate(np.bincount(train.labels.numpy(), minlength=len(class_names))):
         if count == 0:
-            raise DataError(f"{path}: there is no picture of {class_names[number]!r} to learn from")
+            raise DataError(f"{path}: there is no image of {class_names[number]!r} to learn from")
     if not len(test):
-        raise DataError(f"{path}: there is no picture to test on; expected more pictures in each class")
+        raise DataError(f"{path}: there is no image to test on; expected more images in each class")
     return Source(name, train, test, class_names, digest.hexdigest(), None, skipped)
 
 
-def _usable(part: Labelled, digest: Digest) -> PictureSet:
-    """The good pictures of a part; their names, sizes in bytes and labels go into the fingerprint."""
+def _usable(part: Labelled, digest: Digest) -> ImageFileSet:
+    """The good images of a part; their names, sizes in bytes and labels go into the fingerprint."""
     is_good = part.labels >= 0
     is_good[list(part.reasons)] = False
     rows = np.flatnonzero(is_good)
@@ -258,9 +258,9 @@ def _usable(part: Labelled, digest: Digest) -> PictureSet:
     names = part.files.names.all()
     digest.update(os.fsencode("\0".join([names[row] for row in rows.tolist()])))
     digest.update(part.files.num_bytes[rows].tobytes() + labels.tobytes())
-    return PictureSet(part.files, rows, torch.from_numpy(labels), part.sizes[rows])
+    return ImageFileSet(part.files, rows, torch.from_numpy(labels), part.sizes[rows])
 
 
-def _holds_pictures(path: Path) -> bool:
+def _holds_images(path: Path) -> bool:
     with os.scandir(path) as entries:
         return any(entry.name.lower().endswith(SUFFIXES) and entry.is_file() for entry in entries)

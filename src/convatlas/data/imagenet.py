@@ -16,12 +16,12 @@ from convatlas.data.folder import (
     checked,
     class_folders,
     find_part,
+    images_source,
     labelled_by_folder,
-    pictures_source,
     settle_bad,
     subfolders,
 )
-from convatlas.data.listing import Listing, list_pictures
+from convatlas.data.listing import Listing, list_images
 from convatlas.data.sets import DataError, Note, OnBadImage, Source
 from convatlas.data.tables import IntArray
 from convatlas.errors import nearest
@@ -47,14 +47,14 @@ def read_imagenet(
     """Reads ImageNet, or a choice of its classes.
 
     Classes are numbered in the order of their sorted WordNet ids, as every published network numbers them.
-    A val without class folders needs a file beside it that gives the class of each picture: a line with
-    the id for each picture in the order of the file names, or lines of name and id, or of name and number.
+    A val without class folders needs a file beside it that gives the class of each image: a line with
+    the id for each image in the order of the file names, or lines of name and id, or of name and number.
 
     Args:
         path: the folder that holds train and val.
         seed: not used; ImageNet has its own split.
         test_share: not used.
-        on_bad_image: "refuse" or "skip" pictures that cannot be read.
+        on_bad_image: "refuse" or "skip" images that cannot be read.
         note: is told what takes long.
 
     Raises:
@@ -70,14 +70,14 @@ def read_imagenet(
     strange = [name for name in ids if not WORDNET_ID.fullmatch(name)]
     if strange:
         raise DataError(
-            f"{train / strange[0]}: is no WordNet id, such as {ENDS[0]}; other pictures are folder:{path}"
+            f"{train / strange[0]}: is no WordNet id, such as {ENDS[0]}; other images are folder:{path}"
         )
     test = next((root / name for name in TEST_NAMES if (root / name).is_dir()), None)
     if test is None:
         raise DataError(f"{root}: holds train but no val; expected both")
     parts = [labelled_by_folder(train, ids, note), _test_part(path, test, ids, note)]
     skipped = settle_bad(path, parts, on_bad_image)
-    return pictures_source(f"imagenet:{path}", path, parts, _class_names(ids), skipped)
+    return images_source(f"imagenet:{path}", path, parts, _class_names(ids), skipped)
 
 
 def _class_names(ids: tuple[str, ...]) -> tuple[str, ...]:
@@ -93,15 +93,15 @@ def _test_part(path: Path, test: Path, ids: tuple[str, ...], note: Note | None) 
     files = [file for folder in folders for pattern in LABEL_FILES for file in sorted(folder.glob(pattern))]
     if not files:
         raise DataError(
-            f"{test}: holds no class folders, and there is no file that gives the class of each picture; "
+            f"{test}: holds no class folders, and there is no file that gives the class of each image; "
             f"expected {', '.join(LABEL_FILES[:3])} in {path}"
         )
-    listing = list_pictures(test)
+    listing = list_images(test)
     return checked(listing, _read_labels(files[0], listing, ids), note)
 
 
 def _read_labels(file: Path, listing: Listing, ids: tuple[str, ...]) -> IntArray:
-    """The label of each picture, from lines of an id, or of a name and an id or number."""
+    """The label of each image, from lines of an id, or of a name and an id or number."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -113,7 +113,7 @@ def _read_labels(file: Path, listing: Listing, ids: tuple[str, ...]) -> IntArray
     if rows and len(rows[0]) == 1:
         if len(rows) != len(names):
             raise DataError(
-                f"{file}: gives {len(rows):,} classes for {len(names):,} pictures in {listing.root}"
+                f"{file}: gives {len(rows):,} classes for {len(names):,} images in {listing.root}"
             )
         rows = [[name, row[0]] for name, row in zip(names, rows, strict=True)]
     numbers = {word: number for number, name in enumerate(ids) for word in (name, str(number))}

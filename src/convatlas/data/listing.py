@@ -24,13 +24,13 @@ SUFFIXES = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".
 FEW = 20_000
 FORMAT = 1  # of the kept listing; another number makes every kept one void
 
-# What is known of a picture, in the order of knowing more.
+# What is known of an image, in the order of knowing more.
 UNKNOWN, HEADER_READ, DECODED, BAD = range(4)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Listing:
-    """The picture files under a folder.
+    """The image files under a folder.
 
     Attributes:
         root: the folder.
@@ -39,7 +39,7 @@ class Listing:
         times: of the last change, ns, (N,).
         folders: every folder below `root`, and "" for itself.
         folder_times: of the last change of each, ns.
-        num_others: files that are no pictures by their name.
+        num_others: files that are no images by their name.
         knowledge: UNKNOWN, HEADER_READ, DECODED or BAD, (N,).
         sizes: height and width in px, 0 where not known, (N, 2).
         reasons: why a bad one cannot be used, by index.
@@ -62,8 +62,8 @@ class Listing:
         return FolderFiles(self.root, self.names, self.num_bytes)
 
 
-def list_pictures(root: Path) -> Listing:
-    """Lists the picture files under a folder; hidden files are left out, links are followed.
+def list_images(root: Path) -> Listing:
+    """Lists the image files under a folder; hidden files are left out, links are followed.
 
     A listing that was kept is used while every folder under `root` is as it was; of up to 20,000 files
     each is looked at, too, and what was known of one that has changed is forgotten.
@@ -184,7 +184,7 @@ def _scan(root: Path) -> Listing:
 
 
 def _walk(root: Path) -> Iterator[tuple[str, list[str], int, int]]:
-    """For each folder: its path below `root` with a slash, its pictures, its time, how many other files."""
+    """For each folder: its path below `root` with a slash, its images, its time, how many other files."""
     waiting, seen = [""], set[tuple[int, int]]()
     while waiting:
         prefix = waiting.pop()
@@ -204,8 +204,8 @@ def _walk(root: Path) -> Iterator[tuple[str, list[str], int, int]]:
 
 
 def _entries(folder: Path) -> tuple[list[str], int, list[str]]:
-    """The pictures by name, the number of other files, and the folders of a folder."""
-    pictures: list[str] = []
+    """The images by name, the number of other files, and the folders of a folder."""
+    images: list[str] = []
     others, below = 0, list[str]()
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -214,10 +214,10 @@ def _entries(folder: Path) -> tuple[list[str], int, list[str]]:
             if entry.is_dir():
                 below.append(entry.name)
             elif entry.name.lower().endswith(SUFFIXES):
-                pictures.append(entry.name)
+                images.append(entry.name)
             else:
                 others += 1
-    return pictures, others, below
+    return images, others, below
 
 
 def _fresh(

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from convatlas.data.draws import permutation
-from convatlas.data.sets import DataError, ImageSet, PictureSet, Samples, Source
+from convatlas.data.sets import DataError, ImageFileSet, ImageSet, Samples, Source
 from convatlas.data.shards import CLASSES, INDEX, index_shards, write_index
 from convatlas.data.tables import IntArray
 
@@ -26,7 +26,7 @@ BYTES_PER_SAMPLE = 4 * tarfile.BLOCKSIZE
 def write_shards(source: Source, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> tuple[Path, ...]:
     """Packs a data set into shards in webdataset's layout, with an index.
 
-    Picture files go in as they are, images in memory as PNG. The archives are train-000000.tar and so on
+    Image files go in as they are, images in memory as PNG. The archives are train-000000.tar and so on
     and test-000000.tar and so on; in them, samples lie in a random order, for those who read from the
     beginning, and their names give back the order of the source: sample i of a part is i there, too.
     The same source gives the same archives, to the bit. Nothing is left behind where it fails.
@@ -40,7 +40,7 @@ def write_shards(source: Source, folder: Path, *, shard_bytes: int = SHARD_BYTES
         The shards.
 
     Raises:
-        DataError: the folder is not empty, the disk is too small or full, or a picture cannot be read.
+        DataError: the folder is not empty, the disk is too small or full, or an image cannot be read.
     """
     if shard_bytes < 1:
         raise ValueError(f"`shard_bytes`={shard_bytes}; expected at least 1")
@@ -66,7 +66,7 @@ def write_shards(source: Source, folder: Path, *, shard_bytes: int = SHARD_BYTES
 
 
 def _write_part(folder: Path, name: str, part: Samples, shard_bytes: int) -> IntArray:
-    """Writes the shards of a part; height and width of its pictures, (N, 2)."""
+    """Writes the shards of a part; height and width of its images, (N, 2)."""
     sizes = np.zeros((len(part), 2), dtype=np.int64)
     waiting = permutation(0, 0, len(part), f"pack {name}").tolist()[::-1]
     number = 0
@@ -86,11 +86,11 @@ def _write_part(folder: Path, name: str, part: Samples, shard_bytes: int) -> Int
 
 def _packed(part: Samples, index: int) -> tuple[str, bytes, tuple[int, int]]:
     """Suffix and content of the file of a sample, and its height and width."""
-    if isinstance(part, PictureSet):
+    if isinstance(part, ImageFileSet):
         row = int(part.rows[index])
         height, width = part.sizes[index].tolist()
         return part.files.names[row].rsplit(".", 1)[1].lower(), part.files.read(row), (height, width)
-    pixels = part.picture(index).permute(1, 2, 0).numpy()
+    pixels = part.image(index).permute(1, 2, 0).numpy()
     content = io.BytesIO()
     Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(content, format="png")
     return "png", content.getvalue(), (pixels.shape[0], pixels.shape[1])
@@ -103,9 +103,9 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def _bytes(part: Samples) -> int:
-    """Bytes that the shards of a part need; for pictures that have yet to be packed, at most."""
+    """Bytes that the shards of a part need; for images that have yet to be packed, at most."""
     size = len(part) * BYTES_PER_SAMPLE
-    if isinstance(part, PictureSet):
+    if isinstance(part, ImageFileSet):
         return size + int(part.files.num_bytes[part.rows].sum())
     if isinstance(part, ImageSet):
         return size + part.images.numel()

@@ -13,7 +13,7 @@ from convatlas.data.sets import ImageSet, Samples, Source
 from convatlas.data.transforms import Transform
 from convatlas.weights.published import Published
 
-# The size of pictures of any size for a network that is not in the atlas.
+# The size of images of any size for a network that is not in the atlas.
 USUAL_PX = 224
 # Bytes of images that are kept in memory.
 MOST_IN_MEMORY = 2**30
@@ -37,13 +37,13 @@ def in_memory(source: Source, size: int | None) -> Source:
         return source
     kept: dict[str, Samples] = {}
     for name, part in parts.items():
-        images = [resize(part.picture(i), (height, width), "bilinear") for i in range(len(part))]
+        images = [resize(part.image(i), (height, width), "bilinear") for i in range(len(part))]
         kept[name] = ImageSet(torch.stack(images), part.labels)
     return dataclasses.replace(source, image_size=(chans, height, width), **kept)
 
 
 def px_for(source: Source, size: int | None, card: Card | None) -> int | None:
-    """Px a side that each picture is brought to; None where all have that size already."""
+    """Px a side that each image is brought to; None where all have that size already."""
     if source.image_size is not None:
         return None if size is None or source.image_size[1:] == (size, size) else size
     return size or (USUAL_PX if card is None else card.input_size[1])
@@ -52,7 +52,7 @@ def px_for(source: Source, size: int | None, card: Card | None) -> int | None:
 def make_transform(
     source: Source, px: int | None, card: Card | None, published: Published | None
 ) -> Transform:
-    """What brings any picture to what the network sees.
+    """What brings any image to what the network sees.
 
     Args:
         source: the data.
@@ -85,6 +85,6 @@ def _statistics(part: Samples) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of each channel, of images in memory."""
     # Evenly spread, since samples often lie class by class.
     chosen = range(0, len(part), max(1, len(part) // MOST_MEASURED))
-    images: Tensor = torch.stack([part.picture(index) for index in chosen]).float() / 255.0
+    images: Tensor = torch.stack([part.image(index) for index in chosen]).float() / 255.0
     mean, std = images.mean(dim=(0, 2, 3)), images.std(dim=(0, 2, 3)).clamp(min=1e-3)
     return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())

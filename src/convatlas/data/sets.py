@@ -1,4 +1,4 @@
-"""What a data set is: numbered samples, each a picture with a label, in a part to learn and one to test."""
+"""What a data set is: numbered samples, each an image with a label, in a part to learn and one to test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from convatlas.data.crops import with_channels
 from convatlas.data.draws import permutation
-from convatlas.data.pictures import PictureError, decode_picture, plain_picture
+from convatlas.data.image_files import ImageError, decode_image, plain_image
 from convatlas.data.tables import Files, IntArray
 
 OnBadImage = Literal["refuse", "skip"]
@@ -26,7 +26,7 @@ class DataError(ValueError):
 
 
 class Samples(Protocol):
-    """Labelled pictures by number; the same number gives the same picture each time."""
+    """Labelled images by number; the same number gives the same image each time."""
 
     @property
     def labels(self) -> Tensor:
@@ -37,16 +37,16 @@ class Samples(Protocol):
         """N, the number of samples."""
         ...
 
-    def picture(self, index: int) -> Tensor:
-        """The picture of a sample: (C, H, W) of uint8.
+    def image(self, index: int) -> Tensor:
+        """The image of a sample: (C, H, W) of uint8.
 
         Raises:
-            PictureError: it cannot be read.
+            ImageError: it cannot be read.
         """
         ...
 
     def name(self, index: int) -> str:
-        """Where a person finds the picture."""
+        """Where a person finds the image."""
         ...
 
 
@@ -66,8 +66,8 @@ class ImageSet:
         """N, the number of samples."""
         return len(self.labels)
 
-    def picture(self, index: int) -> Tensor:
-        """The picture of a sample: (C, H, W) of uint8."""
+    def image(self, index: int) -> Tensor:
+        """The image of a sample: (C, H, W) of uint8."""
         return self.images[index]
 
     def name(self, index: int) -> str:
@@ -76,8 +76,8 @@ class ImageSet:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class PictureSet:
-    """Labelled picture files, on disk or in shards, decoded when they are asked for.
+class ImageFileSet:
+    """Labelled image files, on disk or in shards, decoded when they are asked for.
 
     Attributes:
         files: where they lie; shared between the parts of one source.
@@ -95,14 +95,14 @@ class PictureSet:
         """N, the number of samples."""
         return len(self.labels)
 
-    def picture(self, index: int) -> Tensor:
-        """The picture of a sample in RGB: (3, H, W) of uint8.
+    def image(self, index: int) -> Tensor:
+        """The image of a sample in RGB: (3, H, W) of uint8.
 
         Raises:
-            PictureError: it cannot be read, or is no picture.
+            ImageError: it cannot be read, or is no image.
         """
         row = int(self.rows[index])
-        return decode_picture(self.files.read(row), self.files.name(row))
+        return decode_image(self.files.read(row), self.files.name(row))
 
     def name(self, index: int) -> str:
         """The path of the file, or the shard and the name in it."""
@@ -111,7 +111,7 @@ class PictureSet:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DatasetSet:
-    """Any map-style dataset that gives (picture, label).
+    """Any map-style dataset that gives (image, label).
 
     Attributes:
         dataset: with `__len__` and `__getitem__`; gives a PIL image, an array (H, W) or (H, W, C) of uint8,
@@ -129,11 +129,11 @@ class DatasetSet:
         """N, the number of samples."""
         return len(self.labels)
 
-    def picture(self, index: int) -> Tensor:
-        """The picture of a sample: (C, H, W) of uint8.
+    def image(self, index: int) -> Tensor:
+        """The image of a sample: (C, H, W) of uint8.
 
         Raises:
-            PictureError: what the dataset gives is no picture.
+            ImageError: what the dataset gives is no image.
         """
         pixels = to_pixels(self.dataset[index][0], self.name(index))
         return pixels if self.chans is None else with_channels(pixels, self.chans)
@@ -161,22 +161,22 @@ class Chosen:
         """N, the number of samples."""
         return len(self.labels)
 
-    def picture(self, index: int) -> Tensor:
-        """The picture of a sample: (C, H, W) of uint8.
+    def image(self, index: int) -> Tensor:
+        """The image of a sample: (C, H, W) of uint8.
 
         Raises:
-            PictureError: it cannot be read.
+            ImageError: it cannot be read.
         """
-        return self.samples.picture(int(self.rows[index]))
+        return self.samples.image(int(self.rows[index]))
 
     def name(self, index: int) -> str:
-        """Where a person finds the picture."""
+        """Where a person finds the image."""
         return self.samples.name(int(self.rows[index]))
 
 
 @dataclasses.dataclass(frozen=True)
 class SkippedImage:
-    """A picture that is left out.
+    """An image that is left out.
 
     Attributes:
         path: where it lies.
@@ -197,8 +197,8 @@ class Source:
         test: what is only measured on.
         class_names: a name for each label.
         fingerprint: SHA-256 over both parts, in hexadecimal; the same data have the same.
-        image_size: C, H, W where all pictures have that size; None for pictures of any size.
-        skipped: the pictures that are left out because they cannot be read.
+        image_size: C, H, W where all images have that size; None for images of any size.
+        skipped: the images that are left out because they cannot be read.
     """
 
     name: str
@@ -223,7 +223,7 @@ def stratified_mask(labels: Tensor, *, share: float, seed: int) -> Tensor:
 
 
 def counted(count: int, one: str, many: str = "") -> str:
-    """A number with its noun, for messages: "1 picture", "1,000 pictures"."""
+    """A number with its noun, for messages: "1 image", "1,000 images"."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
@@ -235,32 +235,32 @@ def to_pixels(value: Any, name: str) -> Tensor:
         name: of the sample, for messages.
 
     Raises:
-        PictureError: it is none of these.
+        ImageError: it is none of these.
     """
     if isinstance(value, Image.Image):
         try:
-            value = np.array(plain_picture(value))
+            value = np.array(plain_image(value))
         except ValueError as error:
-            raise PictureError(f"{name}: {error}") from None
+            raise ImageError(f"{name}: {error}") from None
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(np.ascontiguousarray(value if value.ndim != 3 else value.transpose(2, 0, 1)))
     if not isinstance(value, Tensor):
-        raise PictureError(f"{name}: is a {type(value).__name__}; expected a PIL image, an array or a tensor")
+        raise ImageError(f"{name}: is a {type(value).__name__}; expected a PIL image, an array or a tensor")
     if value.ndim == 2:
         value = value[None]
     if value.ndim != 3 or value.shape[0] not in (1, 3):
-        raise PictureError(
+        raise ImageError(
             f"{name}: has the shape {tuple(value.shape)}; expected 1 or 3 channels: a tensor (C, H, W), "
             "or an array (H, W, C)"
         )
     if value.dtype == torch.uint8:
         return value
     if not value.is_floating_point():
-        raise PictureError(f"{name}: holds {value.dtype}; expected uint8, or values in [0, 1]")
+        raise ImageError(f"{name}: holds {value.dtype}; expected uint8, or values in [0, 1]")
     low, high = float(value.min()), float(value.max())
     if not 0.0 <= low <= high <= 1.0:
-        raise PictureError(
+        raise ImageError(
             f"{name}: holds values from {low:.3g} to {high:.3g}; expected uint8, or values in [0, 1]: "
-            "give pictures before they are normalised, the network's mean and deviation are applied later"
+            "give images before they are normalised, the network's mean and deviation are applied later"
         )
     return value.mul(255.0).round().to(torch.uint8)

@@ -1,7 +1,7 @@
-"""Shards: pictures in tar archives, as webdataset lays them out, each of which can be read on its own.
+"""Shards: images in tar archives, as webdataset lays them out, each of which can be read on its own.
 
-A sample is a picture and a file that ends in .cls with the number of its class, both of the same name up to
-the first dot. An index says where each picture begins, so that samples are read in any order, and training
+A sample is an image and a file that ends in .cls with the number of its class, both of the same name up to
+the first dot. An index says where each image begins, so that samples are read in any order, and training
 on shards can be stopped and goes on like any other. Nothing is ever unpacked.
 """
 
@@ -29,7 +29,7 @@ from convatlas.data.folder import (
     TRAIN_NAMES,
     Labelled,
     check_folder,
-    pictures_source,
+    images_source,
     settle_bad,
     split,
 )
@@ -44,19 +44,19 @@ FORMAT = 1  # of the index; another number makes every kept one void
 MAX_CLASS_BYTES = 64  # of a file with the number of a class
 
 # webdataset's rule: the key ends at the first dot of the last part of the name.
-# Classes that may be named without asking how many pictures there are.
+# Classes that may be named without asking how many images there are.
 FEW_CLASSES = 1000
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ShardIndex:
-    """Where the pictures of a folder of shards lie.
+    """Where the images of a folder of shards lie.
 
     Attributes:
         shard_bytes: size of each shard.
         shard_times: of the last change of each, ns.
-        files: the pictures, in the order of their names; those to learn from come first.
+        files: the images, in the order of their names; those to learn from come first.
         labels: of each, (N,).
         sizes: height and width of each in px, (N, 2); 0 where it was not looked at.
         reasons: why a bad one cannot be used, by index.
@@ -87,7 +87,7 @@ def read_shards(
         path: the folder.
         seed: of the split.
         test_share: share of each class that is only measured on.
-        on_bad_image: "refuse" or "skip" pictures that cannot be read.
+        on_bad_image: "refuse" or "skip" images that cannot be read.
         note: is told what takes long.
 
     Raises:
@@ -96,22 +96,22 @@ def read_shards(
     check_folder(path)
     index = _index(path.resolve(), note)
     class_names = _class_names(path, index.labels)
-    pictures = Labelled(index.files, index.labels, index.sizes, index.reasons)
-    skipped = settle_bad(path, [pictures], on_bad_image)
+    images = Labelled(index.files, index.labels, index.sizes, index.reasons)
+    skipped = settle_bad(path, [images], on_bad_image)
     shards = index.files.shards
     is_train, is_test = (
         np.array([shard.startswith(names) for shard in shards]) for names in (TRAIN_NAMES, TEST_NAMES)
     )
     if not is_test.any():
-        parts = split(pictures, seed, test_share)
+        parts = split(images, seed, test_share)
     elif (is_train | is_test).all():
         masks = [chosen[index.files.shard] for chosen in (is_train, is_test)]
         labels = [np.where(mask, index.labels, NO_LABEL) for mask in masks]
-        parts = [dataclasses.replace(pictures, labels=entry) for entry in labels]
+        parts = [dataclasses.replace(images, labels=entry) for entry in labels]
     else:
         strange = path / shards[int(np.flatnonzero(~(is_train | is_test))[0])]
         raise DataError(f"{strange}: to learn from, or to test on? expected train-*.tar or test-*.tar")
-    return pictures_source(f"shards:{path}", path, parts, class_names, skipped)
+    return images_source(f"shards:{path}", path, parts, class_names, skipped)
 
 
 def index_shards(folder: Path, sizes: IntArray | None = None) -> ShardIndex:
@@ -119,10 +119,10 @@ def index_shards(folder: Path, sizes: IntArray | None = None) -> ShardIndex:
 
     Args:
         folder: of the shards.
-        sizes: height and width of the pictures in the order of the result, where they are known, (N, 2).
+        sizes: height and width of the images in the order of the result, where they are known, (N, 2).
 
     Raises:
-        DataError: an archive is damaged, or a picture has no class.
+        DataError: an archive is damaged, or an image has no class.
     """
     shards, shard_bytes, times = _shards(folder)
     rows = [
@@ -131,7 +131,7 @@ def index_shards(folder: Path, sizes: IntArray | None = None) -> ShardIndex:
         for name, start, count, label in _samples(folder / path)
     ]
     if not rows:
-        raise DataError(f"{folder}: its shards hold no picture with a class")
+        raise DataError(f"{folder}: its shards hold no image with a class")
     # Parts first: their samples may have the same names.
     rows.sort(key=lambda row: (not shards[row[1]].startswith(TRAIN_NAMES), os.fsencode(row[0]), row[1]))
     numbers = np.array([row[1:] for row in rows], dtype=np.int64)
@@ -209,8 +209,8 @@ def _shards(folder: Path) -> tuple[tuple[str, ...], IntArray, IntArray]:
 
 
 def _samples(path: Path) -> Iterator[tuple[str, int, int, int]]:
-    """For each picture of a shard: its name, where it begins, its size in bytes, its label."""
-    pictures: dict[str, tuple[str, int, int]] = {}
+    """For each image of a shard: its name, where it begins, its size in bytes, its label."""
+    images: dict[str, tuple[str, int, int]] = {}
     labels: dict[str, int] = {}
     try:
         with tarfile.open(path, "r:") as archive, path.open("rb") as file:
@@ -224,20 +224,20 @@ def _samples(path: Path) -> Iterator[tuple[str, int, int, int]]:
                     content = file.read(min(member.size, MAX_CLASS_BYTES))
                     labels[key] = _label(f"{path}:{member.name}", content)
                 elif f".{kind}" in SUFFIXES:
-                    if key in pictures:
-                        raise DataError(f"{path}:{key}: has two pictures; expected one for each sample")
-                    pictures[key] = member.name, member.offset_data, member.size
+                    if key in images:
+                        raise DataError(f"{path}:{key}: has two images; expected one for each sample")
+                    images[key] = member.name, member.offset_data, member.size
             # Python takes a damaged header for the end.
             file.seek(archive.offset)
             if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
                 raise DataError(f"{path}: is damaged at byte {archive.offset:,}")
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DataError(f"{path}: is no tar archive, or is cut off ({error})") from None
-    alone = sorted(pictures.keys() ^ labels.keys())
+    alone = sorted(images.keys() ^ labels.keys())
     if alone:
-        has, lacks = ("a picture", "class (.cls)") if alone[0] in pictures else ("a class", "picture")
+        has, lacks = ("an image", "class (.cls)") if alone[0] in images else ("a class", "image")
         raise DataError(f"{path}:{alone[0]}: has {has} but no {lacks}; {len(alone)} such in this shard")
-    return ((*pictures[key], labels[key]) for key in pictures)
+    return ((*images[key], labels[key]) for key in images)
 
 
 def _label(name: str, content: bytes) -> int:
@@ -251,8 +251,8 @@ def _class_names(folder: Path, labels: IntArray) -> tuple[str, ...]:
     path, count = folder / CLASSES, 1 + int(labels.max())
     if count > max(len(labels), FEW_CLASSES):  # Refused before anything is made for each class.
         raise DataError(
-            f"{folder}: a label is {count - 1:,}, and there are {counted(len(labels), 'picture')}; "
-            "expected the numbers of classes from 0 on, each with a picture"
+            f"{folder}: a label is {count - 1:,}, and there are {counted(len(labels), 'image')}; "
+            "expected the numbers of classes from 0 on, each with an image"
         )
     if not path.is_file():
         return tuple(map(str, range(count)))

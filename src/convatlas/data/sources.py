@@ -37,7 +37,7 @@ NAMES = ("digits", *MNIST_LIKE, *CIFAR, *(f"{kind}:PATH" for kind in KINDS))
 
 # More would be a mistake, and the names alone would fill the memory.
 MAX_CLASSES = 1_000_000
-# Samples of a dataset that are looked at to learn the size of its pictures.
+# Samples of a dataset that are looked at to learn the size of its images.
 PROBES = 16
 
 
@@ -59,7 +59,7 @@ def load_source(
         data_dir: where "mnist" and its kin lie, or are downloaded to; the user's cache by default.
         seed: of the split of a folder or of shards that have no part to test; the other sets come split.
         test_share: share of each class that such a split measures on, in (0, 1).
-        on_bad_image: "refuse" a folder with pictures that cannot be read, or "skip" them.
+        on_bad_image: "refuse" a folder with images that cannot be read, or "skip" them.
         note: is told, in a line, what takes long.
 
     Raises:
@@ -85,7 +85,7 @@ def load_source(
         return load_mnist_like(name, folder)
     if name in CIFAR:
         return load_cifar(name, folder)
-    hint = f"a folder of pictures is folder:{name}" if Path(name).is_dir() else ""
+    hint = f"a folder of images is folder:{name}" if Path(name).is_dir() else ""
     raise unknown("data set", name, NAMES, hint)
 
 
@@ -110,7 +110,7 @@ def source_from(
     """Makes a source of data that Python holds.
 
     Args:
-        train: a map-style dataset that gives (picture, label) as `DatasetSet` takes them, or `Samples`.
+        train: a map-style dataset that gives (image, label) as `DatasetSet` takes them, or `Samples`.
         test: likewise; a fifth of each class of `train`, chosen by `seed`, where not given.
         class_names: a name for each label; the dataset's `classes`, or the numbers, where not given.
         seed: of the split.
@@ -120,7 +120,7 @@ def source_from(
 
     Raises:
         TypeError: it is no map-style dataset.
-        DataError: labels do not fit the classes, or a picture is none.
+        DataError: labels do not fit the classes, or an image is none.
     """
     first = as_samples(train)
     if test is None:
@@ -157,7 +157,7 @@ def _channels(part: Samples) -> int:
     """Channels that the images of a split have; those of colour where some are grey and some are not."""
     if isinstance(part, ImageSet):
         return part.images.shape[1]
-    return max(part.picture(index).shape[0] for index in _probed(len(part)))
+    return max(part.image(index).shape[0] for index in _probed(len(part)))
 
 
 def _in_channels(part: Samples, chans: int) -> Samples:
@@ -181,9 +181,9 @@ def as_samples(data: Any) -> Samples:
 
     Raises:
         TypeError: it is no map-style dataset.
-        PictureError: it does not give pictures with labels.
+        ImageError: it does not give images with labels.
     """
-    if hasattr(data, "picture") and hasattr(data, "labels"):
+    if hasattr(data, "image") and hasattr(data, "labels"):
         return data
     if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         raise TypeError(
@@ -194,7 +194,7 @@ def as_samples(data: Any) -> Samples:
         raise DataError("the dataset is empty")
     first = data[0]
     if not isinstance(first, Sequence) or len(first) < 2:
-        raise TypeError(f"the dataset gives {type(first).__name__}; expected (picture, label)")
+        raise TypeError(f"the dataset gives {type(first).__name__}; expected (image, label)")
     to_pixels(first[0], "sample 0")
     return DatasetSet(data, _whole_numbers(_labels(data)))
 
@@ -235,7 +235,7 @@ def _label(value: Any, index: int) -> float | int:
 
 
 def _labels(dataset: Any) -> Tensor:
-    """The labels of a map-style dataset, without decoding its pictures where it tells them apart."""
+    """The labels of a map-style dataset, without decoding its images where it tells them apart."""
     from torch.utils.data import Subset, TensorDataset
 
     if isinstance(dataset, Subset):
@@ -266,12 +266,12 @@ def _choose(samples: Samples, rows: IntArray) -> Samples:
 
 
 def _probe(part: Samples, digest: Any) -> list[tuple[int, int, int]]:
-    """The sizes (C, H, W) of some pictures, evenly spread; they and all labels go into the fingerprint."""
+    """The sizes (C, H, W) of some images, evenly spread; they and all labels go into the fingerprint."""
     digest.update(part.labels.numpy().tobytes())
     sizes: list[tuple[int, int, int]] = []
     for index in _probed(len(part)):
-        picture = part.picture(index)
-        digest.update(picture.contiguous().numpy().tobytes())
-        chans, height, width = picture.shape
+        image = part.image(index)
+        digest.update(image.contiguous().numpy().tobytes())
+        chans, height, width = image.shape
         sizes.append((chans, height, width))
     return sizes

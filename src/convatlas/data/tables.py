@@ -1,4 +1,4 @@
-"""Where the pictures of a large set lie: compact tables, which stay as small in many processes as in one.
+"""Where the images of a large set lie: compact tables, which stay as small in many processes as in one.
 
 A list of a million paths is a million Python objects, each of which a worker copies as soon as it looks
 at it. One buffer of bytes with offsets is copied by none.
@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from convatlas.data.pictures import PictureError
+from convatlas.data.image_files import ImageError
 
 IntArray = NDArray[np.int64]
 
@@ -24,7 +24,7 @@ NO_FILE = -1
 NOT_REGULAR = -2
 _REASONS = {
     NO_FILE: "cannot be read (a broken link, or no permission)",
-    NOT_REGULAR: "is no regular file, so no picture",
+    NOT_REGULAR: "is no regular file, so no image",
 }
 
 
@@ -63,7 +63,7 @@ def pack_names(names: Iterable[str]) -> Names:
 
 
 class Files(Protocol):
-    """Files that hold a picture each."""
+    """Files that hold an image each."""
 
     @property
     def names(self) -> Names:
@@ -87,7 +87,7 @@ class Files(Protocol):
         """The content of the file from `start` on, or `limit` bytes of it.
 
         Raises:
-            PictureError: it cannot be read.
+            ImageError: it cannot be read.
         """
         ...
 
@@ -118,11 +118,11 @@ class FolderFiles:
         """The content of the file from `start` on, or `limit` bytes of it.
 
         Raises:
-            PictureError: it cannot be read.
+            ImageError: it cannot be read.
         """
         path = self.name(index)
         if self.num_bytes[index] < 0:
-            raise PictureError(f"{path}: {_REASONS[int(self.num_bytes[index])]}")
+            raise ImageError(f"{path}: {_REASONS[int(self.num_bytes[index])]}")
         return read_bytes(path, start, limit)
 
 
@@ -158,7 +158,7 @@ class ShardFiles:
         """The content of the file from `start` on, or `limit` bytes of it.
 
         Raises:
-            PictureError: it cannot be read.
+            ImageError: it cannot be read.
         """
         path = f"{self.root}/{self.shards[self.shard[index]]}"
         left = max(int(self.num_bytes[index]) - start, 0)
@@ -169,7 +169,7 @@ def read_bytes(path: str, start: int, count: int) -> bytes:
     """Reads `count` bytes of a file from `start` on, or all where `count` is negative.
 
     Raises:
-        PictureError: it cannot be read.
+        ImageError: it cannot be read.
     """
     try:
         with Path(path).open("rb", buffering=0) as file:
@@ -177,10 +177,10 @@ def read_bytes(path: str, start: int, count: int) -> bytes:
                 file.seek(start)
             return file.read(count) or b""
     except FileNotFoundError:
-        raise PictureError(f"{path}: no such file") from None
+        raise ImageError(f"{path}: no such file") from None
     except IsADirectoryError:
-        raise PictureError(f"{path}: is a folder, not a picture") from None
+        raise ImageError(f"{path}: is a folder, not an image") from None
     except PermissionError:
-        raise PictureError(f"{path}: may not be read (no permission)") from None
+        raise ImageError(f"{path}: may not be read (no permission)") from None
     except OSError as error:
-        raise PictureError(f"{path}: cannot be read ({error.strerror})") from None
+        raise ImageError(f"{path}: cannot be read ({error.strerror})") from None

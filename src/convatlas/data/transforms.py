@@ -1,4 +1,4 @@
-"""From a picture to the tensor that a network was trained on."""
+"""From an image to the tensor that a network was trained on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from convatlas.catalog.cards import Card
 from convatlas.data.colour import normalisation, normalise
 from convatlas.data.crops import central_crop
-from convatlas.data.digits import digit_from_picture
+from convatlas.data.digits import digit_from_image
 from convatlas.files import with_tuples
 
 # Beyond any network of the atlas: a record that asks for more is not to be believed.
@@ -25,10 +25,10 @@ MAX_SIDE = 4096
 
 @dataclasses.dataclass(frozen=True)
 class Transform:
-    """Prepares a picture for a network.
+    """Prepares an image for a network.
 
     Attributes:
-        kind: "digit" cuts the ink out (see `digit_from_picture`); "photo" resizes the short side and takes
+        kind: "digit" cuts the ink out (see `digit_from_image`); "photo" resizes the short side and takes
             the central crop.
         input_size: C, H, W of the result.
         mean: per channel, for values in [0, 1].
@@ -72,27 +72,27 @@ class Transform:
                 f"a transform with `crop_pct`={self.crop_pct!r}; expected a share above 0, up to 1"
             )
 
-    def __call__(self, picture: Image.Image) -> Tensor:
-        """Prepares one picture: (C, H, W) in float32.
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Prepares one image: (C, H, W) in float32.
 
         Raises:
-            ValueError: there is nothing on the picture.
+            ValueError: there is nothing on the image.
         """
-        return self.prepare(torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1))
+        return self.prepare(torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1))
 
-    def prepare(self, picture: Tensor) -> Tensor:
-        """Prepares one picture, by one thread alone, so that many can work side by side.
+    def prepare(self, image: Tensor) -> Tensor:
+        """Prepares one image, by one thread alone, so that many can work side by side.
 
         Args:
-            picture: (3, H, W) of uint8, RGB.
+            image: (3, H, W) of uint8, RGB.
 
         Returns:
             (C, H, W) of float32, channels-last in memory; to the bit what `normalise` gives for a batch.
 
         Raises:
-            ValueError: there is nothing on the picture.
+            ValueError: there is nothing on the image.
         """
-        rows = np.ascontiguousarray(self.pixels(picture).permute(1, 2, 0).numpy())
+        rows = np.ascontiguousarray(self.pixels(image).permute(1, 2, 0).numpy())
         height, width, chans = rows.shape
         scale, offset = normalisation(self.mean, self.std)
         # The numbers of a whole row at once: a third of the time that torch takes channel by channel.
@@ -100,25 +100,25 @@ class Transform:
         values += np.tile(offset.astype(np.float32), width)
         return torch.from_numpy(values.reshape(height, width, chans)).permute(2, 0, 1)
 
-    def pixels(self, picture: Tensor) -> Tensor:
+    def pixels(self, image: Tensor) -> Tensor:
         """All of it but the normalisation, which is faster for a whole batch.
 
         Args:
-            picture: (3, H, W) of uint8, RGB.
+            image: (3, H, W) of uint8, RGB.
 
         Returns:
             (C, H, W) of uint8.
 
         Raises:
-            ValueError: there is nothing on the picture.
+            ValueError: there is nothing on the image.
         """
         chans, height, width = self.input_size
         if chans == 1 or self.kind == "digit":
-            grey = Image.fromarray(picture.permute(1, 2, 0).numpy()).convert("L")
+            grey = Image.fromarray(image.permute(1, 2, 0).numpy()).convert("L")
             if self.kind == "digit":
-                return digit_from_picture(grey)
-            picture = torch.from_numpy(np.array(grey))[None]
-        return central_crop(picture, (height, width), self.crop_pct, self.interpolation)
+                return digit_from_image(grey)
+            image = torch.from_numpy(np.array(grey))[None]
+        return central_crop(image, (height, width), self.crop_pct, self.interpolation)
 
     @property
     def resized_side(self) -> int:

@@ -40,7 +40,7 @@ def draw_padding(
     Args:
         size: height and width of the map in px, up to 40.
         kernel: of the convolution.
-        pad: zeros on each side in the second picture; default: what keeps the size, for an odd kernel.
+        pad: zeros on each side in the second image; default: what keeps the size, for an odd kernel.
         stride: of the convolution.
         theme: light, dark or print.
 

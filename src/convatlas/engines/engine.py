@@ -102,7 +102,7 @@ class Engine:
         precision: that it computes in.
         report: how it was chosen.
         shape: B, C, H, W that it was made for.
-        transform: the network's; brings a picture to what the engine takes.
+        transform: the network's; brings an image to what the engine takes.
         class_names: the network's; a name for each score.
     """
 

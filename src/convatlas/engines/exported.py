@@ -29,7 +29,7 @@ class ExportedNetwork(nn.Module):
         path: of the file.
         input_size: C, H, W.
         batch_size: B that the file is for; None for any.
-        transform: brings a picture to the tensor that the network was trained on; None where the file does
+        transform: brings an image to the tensor that the network was trained on; None where the file does
             not say.
         class_names: a name for each score, likewise.
         num_classes: K.

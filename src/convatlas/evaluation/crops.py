@@ -1,4 +1,4 @@
-"""The papers' ways of showing a test picture: which views of it a network sees, and how they are averaged."""
+"""The papers' ways of showing a test image: which views of it a network sees, and how they are averaged."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ VGG_SCALES = (224 / 256, 1.0, 288 / 256)
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """How a test picture is shown to a network.
+    """How a test image is shown to a network.
 
     | name | views |
     |---|---|
-    | single | the middle of the picture |
+    | single | the middle of the image |
     | 10crop | corners and middle of the middle square, and their mirror images (AlexNet, ResNet) |
     | 144crop | at four scales three squares, of each six crops and their mirror images (GoogLeNet) |
-    | dense | the whole picture, with the classifier sliding over the last map (VGG) |
+    | dense | the whole image, with the classifier sliding over the last map (VGG) |
     | multiscale | the same at several scales (VGG, ResNet) |
 
     Attributes:
         name: as in the table.
-        scales: px that the picture's short side is brought to, at each scale; None for the protocol's own.
+        scales: px that the image's short side is brought to, at each scale; None for the protocol's own.
         flip: show the mirror images, too; 10crop and 144crop do so anyway.
         average: what is averaged over the views, "probabilities" or "logits".
     """
@@ -68,7 +68,7 @@ class Protocol:
 
     @property
     def is_dense(self) -> bool:
-        """Whether the classifier slides over the map of the whole picture."""
+        """Whether the classifier slides over the map of the whole image."""
         return self.name in ("dense", "multiscale")
 
     def scales_for(self, transform: Transform) -> tuple[int, ...]:
@@ -96,71 +96,71 @@ class Protocol:
         return found
 
     def count_views(self, transform: Transform) -> int:
-        """Views of one picture that a network sees."""
+        """Views of one image that a network sees."""
         each = {"10crop": 10, "144crop": 36}.get(self.name, 1 + self.flip)
         return each * len(self.scales_for(transform))
 
 
 @dataclasses.dataclass(frozen=True)
 class Views:
-    """Makes the views of a picture for one network.
+    """Makes the views of an image for one network.
 
     Attributes:
         protocol: which ones.
         transform: of the network.
-        is_ready: whether pictures come as the network learnt them, so that a digit's ink is not cut out.
+        is_ready: whether images come as the network learnt them, so that a digit's ink is not cut out.
     """
 
     protocol: Protocol
     transform: Transform
     is_ready: bool = False
 
-    def __call__(self, picture: Tensor) -> list[Tensor]:
-        """The views of one picture.
+    def __call__(self, image: Tensor) -> list[Tensor]:
+        """The views of one image.
 
         Args:
-            picture: (C, H, W) of uint8.
+            image: (C, H, W) of uint8.
 
         Returns:
             For each scale, views (V, C, h, w) of uint8.
 
         Raises:
-            ValueError: there is nothing on the picture.
+            ValueError: there is nothing on the image.
         """
         name, how = self.protocol.name, self.transform.interpolation
         chans, *size = self.transform.input_size
         height, width = size
         if name == "single" and self.protocol.scales is None:
-            return [self._with_mirror(self._as_predicted(picture)[None])]
-        picture = with_channels(picture, chans)
+            return [self._with_mirror(self._as_predicted(image)[None])]
+        image = with_channels(image, chans)
         scales = self.protocol.scales_for(self.transform)
         if name == "10crop":
-            return [ten_crops(picture, (height, width), scales[0], how)]
+            return [ten_crops(image, (height, width), scales[0], how)]
         if name == "144crop":
-            return [many_crops(picture, (height, width), scale, how) for scale in scales]
+            return [many_crops(image, (height, width), scale, how) for scale in scales]
         if name == "single":
-            square = central_crop(picture, (scales[0], scales[0]), 1.0, how)
+            square = central_crop(image, (scales[0], scales[0]), 1.0, how)
             return [self._with_mirror(_middle(square, height, width)[None])]
-        return [self._with_mirror(whole(picture, scale, how)[None]) for scale in scales]
+        return [self._with_mirror(whole(image, scale, how)[None]) for scale in scales]
 
-    def _as_predicted(self, picture: Tensor) -> Tensor:
+    def _as_predicted(self, image: Tensor) -> Tensor:
         chans, height, width = self.transform.input_size
         if not self.is_ready and self.transform.kind == "digit":
-            return self.transform.pixels(with_channels(picture, 3))
-        picture = with_channels(picture, chans)
-        return central_crop(picture, (height, width), self.transform.crop_pct, self.transform.interpolation)
+            return self.transform.pixels(with_channels(image, 3))
+        image = with_channels(image, chans)
+        return central_crop(image, (height, width), self.transform.crop_pct, self.transform.interpolation)
 
     def _with_mirror(self, views: Tensor) -> Tensor:
         return torch.cat([views, views.flip(-1)]) if self.protocol.flip else views
 
 
-def ten_crops(picture: Tensor, size: tuple[int, int], scale: int, interpolation: str) -> Tensor:
+def ten_crops(image: Tensor, size: tuple[int, int], scale: int, interpolation: str) -> Tensor:
     """The four corners and the middle of the middle square, and their mirror images.
 
     Args:
-        picture: (C, H, W) of uint8.
+        image: (C, H, W) of uint8.
         size: height and width of each crop, px.
-        scale: px of the square, which is the picture's short side resized to that.
+        scale: px of the square, which is the image's short side resized to that.
         interpolation: "bilinear" or "bicubic".
 
     Returns:
@@ -168,19 +168,19 @@ def ten_crops(picture: Tensor, size: tuple[int, int], scale: int, interpolation:
 
     Source: Krizhevsky, Sutskever and Hinton 2012, Sections 2 and 4.1; He et al. 2015, Section 3.4.
     """
-    square = central_crop(picture, (scale, scale), 1.0, interpolation)
+    square = central_crop(image, (scale, scale), 1.0, interpolation)
     return _mirrored(_five_crops(square, size))
 
 
-def many_crops(picture: Tensor, size: tuple[int, int], scale: int, interpolation: str) -> Tensor:
+def many_crops(image: Tensor, size: tuple[int, int], scale: int, interpolation: str) -> Tensor:
     """GoogLeNet's crops at one of its scales.
 
     The short side is resized. Of the left, middle and right square (top, middle and bottom of an upright
-    picture) the four corners, the middle, and the square itself resized to `size` are taken, each with its
+    image) the four corners, the middle, and the square itself resized to `size` are taken, each with its
     mirror image.
 
     Args:
-        picture: (C, H, W) of uint8.
+        image: (C, H, W) of uint8.
         size: height and width of each crop, px.
         scale: px of the short side.
         interpolation: "bilinear" or "bicubic".
@@ -190,7 +190,7 @@ def many_crops(picture: Tensor, size: tuple[int, int], scale: int, interpolation
 
     Source: Szegedy et al. 2014, Section 7.
     """
-    resized = whole(picture, scale, interpolation)
+    resized = whole(image, scale, interpolation)
     _, height, width = resized.shape
     crops: list[Tensor] = []
     for share in (0, 1, 2):
@@ -200,34 +200,34 @@ def many_crops(picture: Tensor, size: tuple[int, int], scale: int, interpolation
     return _mirrored(crops)
 
 
-def whole(picture: Tensor, scale: int, interpolation: str) -> Tensor:
-    """The whole picture with its short side resized; of one 16 times as long as that, the middle.
+def whole(image: Tensor, scale: int, interpolation: str) -> Tensor:
+    """The whole image with its short side resized; of one 16 times as long as that, the middle.
 
     Args:
-        picture: (C, H, W) of uint8.
+        image: (C, H, W) of uint8.
         scale: px of the short side of the result.
         interpolation: "bilinear" or "bicubic".
     """
-    longest = STRIP * min(picture.shape[1:])
-    picture = _middle(picture, *(min(side, longest) for side in picture.shape[1:]))
-    factor = scale / min(picture.shape[1:])
-    height, width = (max(scale, round(side * factor)) for side in picture.shape[1:])
-    return resize(picture, (height, width), interpolation)
+    longest = STRIP * min(image.shape[1:])
+    image = _middle(image, *(min(side, longest) for side in image.shape[1:]))
+    factor = scale / min(image.shape[1:])
+    height, width = (max(scale, round(side * factor)) for side in image.shape[1:])
+    return resize(image, (height, width), interpolation)
 
 
-def _five_crops(picture: Tensor, size: tuple[int, int]) -> list[Tensor]:
+def _five_crops(image: Tensor, size: tuple[int, int]) -> list[Tensor]:
     height, width = size
     corners = [
-        picture[:, rows, columns]
+        image[:, rows, columns]
         for rows in (slice(None, height), slice(-height, None))
         for columns in (slice(None, width), slice(-width, None))
     ]
-    return [*corners, _middle(picture, height, width)]
+    return [*corners, _middle(image, height, width)]
 
 
-def _middle(picture: Tensor, height: int, width: int) -> Tensor:
-    top, left = (picture.shape[1] - height) // 2, (picture.shape[2] - width) // 2
-    return picture[:, top : top + height, left : left + width]
+def _middle(image: Tensor, height: int, width: int) -> Tensor:
+    top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
+    return image[:, top : top + height, left : left + width]
 
 
 def _mirrored(crops: Sequence[Tensor]) -> Tensor:

@@ -172,4 +172,4 @@ def _training_images(net: Network[Any], folder: Path) -> Iterator[Tensor]:
     for begin in range(0, count, BATCH):
         rows = chosen[begin : begin + BATCH]
         if len(rows) > 1:
-            yield transform.normalise(torch.cat([views(part.picture(row))[0] for row in rows]))
+            yield transform.normalise(torch.cat([views(part.image(row))[0] for row in rows]))

@@ -1,4 +1,4 @@
-"""Measuring networks on labelled pictures by the papers' protocols, one by one or as an ensemble."""
+"""Measuring networks on labelled images by the papers' protocols, one by one or as an ensemble."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from convatlas.data.sources import load_source
 from convatlas.evaluation.crops import Average, Protocol, ProtocolName
 from convatlas.evaluation.ensemble import load_weights_of
 from convatlas.evaluation.labels import Match, Split, choose_split, match_classes
-from convatlas.evaluation.scoring import Member, Tables, make_member, score_pictures
+from convatlas.evaluation.scoring import Member, Tables, make_member, score_images
 from convatlas.metrics.calibration import Calibration, ClassMetrics, by_class, calibrate
 from convatlas.metrics.classification import Evaluation, count_answers
 from convatlas.metrics.error_analysis import interval
@@ -33,23 +33,23 @@ Subject = Predictor | str | Path
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Report(Summary):
-    """What networks answer on labelled pictures, by a protocol.
+    """What networks answer on labelled images, by a protocol.
 
     Attributes:
         networks: as they were named; several are an ensemble.
         data: name of the data set.
         split: of the data set.
-        protocol: how pictures were shown.
-        scales: px of the pictures' short side at each scale, for each network.
-        views: views of each picture that one network saw.
+        protocol: how images were shown.
+        scales: px of the images' short side at each scale, for each network.
+        views: views of each image that one network saw.
         class_names: a name for each score.
-        samples: the pictures; their labels are numbers in `class_names`.
-        evaluation: counts, and for each picture its answer and its loss, the negated logarithm of the
+        samples: the images; their labels are numbers in `class_names`.
+        evaluation: counts, and for each image its answer and its loss, the negated logarithm of the
             probability of the right class.
-        seen: which of the pictures were measured, (N,) of bool.
-        confidences: probability of each picture's best answer, (N,).
+        seen: which of the images were measured, (N,) of bool.
+        confidences: probability of each image's best answer, (N,).
         calibration: whether these probabilities mean what they say.
-        skipped: the pictures that cannot be used.
+        skipped: the images that cannot be used.
         notes: what a reader of the figures should know.
     """
 
@@ -87,7 +87,7 @@ class Report(Summary):
 
     @property
     def top5(self) -> float | None:
-        """Share of pictures whose five best answers hold the right one; None for fewer than six classes."""
+        """Share of images whose five best answers hold the right one; None for fewer than six classes."""
         return self.evaluation.top5_accuracy
 
     @property
@@ -107,7 +107,7 @@ class Report(Summary):
         return by_class(self.evaluation.confusion.numpy(), self.class_names)
 
     def record(self) -> dict[str, Any]:
-        """The figures for JSON; classes without a picture and an answer are left out."""
+        """The figures for JSON; classes without an image and an answer are left out."""
         found = self.evaluation
         protocol = {"views": self.views, "scales": [list(scales) for scales in self.scales]}
         return {
@@ -115,7 +115,7 @@ class Report(Summary):
             "data": self.data,
             "split": self.split,
             "protocol": dataclasses.asdict(self.protocol) | protocol,
-            "pictures": found.count,
+            "images": found.count,
             "top1": self.top1,
             "top1_correct": found.correct,
             "top1_interval": self.top1_interval,
@@ -149,9 +149,9 @@ def evaluate(
     device: str | torch.device | None = None,
     progress: bool = False,
 ) -> Report:
-    """Measures a network, or an ensemble, on labelled pictures.
+    """Measures a network, or an ensemble, on labelled images.
 
-    Neither `batch_size` nor `workers` changes what is counted. A picture that cannot be used is left out and
+    Neither `batch_size` nor `workers` changes what is counted. An image that cannot be used is left out and
     listed.
 
     Args:
@@ -170,7 +170,7 @@ def evaluate(
         engine: as `Predictor` takes it; predictors that are given keep their own.
         precision: likewise.
         batch_size: views that go through a network together.
-        workers: threads that read pictures; None for one a core.
+        workers: threads that read images; None for one a core.
         device: as `Predictor` takes it.
         progress: show a bar, where standard error is a terminal.
 
@@ -191,14 +191,14 @@ def evaluate(
     members = [make_member(each, shown, source.image_size is not None) for each in predictors]
     samples = choose_split(_as_trained(source, members), split, classes)
     tables = Tables(samples.labels, average)
-    predictions = score_pictures(
+    predictions = score_images(
         members, samples, tables, names, batch_size=batch_size, workers=predictors[0].workers
     )
     results = watched(predictions, len(samples)) if progress else predictions
-    bad = [SkippedImage(entry.picture, entry.reason) for entry in results if isinstance(entry, Skipped)]
+    bad = [SkippedImage(entry.image, entry.reason) for entry in results if isinstance(entry, Skipped)]
     if not tables.seen.any():
         raise ValueError(
-            f"{source.name}: none of {counted(len(samples), 'picture')} can be used: {bad[0].reason}"
+            f"{source.name}: none of {counted(len(samples), 'image')} can be used: {bad[0].reason}"
         )
     transforms = [member.views.transform for member in members]
     return Report(
@@ -249,7 +249,7 @@ def _find_data(
     is_run = not isinstance(first, Predictor) and (Path(first) / RECORD).is_file()
     record = open_run(Path(str(first))).record if is_run else None
     if data is None and record is None:
-        raise ValueError("`data`: say on which pictures, such as folder:PATH; only a run knows its own")
+        raise ValueError("`data`: say on which images, such as folder:PATH; only a run knows its own")
     if data is None and record is not None and not record.get("data", {}).get("named", True):
         raise ValueError(f"{first}: was trained on data from Python; give them as `data`")
     trained_on = None if record is None else record["config"]["data"]
@@ -258,7 +258,7 @@ def _find_data(
     source = load_source(
         name,
         data_dir=None if place is None else Path(place),
-        # A split that is undone again: with halves, two pictures of a class are enough.
+        # A split that is undone again: with halves, two images of a class are enough.
         test_share=0.5 if split == "all" and name != trained_on else 0.2,
         on_bad_image="skip",
     )
@@ -266,10 +266,10 @@ def _find_data(
         if record["data"]["fingerprint"] != source.fingerprint:
             notes.append(
                 f"{source.name} has changed since the run was trained on it (its fingerprint differs): its "
-                "part to test may hold pictures that the run learnt from"
+                "part to test may hold images that the run learnt from"
             )
         elif split != "test":
-            notes.append(f"the part {split!r} holds the pictures that the run learnt from")
+            notes.append(f"the part {split!r} holds the images that the run learnt from")
     return source
 
 

@@ -1,4 +1,4 @@
-"""Which pictures of a data set are measured, and which score of a network belongs to which of its classes."""
+"""Which images of a data set are measured, and which score of a network belongs to which of its classes."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ class Relabelled:
         """N, the number of samples."""
         return len(self.labels)
 
-    def picture(self, index: int) -> Tensor:
-        """The picture of a sample: (C, H, W) of uint8.
+    def image(self, index: int) -> Tensor:
+        """The image of a sample: (C, H, W) of uint8.
 
         Raises:
-            PictureError: it cannot be read.
+            ImageError: it cannot be read.
         """
         split, row = self._find(index)
-        return split.picture(row)
+        return split.image(row)
 
     def name(self, index: int) -> str:
-        """Where a person finds the picture."""
+        """Where a person finds the image."""
         split, row = self._find(index)
         return split.name(row)
 
@@ -70,7 +70,7 @@ def choose_split(source: Source, split: Split, classes: Sequence[int]) -> Relabe
         raise ValueError(f"`split`={split!r}; expected 'test', 'train' or 'all'")
     labels = torch.cat([each.labels for each in known[split]])
     if not len(labels):
-        raise ValueError(f"{source.name}: has no picture in its part {split!r}")
+        raise ValueError(f"{source.name}: has no image in its part {split!r}")
     return Relabelled(known[split], torch.tensor(classes, dtype=torch.int64)[labels])
 
 

@@ -1,4 +1,4 @@
-"""An evaluation as files: a page to read with pictures, and tables for machines."""
+"""An evaluation as files: a page to read with images, and tables for machines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from convatlas.plots.training import BLUE, DPI, GREY, ORANGE, Tile, draw_confusi
 if TYPE_CHECKING:
     from convatlas.evaluation.evaluate import Report
 
-FIGURES, CLASSES, PICTURES = "evaluation.json", "classes.csv", "pictures.csv"
+FIGURES, CLASSES, IMAGES = "evaluation.json", "classes.csv", "images.csv"
 MATRIX, RELIABILITY = "confusion.csv", "reliability.png"
 
 
@@ -36,7 +36,7 @@ def write_evaluation(report: Report, folder: Path) -> None:
     """Writes a report into a folder, which is made; files of those names in it are replaced.
 
     `report.md` with `confusion.png`, `reliability.png` and `hardest.png`; `evaluation.json` with all figures;
-    `classes.csv`, `confusion.csv` (counts, a row for each true class) and `pictures.csv` (each picture with
+    `classes.csv`, `confusion.csv` (counts, a row for each true class) and `images.csv` (each image with
     its class, the answer, the answer's probability and the loss).
 
     Raises:
@@ -54,13 +54,13 @@ def write_evaluation(report: Report, folder: Path) -> None:
     write_atomic(
         folder / MATRIX, _csv(["", *names], ([n, *r] for n, r in zip(names, confusion, strict=True)))
     )
-    write_atomic(folder / PICTURES, _pictures(report))
+    write_atomic(folder / IMAGES, _images(report))
     write_atomic(folder / CONFUSION, draw_confusion(confusion, names))
     write_atomic(folder / RELIABILITY, draw_reliability(report.calibration))
     hardest = find_hardest(found, report.samples, names, MOST_HARDEST)
     if hardest:
         tiles = [
-            Tile(report.samples.picture(image.index).numpy(), image.title, f"{number}: loss {image.loss:.2f}")
+            Tile(report.samples.image(image.index).numpy(), image.title, f"{number}: loss {image.loss:.2f}")
             for number, image in enumerate(hardest, 1)
         ]
         write_atomic(folder / HARDEST, draw_tiles(tiles))
@@ -80,7 +80,7 @@ def summary(report: Report) -> str:
     lines = [
         f"{_subject(report)} on {report.data} ({report.split}), {how_shown(report)}",
         f"top-1 {_share(report.top1, report.top1_interval)}, {found.correct:,} of "
-        f"{counted(found.count, 'picture')}",
+        f"{counted(found.count, 'image')}",
     ]
     if report.top5 is not None and report.top5_interval is not None:
         lines.append(f"top-5 {_share(report.top5, report.top5_interval)}")
@@ -160,7 +160,7 @@ def _heading(report: Report) -> str:
     return f"""# {plain(_subject(report))} on {plain(report.data)}
 
 **Top-1 accuracy {_share(report.top1, report.top1_interval)}**: {found.correct:,} of
-{counted(found.count, "picture")}.{top5}
+{counted(found.count, "image")}.{top5}
 
 Protocol: {how_shown(report)}; part of the data: {report.split}.
 The mean log loss is {found.loss:.4f}.{notes}"""
@@ -189,7 +189,7 @@ def _left_out(report: Report) -> list[str]:
     if not report.skipped:
         return []
     lines = [f"- {plain(entry.path)}: {plain(entry.reason)}" for entry in report.skipped]
-    return ["## Left out\n\nThese pictures cannot be used and are not counted:\n\n" + "\n".join(lines)]
+    return ["## Left out\n\nThese images cannot be used and are not counted:\n\n" + "\n".join(lines)]
 
 
 def _share(value: float, bounds: tuple[float, float]) -> str:
@@ -201,7 +201,7 @@ def _subject(report: Report) -> str:
     return names[0] if len(names) == 1 else f"the ensemble of {', '.join(names[:-1])} and {names[-1]}"
 
 
-def _pictures(report: Report) -> str:
+def _images(report: Report) -> str:
     found, names = report.evaluation, report.class_names
     rows = (
         [
@@ -213,7 +213,7 @@ def _pictures(report: Report) -> str:
         ]
         for row in np.flatnonzero(report.seen.numpy()).tolist()
     )
-    return _csv(("picture", "class", "answer", "probability", "loss"), rows)
+    return _csv(("image", "class", "answer", "probability", "loss"), rows)
 
 
 def _csv(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:

@@ -1,4 +1,4 @@
-"""From pictures to scores: views through the networks of an ensemble, averaged, and what became of each."""
+"""From images to scores: views through the networks of an ensemble, averaged, and what became of each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convatlas.data.pictures import PictureError
+from convatlas.data.image_files import ImageError
 from convatlas.data.sets import Samples
 from convatlas.data.transforms import Transform
 from convatlas.evaluation.crops import Average, Protocol, Views
@@ -27,7 +27,7 @@ class Member:
 
     Attributes:
         score: logits (B, K) for normalised images (B, C, H, W).
-        views: from a picture to what the network sees.
+        views: from an image to what the network sees.
         device: where it runs.
     """
 
@@ -36,17 +36,17 @@ class Member:
     device: torch.device
 
     @torch.inference_mode()
-    def logits(self, pictures: Sequence[Sequence[Tensor]], batch_size: int) -> list[Tensor]:
-        """Scores the views of pictures, those of one size together.
+    def logits(self, image_views: Sequence[Sequence[Tensor]], batch_size: int) -> list[Tensor]:
+        """Scores the views of images, those of one size together.
 
         Args:
-            pictures: of each its views, (C, h, w) of uint8.
+            image_views: of each image its views, (C, h, w) of uint8.
             batch_size: views that go through the network together.
 
         Returns:
-            For each picture (V, K) of float64.
+            For each image (V, K) of float64.
         """
-        views = [view for each in pictures for view in each]
+        views = [view for each in image_views for view in each]
         found: list[Tensor] = [torch.empty(0)] * len(views)
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for place, view in enumerate(views):
@@ -59,15 +59,15 @@ class Member:
                 for place, row in zip(chosen, rows, strict=True):
                     found[place] = row
         rows = iter(found)
-        return [torch.stack([next(rows) for _ in each]) for each in pictures]
+        return [torch.stack([next(rows) for _ in each]) for each in image_views]
 
 
 def make_member(predictor: Predictor, protocol: Protocol, is_ready: bool) -> Member:
-    """A network as a protocol shows pictures to it.
+    """A network as a protocol shows images to it.
 
     Args:
         predictor: holds it.
-        protocol: how pictures are shown.
+        protocol: how images are shown.
         is_ready: as `Views` takes it.
 
     Raises:
@@ -92,7 +92,7 @@ def make_member(predictor: Predictor, protocol: Protocol, is_ready: bool) -> Mem
 
 
 class Tables:
-    """What is known of each picture, (N,) each.
+    """What is known of each image, (N,) each.
 
     Args:
         labels: the right class of each.
@@ -113,12 +113,12 @@ class Tables:
         self.among5, self.seen = (torch.zeros(len(labels), dtype=torch.bool) for _ in range(2))
 
     def fill(self, row: int, views: Sequence[Tensor]) -> tuple[int, float]:
-        """Averages what each member said of a picture, and notes what comes out.
+        """Averages what each member said of an image, and notes what comes out.
 
         Equal scores are ordered by the number of their class, so that nothing depends on how they are sorted.
 
         Args:
-            row: of the picture.
+            row: of the image.
             views: logits (V, K) of each member.
 
         Returns:
@@ -142,7 +142,7 @@ class Tables:
         return int(self.predicted[row]), best
 
 
-def score_pictures(
+def score_images(
     members: Sequence[Member],
     samples: Samples,
     tables: Tables,
@@ -151,30 +151,30 @@ def score_pictures(
     batch_size: int,
     workers: int,
 ) -> Iterator[Prediction | Skipped]:
-    """Shows every picture to every member, and fills the tables.
+    """Shows every image to every member, and fills the tables.
 
     Args:
         members: of the ensemble.
-        samples: the pictures.
+        samples: the images.
         tables: of as many rows.
         class_names: K names.
         batch_size: views that go through a network together.
         workers: threads that read.
 
     Returns:
-        For each picture its best class, or why it cannot be read.
+        For each image its best class, or why it cannot be read.
 
     Raises:
-        ValueError: scores are no numbers; names the picture.
+        ValueError: scores are no numbers; names the image.
     """
 
     def prepare(item: Item) -> list[list[Tensor]]:
         row: Any = item.content
-        picture = samples.picture(row)
+        image = samples.image(row)
         try:
-            return [[view for views in member.views(picture) for view in views] for member in members]
+            return [[view for views in member.views(image) for view in views] for member in members]
         except ValueError as error:
-            raise PictureError(f"{item.name}: {error}") from None
+            raise ImageError(f"{item.name}: {error}") from None
 
     items = (Item(samples.name(row), row) for row in range(len(samples)))
     most = max(member.views.protocol.count_views(member.views.transform) for member in members)

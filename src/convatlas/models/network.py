@@ -134,7 +134,7 @@ class Network(nn.Module, Generic[ConfigT]):
         num_features: C of what `forward_features` returns.
         head_hidden_size: width of what `forward_head(x, pre_logits=True)` returns.
         min_input_size: smallest height and width in px that the network accepts.
-        transform: brings a picture to the tensor that the network was trained on, where that is known.
+        transform: brings an image to the tensor that the network was trained on, where that is known.
         class_names: a name for each score, where that is known.
         aux_heads: auxiliary classifiers with `reset(num_classes)` and `fc`, in networks that have some.
         head: classifier with `reset(num_classes, global_pool)` and, as its last layer, `fc`.

@@ -1,4 +1,4 @@
-"""Pictures of studies: one look for all."""
+"""Images of studies: one look for all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def render(draw: Callable[[Figure], None], *, width: float = 9.0, height: float = 4.0) -> bytes:
-    """Draws a picture as PNG, without pyplot and its state.
+    """Draws an image as PNG, without pyplot and its state.
 
     Args:
         draw: draws on the figure.

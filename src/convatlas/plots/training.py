@@ -1,4 +1,4 @@
-"""Pictures of a training: curves, two runs side by side, the confusion matrix, the hardest images."""
+"""Images of a training: curves, two runs side by side, the confusion matrix, the hardest images."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def draw_curves(title: str, lines: Sequence[Line]) -> bytes:
     """Draws loss, test error and learning rate of one run as a PNG.
 
     Args:
-        title: of the picture.
+        title: of the image.
         lines: of `metrics.jsonl`.
     """
     figure, (losses, errors, rates) = _panels(3, (1.25, 1.25, 1.0), top=0.87)
@@ -181,15 +181,15 @@ def _fit(pixels: NDArray[np.uint8], side: int) -> Image:
     """The image at the largest size that fits; small ones by whole factors, so that their pixels show."""
     from PIL import Image
 
-    picture = Image.fromarray(
+    image = Image.fromarray(
         pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0))
     )
-    factor = side / max(picture.size)
+    factor = side / max(image.size)
     how = Image.Resampling.BICUBIC
     if factor >= 2.0:
         factor, how = float(int(factor)), Image.Resampling.NEAREST
-    size = [max(1, round(length * factor)) for length in picture.size]
-    return picture.resize((size[0], size[1]), how).convert("RGB")
+    size = [max(1, round(length * factor)) for length in image.size]
+    return image.resize((size[0], size[1]), how).convert("RGB")
 
 
 def _clip(text: str, width: float, measure: Any) -> str:

@@ -19,19 +19,19 @@ from convatlas.predict.video import STREAMS
 # Seconds of the network alone. An engine is 1.5 to 5 times as fast, so that both are won back with certainty.
 LONG, LONG_FOR_REMEMBERED = 180.0, 15.0
 FEW = 64
-"""Pictures for which nothing is measured: they are answered before."""
+"""Images for which nothing is measured: they are answered before."""
 
 
 def choose_engine(
-    predictor: Predictor, pictures: Sequence[str | os.PathLike[str]], fps: float | None
+    predictor: Predictor, images: Sequence[str | os.PathLike[str]], fps: float | None
 ) -> EngineName:
-    """The engine that has so many pictures answered first, the search for it included.
+    """The engine that has so many images answered first, the search for it included.
 
     A live stream has the fastest: a network that falls behind is of no use there.
 
     Args:
-        predictor: that answers; its network is run a few times, on an empty picture.
-        pictures: files, folders, patterns, films and streams; what comes by standard input is not counted.
+        predictor: that answers; its network is run a few times, on an empty image.
+        images: files, folders, patterns, films and streams; what comes by standard input is not counted.
         fps: frames a second that are taken from a film; None for all.
 
     Raises:
@@ -40,14 +40,14 @@ def choose_engine(
     transform = predictor.transform
     if isinstance(predictor.network, ExportedNetwork) or not isinstance(transform, Transform):
         return "eager"
-    if any(os.fspath(picture).startswith(STREAMS) for picture in pictures):
+    if any(os.fspath(image).startswith(STREAMS) for image in images):
         return "auto"
-    if count_items(pictures, fps, most=FEW) < FEW:
+    if count_items(images, fps, most=FEW) < FEW:
         return "eager"
-    picture = torch.zeros(1, *transform.input_size, device=predictor.device)
-    seconds = estimate_latency(torch.inference_mode()(predictor.network), picture)
+    image = torch.zeros(1, *transform.input_size, device=predictor.device)
+    seconds = estimate_latency(torch.inference_mode()(predictor.network), image)
     enough = math.ceil(LONG / seconds)
-    count = count_items(pictures, fps, most=enough)
+    count = count_items(images, fps, most=enough)
     if count == enough:
         return "auto"
     is_long = count * seconds >= LONG_FOR_REMEMBERED

@@ -1,4 +1,4 @@
-"""Where a network looks: Grad-CAM, and a picture of it."""
+"""Where a network looks: Grad-CAM, and an image of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from convatlas.data.crops import central_crop, with_channels
-from convatlas.data.pictures import PictureError
+from convatlas.data.image_files import ImageError
 from convatlas.data.transforms import Transform
 from convatlas.errors import unknown
 from convatlas.models.network import Network
@@ -29,19 +29,19 @@ POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Explanation:
-    """Which places of a picture speak for a class.
+    """Which places of an image speak for a class.
 
     Attributes:
-        picture: as it was named.
+        image: as it was named.
         class_name: that is spoken for.
         probability: of that class, in [0, 1].
         answer: the most likely class.
         layer: path of the module on whose map `heat` lies.
         heat: (H', W') in [0, 1], the largest being 1; all 0 where no place speaks for the class.
-        pixels: the part of the picture that the network saw, (3, H, W) of uint8, at a size to look at.
+        pixels: the part of the image that the network saw, (3, H, W) of uint8, at a size to look at.
     """
 
-    picture: str
+    image: str
     class_name: str
     probability: float
     answer: str
@@ -53,20 +53,20 @@ class Explanation:
 def explain(
     predictor: Predictor, image: Any, *, class_name: str | None = None, stage: int | None = None
 ) -> Explanation:
-    """Finds the places of a picture that speak for a class, by Grad-CAM.
+    """Finds the places of an image that speak for a class, by Grad-CAM.
 
     The channels of a late map are weighted by how much the class's score grows with their mean; what is left
     above zero of their sum is the heat.
 
     Args:
         predictor: holds a network of the atlas.
-        image: one picture, as `Predictor.predict` takes it.
+        image: one image, as `Predictor.predict` takes it.
         class_name: one of the network's classes; None for the most likely one.
         stage: index in the network's `feature_info`; None for the last map that is no pooling's and has more
             than one place.
 
     Raises:
-        PictureError: the picture cannot be used.
+        ImageError: the image cannot be used.
         UnknownNameError: the network has no such class; names the nearest.
         ValueError: there is no such stage, or the predictor holds no network of the atlas.
 
@@ -80,12 +80,12 @@ def explain(
         raise unknown("class", class_name, names)
     item = next(iter(find_items(image)), None)
     if item is None:
-        raise ValueError("`image` holds no picture")
+        raise ValueError("`image` holds no image")
     pixels = read_pixels(item)
     try:
         shown = transform.pixels(pixels)
     except ValueError as error:
-        raise PictureError(f"{item.name}: {error}") from None
+        raise ImageError(f"{item.name}: {error}") from None
     x = transform.normalise(shown[None]).to(predictor.device)
     if stage is None:
         stage = last_stage(network, x)
@@ -95,7 +95,7 @@ def explain(
     target = None if class_name is None else names.index(class_name)
     shares, target, heat = grad_cam(network, x, stage, target)
     return Explanation(
-        picture=item.name,
+        image=item.name,
         class_name=names[target],
         probability=float(shares[target]),
         answer=names[int(shares.argmax())],
@@ -165,26 +165,26 @@ def last_stage(network: Network[Any], x: Tensor) -> int:
 
 
 def draw_explanation(explanation: Explanation) -> bytes:
-    """Draws the picture, and beside it the heat over the picture, as a PNG."""
+    """Draws the image, and beside it the heat over the image, as a PNG."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    picture = explanation.pixels.permute(1, 2, 0).numpy()
-    height, width = picture.shape[:2]
+    image = explanation.pixels.permute(1, 2, 0).numpy()
+    height, width = image.shape[:2]
     heat = F.interpolate(explanation.heat[None, None], (height, width), mode="bicubic").clamp(0.0, 1.0)[0, 0]
     colours = colormaps["turbo"](0.3 + 0.65 * heat.numpy())[..., :3]
-    # Where there is no heat the picture stays, in grey, so that the eye goes where the network's does.
-    grey = picture.mean(axis=2, keepdims=True) / 255.0
+    # Where there is no heat the image stays, in grey, so that the eye goes where the network's does.
+    grey = image.mean(axis=2, keepdims=True) / 255.0
     alpha = (0.7 * heat).numpy()[..., None]
     overlay = (1.0 - alpha) * (0.15 + 0.8 * grey) + alpha * colours
 
     margin, gap, above, dpi = 16, 12, 62, 100
     size = 2 * width + 2 * margin + gap, height + above + margin
     figure = Figure(figsize=(size[0] / dpi, size[1] / dpi), dpi=dpi)
-    for number, image in enumerate((picture, overlay)):
+    for number, panel in enumerate((image, overlay)):
         left = (margin + number * (width + gap)) / size[0]
         axes = figure.add_axes((left, margin / size[1], width / size[0], height / size[1]))
-        axes.imshow(image, interpolation="none")
+        axes.imshow(panel, interpolation="none")
         axes.set_axis_off()
         if number and float(heat.max()) > 0.0:
             axes.contour(heat.numpy(), levels=[0.5], colors="white", linewidths=1.2, alpha=0.9)

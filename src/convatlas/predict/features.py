@@ -1,4 +1,4 @@
-"""What a network sees in pictures, as numbers: its feature maps or the vector before its classifier."""
+"""What a network sees in images, as numbers: its feature maps or the vector before its classifier."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ ENDINGS = (".npz", ".parquet")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Feature:
-    """What a network sees in one picture.
+    """What a network sees in one image.
 
     Attributes:
-        picture: as it was named.
+        image: as it was named.
         values: (C,) of float32, or the map (C, H, W).
-        frame: of a film, counted from 0; None for a picture.
+        frame: of a film, counted from 0; None for an image.
     """
 
-    picture: str
+    image: str
     values: Tensor
     frame: int | None = None
 
     def record(self) -> dict[str, Any]:
         """The same for JSON."""
         frame = {} if self.frame is None else {"frame": self.frame}
-        return {"picture": plain(self.picture), **frame, "features": self.values.tolist()}
+        return {"image": plain(self.image), **frame, "features": self.values.tolist()}
 
 
 def extract_features(
@@ -54,7 +54,7 @@ def extract_features(
     pool: Pool = "avg",
     fps: float | None = 1.0,
 ) -> Iterator[Feature | Skipped]:
-    """Shows pictures to a network and hands out what it sees in each, in order.
+    """Shows images to a network and hands out what it sees in each, in order.
 
     Args:
         predictor: holds a network of the atlas.
@@ -95,8 +95,8 @@ def describe(network: Network[Any], stage: int | None) -> str:
 def write_features(features: list[Feature], path: Path, facts: dict[str, str]) -> None:
     """Writes features into a file.
 
-    A `.npz` holds `pictures` (N,) and `features` (N, C) or (N, C, H, W), and `frames` (N,) with -1 for
-    pictures. A `.parquet` holds the same as columns `picture`, `frame` and `features`, maps flattened.
+    A `.npz` holds `images` (N,) and `features` (N, C) or (N, C, H, W), and `frames` (N,) with -1 for
+    images. A `.parquet` holds the same as columns `image`, `frame` and `features`, maps flattened.
 
     Args:
         features: of one network and stage, at least one.
@@ -109,19 +109,19 @@ def write_features(features: list[Feature], path: Path, facts: dict[str, str]) -
     check_ending(path)
     if not features:
         raise ValueError(f"{path}: there are no features to write")
-    names = [plain(feature.picture) for feature in features]
+    names = [plain(feature.image) for feature in features]
     values = torch.stack([feature.values for feature in features]).numpy()
     buffer = io.BytesIO()
     if path.suffix == ".npz":
         frames = np.array([-1 if each.frame is None else each.frame for each in features], dtype=np.int64)
-        columns: dict[str, Any] = {"pictures": np.array(names), "frames": frames, "features": values, **facts}
+        columns: dict[str, Any] = {"images": np.array(names), "frames": frames, "features": values, **facts}
         np.savez(buffer, **columns)
     else:
         arrow, parquet = require_parquet()
         flat = values.reshape(len(values), -1)
         kind = arrow.list_(arrow.float32(), flat.shape[1])
         columns = {
-            "picture": arrow.array(names, arrow.string()),
+            "image": arrow.array(names, arrow.string()),
             "frame": arrow.array([feature.frame for feature in features], arrow.int64()),
             "features": arrow.FixedSizeListArray.from_arrays(flat.ravel(), type=kind),
         }

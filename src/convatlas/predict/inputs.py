@@ -1,4 +1,4 @@
-"""What a user hands over as pictures: files, folders, patterns, films, arrays, standard input."""
+"""What a user hands over as images: files, folders, patterns, films, arrays, standard input."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from convatlas.data.image_files import ImageError, decode_image, plain_image
 from convatlas.data.listing import SUFFIXES
-from convatlas.data.pictures import PictureError, decode_picture, plain_picture
 from convatlas.predict.video import STREAMS, count_frames, is_film, read_frames
 
 STDIN = "-"
 
 MAX_BYTES = 2**30
-"""Larger files are refused unread: the largest picture that is decoded has fewer bytes."""
+"""Larger files are refused unread: the largest image that is decoded has fewer bytes."""
 
 Pixels = Callable[[], Any]
-Content = Path | bytes | Pixels | Any | PictureError
+Content = Path | bytes | Pixels | Any | ImageError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Item:
-    """One picture that is to be read.
+    """One image that is to be read.
 
     Attributes:
         name: how answers call it.
         content: a file, its bytes, a PIL image, an array, a tensor, a function that gives an array, or why
-            there is no picture.
-        frame: of a film, counted from 0; None for a picture.
-        seconds: where in the film it is shown; None for a picture.
+            there is no image.
+        frame: of a film, counted from 0; None for an image.
+        seconds: where in the film it is shown; None for an image.
     """
 
     name: str
@@ -48,11 +48,11 @@ class Item:
 
 
 def find_items(images: Any, fps: float | None = 1.0) -> Iterator[Item]:
-    """Every picture that is meant, in order; files of a folder are sorted by name.
+    """Every image that is meant, in order; files of a folder are sorted by name.
 
     Args:
         images: a file, a folder (with all below it), a pattern such as "photos/*.jpg", a film, "-" for
-            standard input, a PIL image, an array or tensor of one picture or many, or an iterable of these.
+            standard input, a PIL image, an array or tensor of one image or many, or an iterable of these.
         fps: frames a second that are taken from a film; None for all.
 
     Raises:
@@ -61,13 +61,13 @@ def find_items(images: Any, fps: float | None = 1.0) -> Iterator[Item]:
     if isinstance(images, str | os.PathLike):
         yield from _named(os.fspath(images), fps)
     elif isinstance(images, Image.Image | np.ndarray | Tensor):
-        yield from _in_memory(images, "picture")
+        yield from _in_memory(images, "image")
     elif isinstance(images, Iterable) and not isinstance(images, bytes | dict):
         for number, entry in enumerate(images):
             if isinstance(entry, str | os.PathLike):
                 yield from _named(os.fspath(entry), fps)
             else:
-                yield from _in_memory(entry, f"picture {number}")
+                yield from _in_memory(entry, f"image {number}")
     else:
         raise TypeError(
             f"`images` is a {type(images).__name__}; expected paths, PIL images, arrays, tensors or an "
@@ -89,7 +89,7 @@ def list_files(arguments: Iterable[str | os.PathLike[str]]) -> list[str]:
 
 
 def count_items(arguments: Iterable[str | os.PathLike[str]], fps: float | None, most: int) -> int:
-    """About how many pictures `find_items` finds, before any is opened; counting ends at `most`.
+    """About how many images `find_items` finds, before any is opened; counting ends at `most`.
 
     What comes by standard input or from a live stream counts as nothing.
 
@@ -109,22 +109,22 @@ def count_items(arguments: Iterable[str | os.PathLike[str]], fps: float | None, 
 
 
 def read_pixels(item: Item, least_side: int | None = None) -> Tensor:
-    """Reads a picture: (3, H, W) of uint8, RGB.
+    """Reads an image: (3, H, W) of uint8, RGB.
 
     Args:
         item: what is read.
         least_side: px that a JPEG's shorter side must keep, where it may be decoded smaller than it is.
 
     Raises:
-        PictureError: it cannot be used; the message names it and says why.
+        ImageError: it cannot be used; the message names it and says why.
     """
     content = item.content
-    if isinstance(content, PictureError):
+    if isinstance(content, ImageError):
         raise content
     if isinstance(content, Path):
-        return decode_picture(_read_file(content), item.name, least_side)
+        return decode_image(_read_file(content), item.name, least_side)
     if isinstance(content, bytes):
-        return decode_picture(content, item.name, least_side)
+        return decode_image(content, item.name, least_side)
     if isinstance(content, Image.Image):
         return _from_image(content, item.name)
     if isinstance(content, Tensor):
@@ -140,9 +140,7 @@ def _named(text: str, fps: float | None) -> Iterator[Item]:
         if is_film(name):
             yield from _frames(name, name, fps)
         elif Path(name).is_dir():
-            yield Item(
-                name, PictureError(f"{name}: no pictures in it (files that end in {', '.join(SUFFIXES)})")
-            )
+            yield Item(name, ImageError(f"{name}: no images in it (files that end in {', '.join(SUFFIXES)})"))
         else:
             yield Item(name, Path(name))
 
@@ -168,7 +166,7 @@ def _matches(pattern: str) -> list[str]:
 
 
 def _below(folder: str) -> Iterator[str]:
-    """The picture files below a folder, sorted; hidden ones are left out, links to folders not followed."""
+    """The image files below a folder, sorted; hidden ones are left out, links to folders not followed."""
     with os.scandir(folder) as found:
         entries = sorted(found, key=lambda entry: entry.name)
     for entry in entries:
@@ -184,7 +182,7 @@ def _frames(name: str, source: str | BinaryIO, fps: float | None) -> Iterator[It
     try:
         for frame in read_frames(source, name, fps):
             yield Item(name, frame.pixels, frame.number, frame.seconds)
-    except PictureError as error:
+    except ImageError as error:
         yield Item(name, error)
 
 
@@ -194,14 +192,14 @@ def _stdin() -> io.BufferedReader:
 
 
 def _on_stdin(stream: io.BufferedReader, fps: float | None) -> Iterator[Item]:
-    """A picture, a film, or a list of files, told apart by how they begin."""
+    """An image, a film, or a list of files, told apart by how they begin."""
     head = stream.peek(64)
     if not head:
-        yield Item("standard input", PictureError("standard input: is empty"))
+        yield Item("standard input", ImageError("standard input: is empty"))
     elif _is_text(head):
         for name in _lines(stream):
             yield from _named(name, fps)
-    elif _is_picture(head):
+    elif _is_image(head):
         content = stream.read(MAX_BYTES + 1)
         yield Item("standard input", content if len(content) <= MAX_BYTES else _too_long("standard input"))
     else:
@@ -222,10 +220,10 @@ def _lines(stream: BinaryIO) -> Iterator[str]:
 
 
 def _is_text(head: bytes) -> bool:
-    return all(byte >= 32 or byte in b"\t\r\n" for byte in head) and not _is_picture(head)
+    return all(byte >= 32 or byte in b"\t\r\n" for byte in head) and not _is_image(head)
 
 
-def _is_picture(head: bytes) -> bool:
+def _is_image(head: bytes) -> bool:
     starts = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
     return head.startswith(starts) or (head.startswith(b"RIFF") and head[8:12] == b"WEBP")
 
@@ -234,29 +232,29 @@ def _read_file(path: Path) -> bytes:
     try:
         # A pipe or a device would be waited for without end.
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise PictureError(f"{path}: is no regular file, so no picture")
+            raise ImageError(f"{path}: is no regular file, so no image")
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size > MAX_BYTES:
                 raise _too_long(str(path))
             return file.read()
-    except PictureError:
+    except ImageError:
         raise
     except FileNotFoundError:
-        raise PictureError(f"{path}: no such file") from None
+        raise ImageError(f"{path}: no such file") from None
     except IsADirectoryError:
-        raise PictureError(f"{path}: is a folder, not a picture") from None
+        raise ImageError(f"{path}: is a folder, not an image") from None
     except PermissionError:
-        raise PictureError(f"{path}: may not be read (no permission)") from None
+        raise ImageError(f"{path}: may not be read (no permission)") from None
     except (OSError, ValueError) as error:
-        raise PictureError(f"{path}: cannot be read ({error})") from None
+        raise ImageError(f"{path}: cannot be read ({error})") from None
 
 
-def _too_long(name: str) -> PictureError:
-    return PictureError(f"{name}: is larger than {MAX_BYTES:,} bytes; no picture that is read is")
+def _too_long(name: str) -> ImageError:
+    return ImageError(f"{name}: is larger than {MAX_BYTES:,} bytes; no image that is read is")
 
 
 def _in_memory(images: Any, name: str) -> Iterator[Item]:
-    """One picture, or each of a batch."""
+    """One image, or each of a batch."""
     if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
         for number, image in enumerate(images):
             yield Item(f"{name}, {number} of the batch", image)
@@ -270,9 +268,9 @@ def _in_memory(images: Any, name: str) -> Iterator[Item]:
 
 def _from_image(image: Image.Image, name: str) -> Tensor:
     try:
-        pixels = np.array(plain_picture(image).convert("RGB"))
+        pixels = np.array(plain_image(image).convert("RGB"))
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise PictureError(f"{name}: damaged or cut off ({error})") from None
+        raise ImageError(f"{name}: damaged or cut off ({error})") from None
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
@@ -281,7 +279,7 @@ def _from_array(array: Any, name: str) -> Tensor:
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
-        raise PictureError(
+        raise ImageError(
             f"{name}: is an array of shape {array.shape}; expected (H, W), (H, W, 3) or (N, H, W, 3)"
         )
     return _as_rgb(_as_bytes(array, name))
@@ -292,7 +290,7 @@ def _from_tensor(tensor: Tensor, name: str) -> Tensor:
     if tensor.ndim == 2:
         tensor = tensor[None]
     if tensor.ndim != 3 or tensor.shape[0] not in (1, 3, 4) or 0 in tensor.shape:
-        raise PictureError(
+        raise ImageError(
             f"{name}: is a tensor of shape {tuple(tensor.shape)}; expected (3, H, W) or (N, 3, H, W)"
         )
     return _as_rgb(_as_bytes(tensor.detach().cpu().numpy().transpose(1, 2, 0), name))
@@ -307,12 +305,12 @@ def _as_bytes(array: Any, name: str) -> Any:
     if array.dtype == np.uint16:
         return np.round(array / 257.0).astype(np.uint8)
     if not np.issubdtype(array.dtype, np.floating):
-        raise PictureError(
+        raise ImageError(
             f"{name}: has values of type {array.dtype}; expected uint8, uint16, or floats in [0, 1]"
         )
     low, high = float(array.min()), float(array.max())  # NaN is in neither range.
     if not (low >= 0.0 and high <= 1.0):
-        raise PictureError(
+        raise ImageError(
             f"{name}: has values from {low:g} to {high:g}; expected floats in [0, 1], or uint8 from 0 to 255"
         )
     return np.round(array * 255.0).astype(np.uint8)
@@ -321,7 +319,7 @@ def _as_bytes(array: Any, name: str) -> Any:
 def _as_rgb(pixels: Any) -> Tensor:
     """(H, W, 1, 3 or 4) of uint8 as (3, H, W)."""
     if pixels.shape[2] == 4:
-        pixels = np.array(plain_picture(Image.fromarray(np.ascontiguousarray(pixels))).convert("RGB"))
+        pixels = np.array(plain_image(Image.fromarray(np.ascontiguousarray(pixels))).convert("RGB"))
     elif pixels.shape[2] == 1:
         pixels = np.repeat(pixels, 3, axis=2)
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)

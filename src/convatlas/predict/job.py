@@ -39,7 +39,7 @@ class Job:
     Attributes:
         out: the file with the answers.
         predictions: how many this process gave.
-        refusals: pictures without an answer in this process; each is in the file, with its reason.
+        refusals: images without an answer in this process; each is in the file, with its reason.
         resumed: files that an earlier process had answered already.
     """
 
@@ -51,7 +51,7 @@ class Job:
 
 def run_job(
     predictor: Predictor,
-    pictures: Sequence[str | os.PathLike[str]],
+    images: Sequence[str | os.PathLike[str]],
     out: str | Path,
     *,
     top: int | None = None,
@@ -65,7 +65,7 @@ def run_job(
 
     Args:
         predictor: answers.
-        pictures: files, folders, patterns and films; "-" for names of files on standard input.
+        images: files, folders, patterns and films; "-" for names of files on standard input.
         out: ends in .jsonl, .csv or .parquet.
         top: how many classes to name; None for 3, or all where there are fewer.
         fps: frames a second that are taken from a film; None for all.
@@ -80,8 +80,8 @@ def run_job(
     if form == "parquet":
         require_parquet()
     top = predictor.check(top, fps)
-    if not pictures:
-        raise ValueError("name at least one picture")
+    if not images:
+        raise ValueError("name at least one image")
     parts = _parts_of(out)
     if out.exists() and not parts.exists():
         raise ValueError(f"{out}: is there already; name another file, or remove it to have it made anew")
@@ -89,7 +89,7 @@ def run_job(
         raise ValueError(f"{out}: there is no folder {out.parent}")
     parts.mkdir(exist_ok=True)
     with locked(parts):
-        files = _begin(parts, _identity(predictor, pictures, form, top, fps), pictures)
+        files = _begin(parts, _identity(predictor, images, form, top, fps), images)
         paths = [parts / f"{start:012d}.{form}" for start in range(0, len(files), PART_FILES)]
         missing = {
             number: files[number * PART_FILES : (number + 1) * PART_FILES]
@@ -166,7 +166,7 @@ def _write_parts(
     return counts
 
 
-def _begin(parts: Path, identity: dict[str, Any], pictures: Sequence[str | os.PathLike[str]]) -> list[str]:
+def _begin(parts: Path, identity: dict[str, Any], images: Sequence[str | os.PathLike[str]]) -> list[str]:
     """The files of the job: listed now, or as they were listed when it began.
 
     Raises:
@@ -182,7 +182,7 @@ def _begin(parts: Path, identity: dict[str, Any], pictures: Sequence[str | os.Pa
             raise ValueError(f"{parts}: is damaged ({error}); remove it to begin anew") from None
         shown = ", ".join(f"{key} {earlier.get(key)!r}, not {identity[key]!r}" for key in differing)
         raise ValueError(f"{parts}: belongs to another job ({shown}); remove it to begin anew")
-    files = list_files(pictures)
+    files = list_files(images)
     write_atomic(parts / FILES, json.dumps(files))
     write_atomic(parts / JOB, json.dumps(identity))  # Last: with it, the job has begun.
     return files
@@ -190,7 +190,7 @@ def _begin(parts: Path, identity: dict[str, Any], pictures: Sequence[str | os.Pa
 
 def _identity(
     predictor: Predictor,
-    pictures: Sequence[str | os.PathLike[str]],
+    images: Sequence[str | os.PathLike[str]],
     form: Format,
     top: int,
     fps: float | None,
@@ -201,7 +201,7 @@ def _identity(
         "engine": predictor.engine,
         "precision": predictor.precision,
         "exact": predictor.exact,
-        "pictures": [os.fspath(picture) for picture in pictures],
+        "images": [os.fspath(image) for image in images],
         "folder": str(Path.cwd()),
         "format": form,
         "top": top,

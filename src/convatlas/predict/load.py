@@ -39,7 +39,7 @@ def load(
     exact: bool = False,
     outputs: Outputs = "auto",
 ) -> Predictor:
-    """Loads a network together with its transform and class names, ready to say what is on pictures.
+    """Loads a network together with its transform and class names, ready to say what is on images.
 
     Args:
         source: a `Run`, or the folder that training left; a network that has published weights, such as
@@ -86,7 +86,7 @@ def load_network(source: str | os.PathLike[str]) -> Network[Any]:
         source: as `load` takes it, exported files excepted: they hold no network of the atlas any more.
 
     Returns:
-        The network. Its `transform` brings a picture (a PIL image) to the tensor (C, H, W) that it was
+        The network. Its `transform` brings an image (a PIL image) to the tensor (C, H, W) that it was
         trained on; its `class_names` name the scores.
 
     Raises:

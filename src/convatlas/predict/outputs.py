@@ -1,4 +1,4 @@
-"""What a network says about a picture, and how it is written: JSON lines, CSV or Parquet."""
+"""What a network says about an image, and how it is written: JSON lines, CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ FORMATS: tuple[Format, ...] = ("jsonl", "csv", "parquet")
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Prediction(Summary):
-    """What a network says about a picture.
+    """What a network says about an image.
 
     Attributes:
-        picture: the file, as it was named; a number for a picture that is no file.
+        image: the file, as it was named; a number for an image that is no file.
         top: the most likely classes with their probabilities, the most likely first.
-        frame: of a film, counted from 0; None for a picture.
-        seconds: where in the film it is shown; None for a picture.
+        frame: of a film, counted from 0; None for an image.
+        seconds: where in the film it is shown; None for an image.
     """
 
-    picture: str
+    image: str
     top: tuple[tuple[str, float], ...]
     frame: int | None = None
     seconds: float | None = None
 
     def _title(self) -> str:
         at = "" if self.seconds is None else f" at {self.seconds:.2f} s"
-        return f"Prediction for {self.picture}{at}"
+        return f"Prediction for {self.image}{at}"
 
     def _facts(self) -> dict[str, object]:
         return {name: f"{share:.1%}" for name, share in self.top}
@@ -58,16 +58,16 @@ class Prediction(Summary):
 
 @dataclasses.dataclass(frozen=True)
 class Skipped:
-    """Why there is no answer for a picture.
+    """Why there is no answer for an image.
 
     Attributes:
-        picture: the file, as it was named; a number for a picture that is no file.
+        image: the file, as it was named; a number for an image that is no file.
         reason: one line that names it.
-        frame: of a film, counted from 0; None for a picture.
-        seconds: where in the film it is shown; None for a picture.
+        frame: of a film, counted from 0; None for an image.
+        seconds: where in the film it is shown; None for an image.
     """
 
-    picture: str
+    image: str
     reason: str
     frame: int | None = None
     seconds: float | None = None
@@ -78,7 +78,7 @@ class Skipped:
 
 
 def _place(results: Prediction | Skipped) -> dict[str, Any]:
-    place: dict[str, Any] = {"picture": str(results.picture)}
+    place: dict[str, Any] = {"image": str(results.image)}
     if results.frame is not None:
         place |= {
             "frame": results.frame,
@@ -106,7 +106,7 @@ def encode(results: Sequence[Prediction | Skipped], form: Format, top: int) -> b
 
     Args:
         results: in order.
-        form: CSV and Parquet have one row each, with columns `picture`, `frame`, `seconds`, `class_1`,
+        form: CSV and Parquet have one row each, with columns `image`, `frame`, `seconds`, `class_1`,
             `probability_1`, ... and `error`.
         top: number of classes in a row.
 
@@ -166,7 +166,7 @@ def require_parquet() -> tuple[Any, Any]:
 
 def _columns(top: int) -> list[str]:
     ranks = [f"{what}_{rank}" for rank in range(1, top + 1) for what in ("class", "probability")]
-    return ["picture", "frame", "seconds", *ranks, "error"]
+    return ["image", "frame", "seconds", *ranks, "error"]
 
 
 def _row(results: Prediction | Skipped, top: int) -> list[Any]:
@@ -175,7 +175,7 @@ def _row(results: Prediction | Skipped, top: int) -> list[Any]:
     ranks += [None] * (2 * top - len(ranks))
     error = results.reason if isinstance(results, Skipped) else None
     return [
-        _valid(results.picture),
+        _valid(results.image),
         results.frame,
         results.seconds,
         *ranks,
@@ -194,7 +194,7 @@ def _cell(value: Any, guard: str) -> Any:
 
 
 def _schema(arrow: Any, top: int) -> Any:
-    kinds = {"picture": arrow.string(), "frame": arrow.int64(), "seconds": arrow.float64()}
+    kinds = {"image": arrow.string(), "frame": arrow.int64(), "seconds": arrow.float64()}
     for rank in range(1, top + 1):
         kinds |= {f"class_{rank}": arrow.string(), f"probability_{rank}": arrow.float64()}
     return arrow.schema(list((kinds | {"error": arrow.string()}).items()))

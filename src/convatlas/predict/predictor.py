@@ -1,4 +1,4 @@
-"""Pictures in, answers out: a network with its transform and class names, read ahead and run in batches."""
+"""Images in, answers out: a network with its transform and class names, read ahead and run in batches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from convatlas.data.pictures import PictureError
+from convatlas.data.image_files import ImageError
 from convatlas.data.transforms import Transform
 from convatlas.devices import find_device
 from convatlas.engines.backend import Precision
@@ -39,7 +39,7 @@ REDUCING_GAP = 2
 
 
 class Predictor(Summary, nn.Module):
-    """Says what is on pictures.
+    """Says what is on images.
 
     Args:
         network: gives logits (B, K) for images (B, C, H, W); it is set to evaluation mode.
@@ -48,10 +48,10 @@ class Predictor(Summary, nn.Module):
         engine: "eager" runs the network as it is; "auto" finds the fastest engine on this machine, which
             takes up to a minute the first time and is remembered.
         precision: the lowest that the engine found by "auto" may compute in.
-        calibration: pictures, as `predict` takes them, on which "int8" is calibrated and checked; up to 256
+        calibration: images, as `predict` takes them, on which "int8" is calibrated and checked; up to 256
             are used.
-        batch_size: pictures that go through the network together.
-        workers: threads that read pictures; None for one a core.
+        batch_size: images that go through the network together.
+        workers: threads that read images; None for one a core.
         device: where the network runs; None for the first GPU, or the processor where there is none.
         outputs: whether the network gives "logits" or "probabilities"; "auto" looks at the numbers: rows of a
             distribution (none below 0, a sum of 1) are probabilities.
@@ -94,7 +94,7 @@ class Predictor(Summary, nn.Module):
         if engine == "eager" and precision != "fp32":
             raise ValueError(f"`precision`={precision!r} has a meaning with `engine`='auto' only")
         if precision == "int8" and calibration is None:
-            raise ValueError("`precision`='int8' needs `calibration`: pictures like those to come")
+            raise ValueError("`precision`='int8' needs `calibration`: images like those to come")
         check_outputs(outputs)
         check_count("batch_size", batch_size, least=1)
         check_count("workers", 1 if workers is None else workers, least=1)
@@ -103,7 +103,7 @@ class Predictor(Summary, nn.Module):
                 raise ValueError(f"`engine`={engine!r}: a network in a file is run by the engine of its kind")
             device = "cpu"
         self.device = find_device(None if device is None else str(device))
-        # Channels-last is how pictures are read, and the faster order nearly everywhere.
+        # Channels-last is how images are read, and the faster order nearly everywhere.
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.eval()
         self.transform = transform
@@ -135,7 +135,7 @@ class Predictor(Summary, nn.Module):
     def predict(
         self, images: Any, *, top: int | None = None, fps: float | None = 1.0, progress: bool = False
     ) -> list[Prediction | Skipped]:
-        """Says what is on pictures.
+        """Says what is on images.
 
         Args:
             images: a file, a folder (with all below it), a pattern such as "photos/*.jpg", a film, "-" for
@@ -146,7 +146,7 @@ class Predictor(Summary, nn.Module):
             progress: show a bar, where standard error is a terminal.
 
         Returns:
-            An `Prediction` for each picture, in order, or a `Skipped` that says why there is none.
+            An `Prediction` for each image, in order, or a `Skipped` that says why there is none.
 
         Raises:
             ValueError: `top` or `fps` is out of its range, or a package for films is missing.
@@ -158,16 +158,16 @@ class Predictor(Summary, nn.Module):
     def stream(
         self, images: Any, *, top: int | None = None, fps: float | None = 1.0
     ) -> Iterator[Prediction | Skipped]:
-        """The same as `predict`, one by one, for more pictures than memory holds answers."""
+        """The same as `predict`, one by one, for more images than memory holds answers."""
         top = self.check(top, fps)
         return self._one_or_many(find_items(images, fps), top)
 
     def stream_items(self, items: Iterable[Item], top: int) -> Iterator[Prediction | Skipped]:
-        """Predictions pictures that were found already, in order, one for each, by the engine for many."""
+        """Predictions images that were found already, in order, one for each, by the engine for many."""
         return self._stream(items, top, self.batch_size)
 
     def _one_or_many(self, items: Iterator[Item], top: int) -> Iterator[Prediction | Skipped]:
-        """One picture has an engine of its own; a last one, after others, is not worth the search for it."""
+        """One image has an engine of its own; a last one, after others, is not worth the search for it."""
         head = list(itertools.islice(items, 2))
         batch_size = 1 if len(head) == 1 else self.batch_size
         yield from self._stream(itertools.chain(head, items), top, batch_size)
@@ -188,7 +188,7 @@ class Predictor(Summary, nn.Module):
         return self.normalise(torch.from_numpy(rows).to(self.device).permute(0, 3, 1, 2))
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Brings pictures (B, C, H, W) to what the network takes, where they are still bytes."""
+        """Brings images (B, C, H, W) to what the network takes, where they are still bytes."""
         if images.dtype == torch.uint8 and isinstance(self.transform, Transform):
             return self.transform.normalise(images)
         return images
@@ -254,7 +254,7 @@ class Predictor(Summary, nn.Module):
     def _scored(
         self, pixels: dict[int, Tensor], top: int, batch_size: int
     ) -> dict[int, tuple[tuple[str, float], ...]]:
-        """The most likely classes of each picture whose scores are numbers."""
+        """The most likely classes of each image whose scores are numbers."""
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for place, image in pixels.items():
             by_shape.setdefault(tuple(image.shape), []).append(place)
@@ -269,7 +269,7 @@ class Predictor(Summary, nn.Module):
 
     @property
     def reports(self) -> tuple[Report, ...]:
-        """How each engine in use was chosen; none before the first picture."""
+        """How each engine in use was chosen; none before the first image."""
         return tuple(engine.report for engine in self._engines.values())
 
     def __getstate__(self) -> dict[str, Any]:
@@ -295,7 +295,7 @@ class Predictor(Summary, nn.Module):
         return self._engines[shape]
 
     def _calibration_images(self) -> Tensor | None:
-        """The pictures for calibration, as the network sees them."""
+        """The images for calibration, as the network sees them."""
         if self.calibration is None:
             return None
         items = itertools.islice(find_items(self.calibration), CALIBRATION_IMAGES)
@@ -303,7 +303,7 @@ class Predictor(Summary, nn.Module):
         images = [image for batch in batches for image in batch.pixels.values()]
         if not images:
             reasons = [reason for batch in batches for reason in batch.reasons.values()]
-            raise ValueError(f"`calibration` holds no picture ({'; '.join(reasons[:3])})")
+            raise ValueError(f"`calibration` holds no image ({'; '.join(reasons[:3])})")
         return self._stacked(images)
 
     def _names(self, given: Sequence[str] | None) -> tuple[str, ...]:
@@ -319,13 +319,13 @@ class Predictor(Summary, nn.Module):
 def prepared(
     item: Item, transform: Callable[[Any], Tensor], exact: bool = True, as_bytes: bool = False
 ) -> Tensor:
-    """Reads a picture and brings it to the size of the network.
+    """Reads an image and brings it to the size of the network.
 
     Returns:
         (C, H, W), what the transform gives; without its normalisation, of uint8, where `as_bytes`.
 
     Raises:
-        PictureError: it cannot be used.
+        ImageError: it cannot be used.
     """
     least_side = None
     if isinstance(transform, Transform) and transform.kind == "photo" and not exact:
@@ -336,4 +336,4 @@ def prepared(
             return transform.pixels(pixels) if as_bytes else transform.prepare(pixels)
         return transform(Image.fromarray(pixels.permute(1, 2, 0).numpy()))
     except (ValueError, RuntimeError) as error:
-        raise PictureError(f"{item.name}: {error}") from None
+        raise ImageError(f"{item.name}: {error}") from None

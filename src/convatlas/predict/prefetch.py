@@ -1,4 +1,4 @@
-"""Batches of pictures that threads read while the network runs."""
+"""Batches of images that threads read while the network runs."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
-from convatlas.data.pictures import PictureError
+from convatlas.data.image_files import ImageError
 from convatlas.predict.inputs import Item
 
 AHEAD = 2
 """Batches that are read ahead of the one in the network."""
 
 Pixels = TypeVar("Pixels")
-"""What a picture is brought to, such as a tensor (C, H, W)."""
+"""What an image is brought to, such as a tensor (C, H, W)."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Batch(Generic[Pixels]):
-    """Pictures that were read.
+    """Images that were read.
 
     Attributes:
         items: what they were read from, in order.
@@ -44,14 +44,14 @@ def usable_cores() -> int:
 def read_batches(
     items: Iterable[Item], prepare: Callable[[Item], Pixels], batch_size: int, workers: int
 ) -> Iterator[Batch[Pixels]]:
-    """Reads pictures in threads, ahead of whoever takes the batches; the order is kept.
+    """Reads images in threads, ahead of whoever takes the batches; the order is kept.
 
     Decoding and resizing happen outside Python's lock, so that threads run side by side with the network.
 
     Args:
         items: taken in a thread of its own, since frames of a film are decoded as they are taken.
-        prepare: brings a picture to pixels; raises `PictureError` for one that cannot be used.
-        batch_size: pictures in each batch but the last.
+        prepare: brings an image to pixels; raises `ImageError` for one that cannot be used.
+        batch_size: images in each batch but the last.
         workers: threads that read.
     """
     ready: queue.Queue[list[tuple[Item, Future[Pixels]]] | BaseException | None] = queue.Queue(AHEAD)
@@ -95,7 +95,7 @@ def _collected(entry: list[tuple[Item, Future[Pixels]]]) -> Batch[Pixels]:
     for place, (item, future) in enumerate(entry):
         try:
             pixels[place] = future.result()
-        except PictureError as error:
+        except ImageError as error:
             reasons[place] = str(error)
         except MemoryError:
             reasons[place] = f"{item.name}: there is not enough memory to decode it"

@@ -1,4 +1,4 @@
-"""A live bar on standard error for work on many pictures."""
+"""A live bar on standard error for work on many images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def watched(results: Iterable[Results], total: int | None = None, already: int =
 
     Args:
         results: what is passed on.
-        total: of the pictures; None where nobody knows.
+        total: of the images; None where nobody knows.
         already: those of `total` that were answered before.
     """
     if not sys.stderr.isatty():
@@ -26,7 +26,7 @@ def watched(results: Iterable[Results], total: int | None = None, already: int =
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    text = TextColumn("{task.completed:,.0f} pictures  {task.fields[rate]:,.0f} a second{task.fields[bad]}")
+    text = TextColumn("{task.completed:,.0f} images  {task.fields[rate]:,.0f} a second{task.fields[bad]}")
     with Progress(BarColumn(), text, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=total, completed=already, rate=0.0, bad="")
         start, bad = time.monotonic(), 0

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from convatlas.data.pictures import MAX_PIXELS, PictureError
+from convatlas.data.image_files import MAX_PIXELS, ImageError
 
 FILMS = (
     ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts",
@@ -47,7 +47,7 @@ def read_frames(source: str | BinaryIO, name: str, fps: float | None = 1.0) -> I
             None for all.
 
     Raises:
-        PictureError: it cannot be read, or from some place on not further.
+        ImageError: it cannot be read, or from some place on not further.
         ValueError: PyAV is not installed.
     """
     av = _require_av()
@@ -55,7 +55,7 @@ def read_frames(source: str | BinaryIO, name: str, fps: float | None = 1.0) -> I
     try:
         with av.open(source) as film:
             if not film.streams.video:
-                raise PictureError(f"{name}: has no moving picture in it")
+                raise ImageError(f"{name}: has no moving image in it")
             stream = film.streams.video[0]
             _check_size(name, stream.codec_context)
             stream.thread_type = "AUTO"
@@ -71,9 +71,9 @@ def read_frames(source: str | BinaryIO, name: str, fps: float | None = 1.0) -> I
                     due = 0.0 if fps is None else (math.floor(reached * fps) + 1) / fps
                     yield Frame(number, seconds, functools.partial(_pixels, frame))
             if start is None:
-                raise PictureError(f"{name}: holds no frame")
+                raise ImageError(f"{name}: holds no frame")
     except av.error.FFmpegError as error:
-        raise PictureError(f"{name}: {_reason(error)}") from None
+        raise ImageError(f"{name}: {_reason(error)}") from None
 
 
 def _pixels(frame: Any) -> NDArray[np.uint8]:
@@ -82,10 +82,10 @@ def _pixels(frame: Any) -> NDArray[np.uint8]:
     return np.rot90(pixels, turns) if turns else pixels
 
 
-def _check_size(name: str, picture: Any) -> None:
-    if picture.width * picture.height > MAX_PIXELS:
-        raise PictureError(
-            f"{name}: is {picture.width}x{picture.height} px; the largest that is read has {MAX_PIXELS:,} px"
+def _check_size(name: str, image: Any) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(
+            f"{name}: is {image.width}x{image.height} px; the largest that is read has {MAX_PIXELS:,} px"
         )
 
 

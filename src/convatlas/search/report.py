@@ -259,7 +259,7 @@ def _how(spec: SearchSpec) -> list[str]:
 
 
 def draw_front(arms: dict[str, list[Job]], space: Space, task: Task) -> bytes:
-    """The picture of values against parameters: a PNG."""
+    """The image of values against parameters: a PNG."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()

@@ -209,7 +209,7 @@ def _pair(ctx: StudyContext[AuxiliaryHeadsKnobs], norm: bool, seed: int) -> Pair
     knobs = ctx.knobs
     part = ctx.source.train
     count = min(knobs.probe, len(part))
-    images = torch.stack([part.picture(index) for index in range(count)]).double() / 255.0
+    images = torch.stack([part.image(index) for index in range(count)]).double() / 255.0
     images = (images - images.mean()) / images.std()
     labels = part.labels[: len(images)]
     slopes: list[tuple[float, ...]] = []

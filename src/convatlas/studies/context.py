@@ -197,7 +197,7 @@ def cut_down(source: Source, knobs: TrainingKnobs) -> Source:
     """The source with as many images, of such a size, as the knobs say.
 
     Raises:
-        ValueError: it has fewer images, or its pictures have no one size that could be changed.
+        ValueError: it has fewer images, or its images have no one size that could be changed.
     """
     train = _some(source.train, knobs.images, "images", source.name)
     test = _some(source.test, knobs.test_images, "test_images", source.name)
@@ -224,7 +224,7 @@ def _some(part: Samples, count: int, knob: str, name: str) -> Samples:
 
 
 def _resized(part: Samples, px: int) -> ImageSet:
-    images = torch.stack([part.picture(index) for index in range(len(part))]).float()
+    images = torch.stack([part.image(index) for index in range(len(part))]).float()
     small = nn.functional.interpolate(images, size=(px, px), mode="bilinear", antialias=True)
     return ImageSet(small.round().clamp(0.0, 255.0).to(torch.uint8), part.labels)
 

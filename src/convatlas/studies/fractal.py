@@ -180,7 +180,7 @@ def _error(ctx: StudyContext[FractalKnobs], trained: Trained, part: nn.Module) -
     """Test error, %, of the network or a column, with its own statistics of normalisation."""
     samples = ctx.source.train
     count = min(ctx.knobs.settle, len(samples))
-    images = torch.stack([samples.picture(index) for index in range(count)])
+    images = torch.stack([samples.image(index) for index in range(count)])
     ready = settled(part, trained.transform.normalise(images))
     return 100.0 * (1.0 - ctx.evaluate(trained, net=ready).accuracy)
 

@@ -174,7 +174,7 @@ def _make(ctx: StudyContext[InitialisationKnobs], name: str, norm: bool) -> Deep
 
 def _probe(ctx: StudyContext[InitialisationKnobs], name: str, norm: bool, seed: int) -> Signal:
     part = ctx.source.train
-    images = torch.stack([part.picture(index) for index in range(ctx.knobs.probe)]).double() / 255.0
+    images = torch.stack([part.image(index) for index in range(ctx.knobs.probe)]).double() / 255.0
     images = (images - images.mean()) / images.std()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -159,7 +159,7 @@ def _gradient(
     draw_: np.random.Generator,
 ) -> tuple[float, ...]:
     part, count = ctx.source.train, min(ctx.knobs.probe, len(ctx.source.train))
-    images = torch.stack([part.picture(index) for index in range(count)])
+    images = torch.stack([part.image(index) for index in range(count)])
     measure = path_gradient(trained.net, blocks, trained.transform.normalise(images), part.labels[:count])
 
     def sizes(k: int) -> list[float]:

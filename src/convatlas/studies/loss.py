@@ -193,7 +193,7 @@ def score(
     found: list[Tensor] = []
     for begin in range(0, len(samples), 256):
         rows = range(begin, min(begin + 256, len(samples)))
-        images = torch.stack([samples.picture(row) for row in rows])
+        images = torch.stack([samples.image(row) for row in rows])
         found.append(trained.net(trained.transform.normalise(images)).double())
     return torch.cat(found), samples.labels
 
@@ -227,7 +227,7 @@ def _reading(results: Results) -> str:
     return (
         f"Trained alike, the networks err on {softmax:.1f} % of the test images with softmax and on "
         f"{hinge:.1f} % with the hinge. At the end, {settled:.0f} % of the training images lie beyond the "
-        "hinge's margin and no longer move a weight; with softmax every image still pulls. In the picture, a "
+        "hinge's margin and no longer move a weight; with softmax every image still pulls. In the image, a "
         "bar below the diagonal promises more than it keeps, one above it less."
     )
 

@@ -193,7 +193,7 @@ def examine(ctx: StudyContext[ReceptiveFieldKnobs], seed: int) -> Fields:
         **NO_CROP,
     )
     part = ctx.source.test
-    images = torch.stack([part.picture(i) for i in range(min(knobs.probe, len(part)))])
+    images = torch.stack([part.image(i) for i in range(min(knobs.probe, len(part)))])
     x = trained.transform.normalise(images)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # The very weights that the training began with.

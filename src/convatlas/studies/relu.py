@@ -148,7 +148,7 @@ def run(ctx: StudyContext[ReluKnobs]) -> Outcome:
 def raw_deviation(part: Samples, images: int = 512) -> float:
     """Standard deviation of the values of px, from 0 to 255, over some images."""
     count = min(images, len(part))
-    return float(torch.stack([part.picture(index) for index in range(count)]).float().std())
+    return float(torch.stack([part.image(index) for index in range(count)]).float().std())
 
 
 def _curve(

@@ -31,8 +31,8 @@ def write_study(folder: Path, study: Study[Any], record: dict[str, Any], outcome
         The record with the outcome in it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name, picture in outcome.figures.items():
-        write_atomic(folder / name, picture)
+    for name, image in outcome.figures.items():
+        write_atomic(folder / name, image)
     record = record | {
         "study": study.name,
         "claim": study.claim,
@@ -180,8 +180,8 @@ def _html_part(folder: Path, record: dict[str, Any]) -> str:
     page = (folder / PAGE).read_text(encoding="utf-8")
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(page)
     for name in record["figures"]:
-        picture = base64.b64encode((folder / name).read_bytes()).decode("ascii")
-        body = body.replace(f'src="{html.escape(name)}"', f'src="data:image/png;base64,{picture}"')
+        image = base64.b64encode((folder / name).read_bytes()).decode("ascii")
+        body = body.replace(f'src="{html.escape(name)}"', f'src="data:image/png;base64,{image}"')
     return f'<section id="{record["study"]}-{record["preset"]}">\n{body}</section>\n'
 
 

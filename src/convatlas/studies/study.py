@@ -94,7 +94,7 @@ class Outcome:
     Attributes:
         findings: effects and facts; those that decide give the verdict.
         tables: for the report.
-        figures: file name (ending in .png) and content of each picture, the main one first.
+        figures: file name (ending in .png) and content of each image, the main one first.
         reading: what a reader should see in it, in a few sentences, computed numbers put in.
     """
 

@@ -39,7 +39,7 @@ class TestTimeKnobs(TrainingKnobs):
     Attributes:
         members: networks of an ensemble; each seed trains as many.
         blocks: residual blocks in each of three stages; 6 x that + 2 layers.
-        scales: px of the pictures' short side for crops of 224 px, lowest, middle and highest; training
+        scales: px of the images' short side for crops of 224 px, lowest, middle and highest; training
             draws sizes from lowest to highest, tests at one scale use the middle one.
         recipe: how all are trained, but for the augmentation.
         batch_size: images of a step.
@@ -77,7 +77,7 @@ Errors = dict[tuple[str, int], list[float]]
 
 
 def protocols(px: int, scales: Sequence[int]) -> dict[str, Protocol]:
-    """The ways of showing a picture, for crops of `px`.
+    """The ways of showing an image, for crops of `px`.
 
     Args:
         px: that the networks see.
@@ -97,7 +97,7 @@ def run(ctx: StudyContext[TestTimeKnobs]) -> Outcome:
     knobs = ctx.knobs
     size = ctx.source.image_size
     if size is None or size[1] != size[2]:
-        raise ValueError(f"`data`={knobs.data!r}; expected square pictures of one size")
+        raise ValueError(f"`data`={knobs.data!r}; expected square images of one size")
     shown = protocols(size[1], knobs.scales)
     errors: Errors = {(name, count): [] for count in (1, knobs.members) for name in shown}
     for seed in ctx.seeds:
@@ -177,7 +177,7 @@ def _train(ctx: StudyContext[TestTimeKnobs], seed: int) -> Trained:
 
 
 def score(ctx: StudyContext[TestTimeKnobs], trained: Trained, protocol: Protocol) -> list[Tensor]:
-    """Scores of a network for the views of each test picture, (V, K)."""
+    """Scores of a network for the views of each test image, (V, K)."""
     predictor = Predictor(
         trained.net,
         transform=trained.transform,
@@ -188,8 +188,8 @@ def score(ctx: StudyContext[TestTimeKnobs], trained: Trained, protocol: Protocol
     member = make_member(predictor, protocol, is_ready=True)
     test, found = ctx.source.test, list[Tensor]()
     for begin in range(0, len(test), 64):
-        pictures = [test.picture(row) for row in range(begin, min(begin + 64, len(test)))]
-        views = [[view for scale in member.views(picture) for view in scale] for picture in pictures]
+        images = [test.image(row) for row in range(begin, min(begin + 64, len(test)))]
+        views = [[view for scale in member.views(image) for view in scale] for image in images]
         found += member.logits(views, batch_size=256)
     return found
 
@@ -198,8 +198,8 @@ def share_wrong(samples: Samples, scores: Sequence[Sequence[Tensor]]) -> float:
     """Wrong answers in %, by the probabilities averaged over the views and then over the networks.
 
     Args:
-        samples: the pictures, N of them.
-        scores: of each network, for each picture (V, K).
+        samples: the images, N of them.
+        scores: of each network, for each image (V, K).
     """
     tables = Tables(samples.labels, "probabilities")
     for row, views in enumerate(zip(*scores, strict=True)):
@@ -211,7 +211,7 @@ def _table(errors: Errors, shown: dict[str, Protocol]) -> Table:
     rows: list[tuple[str, ...]] = []
     for (name, count), values in errors.items():
         scales = shown[name].scales or ()
-        views = {"1 crop": "1", "10 crops": "10"}.get(name, f"{2 * len(scales)} whole pictures")
+        views = {"1 crop": "1", "10 crops": "10"}.get(name, f"{2 * len(scales)} whole images")
         each = ", ".join(f"{value:.2f}" for value in values)
         at = ", ".join(map(str, scales))
         rows.append((str(count), name, views, at, f"{statistics.fmean(values):.2f} %", each))
@@ -223,7 +223,7 @@ def _reading(errors: Errors, members: int) -> str:
     means = {key: statistics.fmean(values) for key, values in errors.items()}
     best = min(means, key=lambda key: means[key])
     return (
-        f"One network and one crop err on {means['1 crop', 1]:.2f} % of the pictures, ten crops on "
+        f"One network and one crop err on {means['1 crop', 1]:.2f} % of the images, ten crops on "
         f"{means['10 crops', 1]:.2f} %, and {members} networks with one crop on "
         f"{means['1 crop', members]:.2f} %. Dense evaluation goes from {means['dense', 1]:.2f} % at one "
         f"scale to {means['dense, 3 scales', 1]:.2f} % at three. The lowest error, {means[best]:.2f} %, is "
@@ -248,7 +248,7 @@ def draw(errors: Errors, figure: Figure) -> None:
             axes.hlines(mean, x - 0.12, x + 0.12, color=f"C{index}")
             axes.annotate(f"{mean:.2f}", (x + 0.03, mean), xytext=(6, 4), textcoords="offset points", size=8)
     axes.set_xticks(range(len(names)), names)
-    axes.set(xlabel="how a picture is shown", ylabel="test error (%)", xlim=(-0.5, len(names) - 0.4))
+    axes.set(xlabel="how an image is shown", ylabel="test error (%)", xlim=(-0.5, len(names) - 0.4))
     axes.set_title("the same networks, tested in different ways (dots: seeds, line: mean)")
     axes.legend()
 
@@ -263,8 +263,8 @@ STUDY = Study(
         "VGG-16, ImageNet top-1, dense: single scale 25.6, three scales 24.8 %",
     ),
     protocol="For each seed an ensemble of small residual networks is trained on random crops of random "
-    "scale. Each network, and all together, are tested by the papers' protocols on the same pictures: the "
-    "middle crop, ten crops, the classifier sliding over the whole picture, and that at three scales; the "
+    "scale. Each network, and all together, are tested by the papers' protocols on the same images: the "
+    "middle crop, ten crops, the classifier sliding over the whole image, and that at three scales; the "
     "last two with mirror images.",
     refuted_by="An average over crops, over scales or over networks that errs no less than what it averages.",
     presets={

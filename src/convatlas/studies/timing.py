@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 NO_CROP: Mapping[str, Any] = {"augment.pad_crop": "none"}
-"""Settings for `StudyContext.train`: pictures stay as they are, where a recipe would shift them at random."""
+"""Settings for `StudyContext.train`: images stay as they are, where a recipe would shift them at random."""
 
 
 def time_in_turns(

@@ -26,10 +26,10 @@ class EvalTransform:
     Attributes:
         mean: per channel, for values in [0, 1].
         std: per channel, likewise.
-        fit: brings a picture to size; None where all have it.
+        fit: brings an image to size; None where all have it.
         batch_size: images at a time.
-        workers: processes that decode pictures.
-        on_bad_image: "refuse" or "skip" a picture that cannot be read.
+        workers: processes that decode images.
+        on_bad_image: "refuse" or "skip" an image that cannot be read.
     """
 
     mean: Sequence[float]
@@ -72,7 +72,7 @@ def evaluate(
         own[begin : begin + eval_transform.batch_size]
         for begin in range(0, len(own), eval_transform.batch_size)
     ]
-    # A picture that cannot be read, where those are skipped, is not seen and not counted.
+    # An image that cannot be read, where those are skipped, is not seen and not counted.
     losses, predicted, among5, seen = (torch.zeros(count, dtype=torch.float64) for _ in range(4))
     batch_order = [(samples, None) for samples in steps]
     for batch in read_batches(

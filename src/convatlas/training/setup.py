@@ -43,11 +43,11 @@ class TrainSetup:
         source: the data, at the size that they are trained at where all have one.
         batch_order: the order of the samples.
         eval_transform: how test images are shown.
-        transform: brings any picture to what the network saw.
-        px: a side of the images, where pictures have any size; None where all have one.
+        transform: brings any image to what the network saw.
+        px: a side of the images, where images have any size; None where all have one.
         ranks: the processes.
         execution: how it is computed.
-        workers: processes that decode pictures.
+        workers: processes that decode images.
     """
 
     spec: TrainSpec
@@ -68,10 +68,10 @@ class TrainSetup:
         return len(self.source.class_names)
 
     def train_fit(self, epoch: int) -> TrainFit | None:
-        """Brings the pictures of an epoch to size; None where all have it and nothing is done to each."""
+        """Brings the images of an epoch to size; None where all have it and nothing is done to each."""
         augment = self.spec.recipe.augment
         in_memory = isinstance(self.source.train, ImageSet)
-        if not augment.per_picture and (in_memory or (self.px is None and not self.spec.recipe.sizes)):
+        if not augment.per_image and (in_memory or (self.px is None and not self.spec.recipe.sizes)):
             return None
         transform = self.transform
         return TrainFit(augment, self.spec.seed, epoch, transform.crop_pct, transform.interpolation)
@@ -125,7 +125,7 @@ def make_setup(
         network: from Python; None for the one that `spec` names.
         source: the data.
         ranks: the processes.
-        workers: processes that decode pictures, in each of `ranks`; None for what fits this machine.
+        workers: processes that decode images, in each of `ranks`; None for what fits this machine.
         replaced: names of the convolutions of ours that the training began with; None where it begins.
 
     Raises:
@@ -171,7 +171,7 @@ def make_setup(
 
 
 def default_workers(ranks: Ranks) -> int:
-    """Processes that decode pictures for each training process, from the cores of this machine."""
+    """Processes that decode images for each training process, from the cores of this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = cores // ranks.local_size
     return max(1, min(2, share) if ranks.device.type == "cpu" else min(8, share - 1))

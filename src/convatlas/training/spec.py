@@ -33,7 +33,7 @@ class TrainSpec:
         exact: compute in float32, with nothing rearranged.
         compile: use torch's compiler.
         on_nan: "stop", "skip" or "rollback" when the loss is no number.
-        on_bad_image: "refuse" or "skip" pictures that cannot be read.
+        on_bad_image: "refuse" or "skip" images that cannot be read.
     """
 
     network: str

@@ -53,7 +53,7 @@ class Given:
         network: a module that is not in the registry.
         data: as `train` takes them; None for what the run's record names.
         test_data: as `train` takes them.
-        workers: processes that decode pictures; None for what fits the machine.
+        workers: processes that decode images; None for what fits the machine.
     """
 
     network: nn.Module | None
@@ -99,7 +99,7 @@ def train(
         network: a name or alias in the registry, or any module that gives (B, K) scores for images, which
             is trained in place.
         data: a data set by name, as `load_source` knows it; a `Source`; or a map-style dataset that gives
-            (picture, label).
+            (image, label).
         test_data: a map-style dataset to measure on; a fifth of `data` where that is a dataset and this is
             not given.
         recipe: a name, a TOML file or a `Recipe`; None for the network's paper's, "modern" for a module.
@@ -110,14 +110,14 @@ def train(
         model: fields of the network's config to change, for example `{"shortcut": "B"}`.
         pretrained: True for published weights to begin with, or their tag.
         input_size: px a side that images are brought to; None for the size that they have in memory, or
-            the network's own for pictures on disk.
-        workers: processes that decode pictures; None for what fits the machine.
+            the network's own for images on disk.
+        workers: processes that decode images; None for what fits the machine.
         device: "cpu" or "cuda"; None for a GPU if there is one.
         exact: compute in float32 and rearrange nothing.
         compile: use torch's compiler.
         on_nan: when the loss is no number, "stop", "skip" the step, or "rollback" to the last checkpoint
             and go on with half the learning rate.
-        on_bad_image: "refuse" or "skip" pictures that cannot be read.
+        on_bad_image: "refuse" or "skip" images that cannot be read.
         save_every: steps between checkpoints; None for each epoch, and every ten minutes in long ones.
         keep: the newest checkpoints that are kept, beside the best.
         tensorboard: write TensorBoard's events into the run folder, too.

@@ -97,7 +97,7 @@ class Learner:
         total = torch.zeros(2, device=self.ranks.device)
         for number, batch in enumerate(batches):
             if not len(batch.labels) and self.ranks.world_size == 1:
-                continue  # All its pictures were bad, and are to be skipped.
+                continue  # All its images were bad, and are to be skipped.
             began = time.perf_counter()
             images, targets = self._inputs(batch, epoch)
             self._preparing_s += time.perf_counter() - began

@@ -136,7 +136,7 @@ class Training:
                 self.unseen += self.learner.gradients(batches, of=end - begin, epoch=epoch, step=state.step)
                 self._unseen_images += end - begin
                 sync = self.synchronise() if self.syncs_at(state.step) else None
-                # Where every picture of the step was skipped there is nothing to learn from.
+                # Where every image of the step was skipped there is nothing to learn from.
                 empty = self.learner.ranks.world_size == 1 and not any(len(batch.labels) for batch in batches)
                 if not empty and (sync is None or sync.usable):
                     self.learner.update(lr, state.step)
@@ -295,7 +295,7 @@ class Training:
             raise StoppedError(str(self.folder), self.state.step)
 
     def _report(self, batch: Batch) -> Batch:
-        """Tells of pictures that could not be read, once of each."""
+        """Tells of images that could not be read, once of each."""
         for skipped in batch.skipped:
             if skipped.path not in self._skipped:
                 self._skipped.add(skipped.path)

@@ -105,7 +105,7 @@ def compare(first: Run, second: Run) -> list[Difference]:
 
 
 def draw_runs(runs: list[Run]) -> bytes:
-    """Loss and test error of some runs in one picture, as a PNG.
+    """Loss and test error of some runs in one image, as a PNG.
 
     Raises:
         RunError: `metrics.jsonl` of one is damaged.

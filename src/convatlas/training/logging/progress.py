@@ -118,7 +118,7 @@ class View(Silent):
         now = self._clock()
         if now - self._drawn >= DRAW_EVERY_S:
             self._drawn = now
-            self._live.update(self._picture(done), refresh=True)
+            self._live.update(self._image(done), refresh=True)
 
     def epoch(self, done: EpochDone) -> None:
         """Writes the epoch's line, and draws."""
@@ -127,7 +127,7 @@ class View(Silent):
             self._best = done.test_accuracy, done.epoch + 1
         self._write(epoch_line(done))
         if self._step is not None:
-            self._live.update(self._picture(self._step), refresh=True)
+            self._live.update(self._image(self._step), refresh=True)
 
     def note(self, text: str) -> None:
         """Writes the line."""
@@ -136,7 +136,7 @@ class View(Silent):
     def _write(self, text: str, style: str = "") -> None:
         self._console.print(Text(text, style), soft_wrap=True)
 
-    def _picture(self, done: StepDone) -> Group:
+    def _image(self, done: StepDone) -> Group:
         images = self._facts.num_images if self._facts else done.images
         bars = Table.grid(padding=(0, 2, 0, 0), expand=True)
         bars.add_column(no_wrap=True)

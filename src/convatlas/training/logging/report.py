@@ -1,4 +1,4 @@
-"""What a run leaves for a person: curves while it trains, and at the end a page to read with pictures."""
+"""What a run leaves for a person: curves while it trains, and at the end a page to read with images."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def write_curves(run: Run) -> None:
 
 
 def write_report(run: Run, evaluation: Evaluation, test: Samples, class_names: Sequence[str]) -> None:
-    """Writes `report.md` and its pictures into a run folder.
+    """Writes `report.md` and its images into a run folder.
 
     Args:
         run: finished, with its `result` in the record.
@@ -102,7 +102,7 @@ def write_report(run: Run, evaluation: Evaluation, test: Samples, class_names: S
     write_atomic(run.folder / CONFUSION, draw_confusion(confusion, class_names))
     if hardest:
         tiles = [
-            Tile(test.picture(image.index).numpy(), image.title, f"{number}: loss {image.loss:.2f}")
+            Tile(test.image(image.index).numpy(), image.title, f"{number}: loss {image.loss:.2f}")
             for number, image in enumerate(hardest, 1)
         ]
         write_atomic(run.folder / HARDEST, draw_tiles(tiles))
@@ -182,7 +182,7 @@ def _use(run: Run) -> str:
     if command is not None:
         same = _what_is_the_same(run.record["machine"])
         repeat = f"    {command}\n\n{same}"
-    use = f"convatlas predict {shlex.quote(str(run.folder))} picture.png"
+    use = f"convatlas predict {shlex.quote(str(run.folder))} image.png"
     if run.record["config"]["network"] not in all_cards():
         use = f"net.load_state_dict(safetensors.torch.load_file({str(run.folder / WEIGHTS)!r}))"
     return f"""## Use it

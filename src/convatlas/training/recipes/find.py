@@ -40,7 +40,7 @@ def find_recipe(
         The recipe with its changes. Where the network's own was not named but came by itself, and `epochs`
         leaves an eighth of its training or less, it is made for few epochs, as far as `settings` leave that
         open: the steps of the rate become a straight line to 0, and crops move by a quarter as far, as a
-        short training has no time to learn more pictures than there are.
+        short training has no time to learn more images than there are.
 
     Raises:
         UnknownNameError: no such recipe or field; names the nearest.

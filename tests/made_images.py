@@ -1,4 +1,4 @@
-"""A small network with fixed weights, and picture files for it, made without training."""
+"""A small network with fixed weights, and image files for it, made without training."""
 
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ def pixels(seed: int, height: int = PX, width: int = PX) -> np.ndarray[Any, np.d
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def save_pictures(folder: Path, count: int) -> list[Path]:
+def save_images(folder: Path, count: int) -> list[Path]:
     """So many different PNG files of 32x32 px in a folder, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{number:03d}.png" for number in range(count)]
@@ -54,7 +54,7 @@ def save_pictures(folder: Path, count: int) -> list[Path]:
 
 
 def expected(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The network's probabilities for a picture of 32x32 px, computed without the code under test."""
+    """The network's probabilities for an image of 32x32 px, computed without the code under test."""
     net = small_network()
     mean, std = np.array(TRANSFORM.mean), np.array(TRANSFORM.std)
     x = ((image / 255.0 - mean) / std).transpose(2, 0, 1)[None].astype(np.float32)

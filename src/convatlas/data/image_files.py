@@ -1,4 +1,4 @@
-"""Reading picture files: what a person may hand over, made into one plain image."""
+"""Reading image files: what a person may hand over, made into one plain image."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from torch import Tensor
 # Only the decoders that are needed: the obscure ones are where the security holes are.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 MAX_SIDE = 20_000
-# A picture of so many takes half a gigabyte while it is decoded.
+# An image of so many takes half a gigabyte while it is decoded.
 MAX_PIXELS = 50_000_000
-# What all threads together may hold of pictures that are being decoded: this share of the memory, at most.
+# What all threads together may hold of images that are being decoded: this share of the memory, at most.
 MEMORY_SHARE, MEMORY_BYTES = 0.25, 2 * 1024**3
 # Bytes that decoding takes for each px: Pillow's image (4), the same without transparency or turned (3), as
 # an array (3).
@@ -81,40 +81,40 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=decoding_budget.cache_clear)
 
 
-class PictureError(ValueError):
-    """A file that cannot be used as a picture; the message names it and says why."""
+class ImageError(ValueError):
+    """A file that cannot be used as an image; the message names it and says why."""
 
 
-def read_picture(path: Path) -> Image.Image:
-    """Reads a picture as it is meant to be seen, as "L" or "RGB" with 8 bits a channel.
+def read_image(path: Path) -> Image.Image:
+    """Reads an image as it is meant to be seen, as "L" or "RGB" with 8 bits a channel.
 
     EXIF rotation is applied, 16-bit grey is scaled to 8 bits, palettes and CMYK become RGB, and a
-    transparent picture is laid on white, or on black where what is drawn is light. Of an animation
+    transparent image is laid on white, or on black where what is drawn is light. Of an animation
     the first frame counts.
 
     Args:
         path: a BMP, GIF, JPEG, PNG, TIFF or WebP file, whatever its name ends in.
 
     Raises:
-        PictureError: missing, no picture, damaged, empty, or larger than 20,000 px a side or 50 Mpx.
+        ImageError: missing, no image, damaged, empty, or larger than 20,000 px a side or 50 Mpx.
     """
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise PictureError(f"{path}: is no regular file, so no picture")
+            raise ImageError(f"{path}: is no regular file, so no image")
         with path.open("rb") as file:
             return _read(file, str(path))
     except FileNotFoundError:
-        raise PictureError(f"{path}: no such file") from None
+        raise ImageError(f"{path}: no such file") from None
     except IsADirectoryError:
-        raise PictureError(f"{path}: is a folder, not a picture") from None
+        raise ImageError(f"{path}: is a folder, not an image") from None
     except PermissionError:
-        raise PictureError(f"{path}: may not be read (no permission)") from None
+        raise ImageError(f"{path}: may not be read (no permission)") from None
 
 
-def decode_picture(data: bytes, name: str, least_side: int | None = None) -> Tensor:
-    """Decodes the content of a picture file: (3, H, W) of uint8, RGB, in memory as (H, W, 3).
+def decode_image(data: bytes, name: str, least_side: int | None = None) -> Tensor:
+    """Decodes the content of an image file: (3, H, W) of uint8, RGB, in memory as (H, W, 3).
 
-    To the bit what `read_picture` gives, in RGB. The usual JPEG is decoded by torchvision, which takes
+    To the bit what `read_image` gives, in RGB. The usual JPEG is decoded by torchvision, which takes
     a little more than half of Pillow's time; what is odd (CMYK, rotated by EXIF, arithmetic coding) and
     every other format by Pillow, since torchvision's decoder of PNG crashes on some damaged files.
 
@@ -125,7 +125,7 @@ def decode_picture(data: bytes, name: str, least_side: int | None = None) -> Ten
             the time, as long as its shorter side keeps so many px; None for its own size.
 
     Raises:
-        PictureError: as `read_picture` raises it.
+        ImageError: as `read_image` raises it.
     """
     frame = _jpeg_frame(data)
     if frame is not None:
@@ -144,15 +144,15 @@ def decode_picture(data: bytes, name: str, least_side: int | None = None) -> Ten
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def picture_size(data: bytes, name: str) -> tuple[int, int]:
+def image_size(data: bytes, name: str) -> tuple[int, int]:
     """Height and width in px as the header states them, without decoding.
 
     Args:
-        data: the content of a picture file; of a JPEG or PNG, the beginning is enough that holds the header.
+        data: the content of an image file; of a JPEG or PNG, the beginning is enough that holds the header.
         name: of the file, for messages.
 
     Raises:
-        PictureError: it is no picture, or too large.
+        ImageError: it is no image, or too large.
     """
     frame = _jpeg_frame(data)
     if frame is not None:
@@ -170,16 +170,16 @@ def _read(file: IO[bytes], name: str, least_side: int | None = None) -> Image.Im
             image.draft(None, (least_side, least_side))
         with decoding_budget().hold(BYTES_PER_PX * image.width * image.height):
             image.load()
-            return plain_picture(_turned(image))
+            return plain_image(_turned(image))
 
     return _opened(file, name, load)
 
 
 def _turned(image: Image.Image) -> Image.Image:
-    """The picture as EXIF says it is to be turned; what EXIF may not say is not heeded."""
+    """The image as EXIF says it is to be turned; what EXIF may not say is not heeded."""
     try:
         orientation = image.getexif().get(ORIENTATION, 1)
-    except Exception:  # Whatever is wrong with a note beside the picture, the picture is good.
+    except Exception:  # Whatever is wrong with a note beside the image, the image is good.
         return image
     return ImageOps.exif_transpose(image) if _is_orientation(orientation) else image
 
@@ -189,7 +189,7 @@ def _is_orientation(value: object) -> bool:
 
 
 def _opened(file: IO[bytes], name: str, use: Callable[[Image.Image], Answer]) -> Answer:
-    """Opens a picture with Pillow and uses it; whatever goes wrong becomes one line."""
+    """Opens an image with Pillow and uses it; whatever goes wrong becomes one line."""
     head = file.read(24)
     file.seek(0)
     if (
@@ -199,30 +199,30 @@ def _opened(file: IO[bytes], name: str, use: Callable[[Image.Image], Answer]) ->
     try:
         with Image.open(file, formats=FORMATS) as image:
             return use(image)
-    except PictureError:
+    except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise PictureError(f"{name}: has more pixels than any picture this reads ({MAX_PIXELS:,})") from None
+        raise ImageError(f"{name}: has more pixels than any image this reads ({MAX_PIXELS:,})") from None
     except UnidentifiedImageError:
-        raise PictureError(f"{name}: {_what_it_is(head)}") from None
+        raise ImageError(f"{name}: {_what_it_is(head)}") from None
     except IsADirectoryError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
-        raise PictureError(f"{name}: damaged or cut off ({error})") from None
+        raise ImageError(f"{name}: damaged or cut off ({error})") from None
 
 
 def _check_size(name: str, width: int, height: int) -> None:
     if width < 1 or height < 1:
-        raise PictureError(f"{name}: is {width}x{height} px; a picture has at least one px a side")
+        raise ImageError(f"{name}: is {width}x{height} px; an image has at least one px a side")
     if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
-        raise PictureError(
+        raise ImageError(
             f"{name}: is {width}x{height} px; the largest that is read is {MAX_SIDE:,} px a side "
             f"and {MAX_PIXELS:,} px in all"
         )
 
 
 def _what_it_is(head: bytes) -> str:
-    return f"is no picture in a format that is read ({', '.join(FORMATS)})" if head else "is an empty file"
+    return f"is no image in a format that is read ({', '.join(FORMATS)})" if head else "is an empty file"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,7 +260,7 @@ def _jpeg_frame(data: bytes) -> _Frame | None:
 
 
 def _orientation(data: bytes, frame: _Frame, name: str) -> int:
-    """How a JPEG is to be turned, 1 to 8; 1 is as it is. Pillow reads it, as `read_picture` has it read."""
+    """How a JPEG is to be turned, 1 to 8; 1 is as it is. Pillow reads it, as `read_image` has it read."""
     header = data[: frame.end]
     if b"Exif\0" not in header and b"Orientation" not in header:
         return 1
@@ -294,8 +294,8 @@ def _torchvision_jpeg() -> Callable[[Tensor], Tensor] | None:
     return lambda data: torch.ops.image.decode_jpeg(data, RGB)
 
 
-def plain_picture(image: Image.Image) -> Image.Image:
-    """Brings a picture of any mode to "L" or "RGB" with 8 bits a channel, as `read_picture` does."""
+def plain_image(image: Image.Image) -> Image.Image:
+    """Brings an image of any mode to "L" or "RGB" with 8 bits a channel, as `read_image` does."""
     key = image.info.get("transparency")
     if image.mode.startswith(("I", "F")):
         grey = _from_deep_grey(image)

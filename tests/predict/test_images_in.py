@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convatlas.data.pictures import PictureError
-from convatlas.predict import inputs as pictures_in
+from convatlas.data.image_files import ImageError
+from convatlas.predict import inputs as images_in
 from convatlas.predict.inputs import find_items, list_files, read_pixels
-from made_pictures import save_pictures
+from made_images import save_images
 
 
 def names(images: object) -> list[str]:
@@ -19,18 +19,18 @@ def names(images: object) -> list[str]:
 
 def reason(path: Path | str) -> str:
     (item,) = find_items(path)
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         read_pixels(item)
     return str(caught.value)
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A folder with pictures on two floors, and what is none."""
-    save_pictures(tmp_path / "b", 2)
-    save_pictures(tmp_path / "a" / "deep", 1)
-    save_pictures(tmp_path / ".hidden", 1)
-    (tmp_path / "b" / "notes.txt").write_text("no picture")
+    """A folder with images on two floors, and what is none."""
+    save_images(tmp_path / "b", 2)
+    save_images(tmp_path / "a" / "deep", 1)
+    save_images(tmp_path / ".hidden", 1)
+    (tmp_path / "b" / "notes.txt").write_text("no image")
     (tmp_path / "b" / ".000.png").write_text("left by an editor")
     (tmp_path / "c.JPG").write_text("")
     return tmp_path
@@ -63,7 +63,7 @@ def test_patterns_in_the_current_folder(tree: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_file_whose_name_is_a_pattern(tmp_path: Path) -> None:
-    (path,) = save_pictures(tmp_path, 1)
+    (path,) = save_images(tmp_path, 1)
     odd = path.rename(tmp_path / "a[1].png")
     assert names(str(odd)) == [str(odd)]
 
@@ -79,21 +79,21 @@ def test_what_is_found_is_not_opened_before_its_turn(tree: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["empty", "none*"], ids=["folder", "pattern"])
-def test_without_any_picture(tmp_path: Path, name: str) -> None:
+def test_without_any_image(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "a.txt").write_text("")
-    expected = "no pictures in it (files that end in .bmp, .gif" if name == "empty" else "no such file"
+    expected = "no images in it (files that end in .bmp, .gif" if name == "empty" else "no such file"
     assert reason(tmp_path / name).startswith(f"{tmp_path / name}: {expected}")
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
-    assert reason(tmp_path / "pipe.png").endswith("pipe.png: is no regular file, so no picture")
+    assert reason(tmp_path / "pipe.png").endswith("pipe.png: is no regular file, so no image")
 
 
-def test_an_empty_folder_with_the_name_of_a_picture(tmp_path: Path) -> None:
+def test_an_empty_folder_with_the_name_of_a_image(tmp_path: Path) -> None:
     (tmp_path / "a.png").mkdir()
-    assert "a.png: no pictures in it" in reason(tmp_path / "a.png")
+    assert "a.png: no images in it" in reason(tmp_path / "a.png")
 
 
 def test_a_file_that_is_too_long_is_not_read(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_without_permission(tmp_path: Path) -> None:
-    (path,) = save_pictures(tmp_path, 1)
+    (path,) = save_images(tmp_path, 1)
     path.chmod(0)
     assert reason(path) == f"{path}: may not be read (no permission)"
 
@@ -132,15 +132,15 @@ def test_nothing_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reason("-") == "standard input: is empty"
 
 
-def test_a_picture_on_standard_input_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (path,) = save_pictures(tmp_path, 1)
-    monkeypatch.setattr(pictures_in, "MAX_BYTES", 100)
+def test_a_image_on_standard_input_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path,) = save_images(tmp_path, 1)
+    monkeypatch.setattr(images_in, "MAX_BYTES", 100)
     on_stdin(monkeypatch, path.read_bytes())
     assert "standard input: is larger than 100 bytes" in reason("-")
 
 
 def test_a_job_wants_names_on_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (path,) = save_pictures(tmp_path, 1)
+    (path,) = save_images(tmp_path, 1)
     on_stdin(monkeypatch, path.read_bytes())
     with pytest.raises(ValueError, match="standard input: expected names of files, one a line"):
         list_files(["-"])
