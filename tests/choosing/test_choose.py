@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +12,11 @@ import pytest
 from convatlas.benchmark.measurement import Measurement, keep_measurement
 from convatlas.choosing import choose as room
 from convatlas.choosing.choose import Limits, choose, parse_time
+from convatlas.engines import cache
+from convatlas.engines.backend import BackendConfig
+from convatlas.engines.engine import EngineResult
+from convatlas.engines.request import read_request
+from convatlas.models.registry import create_model
 
 MOBILE = "mobilenet_v1_*"
 
@@ -84,7 +91,7 @@ def test_without_a_published_accuracy(name: str) -> None:
 def test_only_what_passed_the_other_limits_is_measured(asked: list[str]) -> None:
     said: list[tuple[str, int, int]] = []
     limits = Limits(max_latency=0.015, min_top1=65)
-    found = choose(MOBILE, limits, threads=1, progress=lambda *step: said.append(step))
+    found = choose(MOBILE, limits, engine="eager", threads=1, progress=lambda *step: said.append(step))
     assert asked == ["mobilenet_v1_100", "mobilenet_v1_075"]
     assert said == [("mobilenet_v1_100", 1, 2), ("mobilenet_v1_075", 2, 2)]
     assert [(each.network, each.latency) for each in found.candidates] == [("mobilenet_v1_100", 0.01)]
@@ -117,7 +124,57 @@ def test_measures_for_real() -> None:
     latency = found.candidates[0].latency
     assert latency is not None
     assert latency > 0
-    assert "p50 of a batch of 1, eager, 1 thread, on this machine" in found.text()
+    assert found.candidates[0].engine == "eager"
+    assert "p50 of a batch of 1, 1 thread, on this machine" in found.text()
+
+
+def result(engine: str, seconds: float) -> EngineResult:
+    return EngineResult(engine, BackendConfig(), seconds, 0.0, 1.0)
+
+
+def keep_choice(network: str, engine: str, seconds: float) -> None:
+    """As if `optimize` had chosen it before, for weights of somebody's."""
+    request = read_request(create_model(network), (3, 224, 224), 1, "fp32", None, 0.9, None, 1)
+    key = cache.choice_key(create_model(network).eval(), asdict(request) | {"calibration": ""}, "cpu")
+    cache.keep_choice(key, cache.Choice((result(engine, seconds),), "weights", None))
+
+
+@pytest.mark.parametrize("engine", [None, "auto"])
+def test_what_optimize_remembers_is_used(asked: list[str], engine: str | None) -> None:
+    keep_choice("mobilenet_v1_025", "openvino", 0.002)
+    keep_measurement(measurement("mobilenet_v1_025", 0.004))
+    found = choose("mobilenet_v1_025", Limits(max_latency=0.003), threads=1, engine=engine)
+    assert [(each.latency, each.engine) for each in found.candidates] == [(0.002, "openvino")]
+    assert "openvino" in found.text()
+    assert not asked
+    other = choose("mobilenet_v1_025", Limits(max_latency=0.003), threads=1, engine="eager")
+    assert other.dropped == {"slower than 3 ms": ("mobilenet_v1_025",)}
+
+
+@pytest.mark.parametrize(
+    ("limit", "engine", "searched"),
+    [
+        pytest.param(0.010, None, False, id="eager-fits"),
+        pytest.param(0.009, None, True, id="only-an-engine-may-fit"),
+        pytest.param(0.0016, None, False, id="no-engine-can-fit"),
+        pytest.param(0.010, "auto", True, id="asked-for"),
+    ],
+)
+def test_the_fastest_engine_is_sought_where_it_pays(
+    limit: float, engine: str | None, searched: bool, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sought: list[tuple[Any, ...]] = []
+
+    def optimize(net: Any, *given: Any, threads: int, remember: bool) -> Any:
+        sought.append((net.name, *given, threads, remember))
+        return SimpleNamespace(name="ncnn", report=SimpleNamespace(chosen=result("ncnn", 0.005)))
+
+    monkeypatch.setattr(room, "optimize", optimize)
+    found = choose("mobilenet_v1_025", Limits(max_latency=limit), threads=1, engine=engine)
+    assert bool(sought) == searched
+    if searched:
+        assert sought == [("mobilenet_v1_025", (3, 224, 224), 1, 1, True)]
+        assert [(each.latency, each.engine) for each in found.candidates] == [(0.005, "ncnn")]
 
 
 def test_text() -> None:

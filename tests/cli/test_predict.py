@@ -83,9 +83,9 @@ def test_a_job_goes_on_with_the_engine_that_it_began_with(
 
     monkeypatch.setattr(Predictor, "stream_items", die)
     command = "predict w.safetensors photos --out answers.csv"
-    monkeypatch.setattr("convatlas.predict.engine_policy.choose_engine", lambda *_: "auto")
+    monkeypatch.setattr("convatlas.predict.engine_policy._pays", lambda *_: True)
     assert run(command)[0] == 2
-    monkeypatch.setattr("convatlas.predict.engine_policy.choose_engine", lambda *_: "eager")
+    monkeypatch.setattr("convatlas.predict.engine_policy._pays", lambda *_: False)
     assert run(command)[0] == 2
     assert used == ["auto", "auto"]
     assert "belongs to another job (engine 'auto', not 'eager')" in run(f"{command} --engine eager")[2]

@@ -8,14 +8,20 @@ from collections.abc import Callable, Sequence
 import torch
 
 from convatlas.benchmark.bench import bench, find_names, read_engines
-from convatlas.benchmark.measurement import Measurement, find_measurement
+from convatlas.benchmark.measurement import find_measurement
 from convatlas.catalog.accuracy import Accuracy, find_accuracy
 from convatlas.catalog.index import Entry, find_entry, short_amount
+from convatlas.engines import cache as cache
+from convatlas.engines.optimize import optimize, remembered_result
 from convatlas.engines.request import EAGER
+from convatlas.models.registry import create_model
 from convatlas.tables import WIDTH, Grid, grid_text
 
 SECONDS = 0.3
 """To time a candidate that was not measured before."""
+AUTO = "auto"
+GAIN = 6.0
+"""Most times as fast as the network itself that an engine can be expected to be."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +61,7 @@ class Candidate:
         macs: multiply-adds for one image.
         input_size: C, H, W that all this is for.
         latency: p50 in seconds for a batch on this machine; None where it was not asked for.
+        engine: that the latency is for; "" where there is none.
     """
 
     network: str
@@ -63,6 +70,7 @@ class Candidate:
     macs: int
     input_size: tuple[int, int, int]
     latency: float | None = None
+    engine: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +82,7 @@ class Selection:
         dropped: the others, by the first reason for which they fell out.
         limits: that were asked for.
         batch_size: B of the latencies.
-        engine: of the latencies.
+        engine: of the latencies; "auto" for the fastest of each network, None for that where it pays.
         threads: of the latencies.
     """
 
@@ -82,7 +90,7 @@ class Selection:
     dropped: dict[str, tuple[str, ...]]
     limits: Limits
     batch_size: int
-    engine: str
+    engine: str | None
     threads: int
 
     def text(self, *, width: int = WIDTH, color: bool = False) -> str:
@@ -96,15 +104,15 @@ class Selection:
                 short_amount(each.macs),
                 str(each.input_size[1]),
                 "-" if each.latency is None else f"{each.latency * 1e3:.2f}",
+                each.engine or "-",
             )
             for each in self.candidates
         ]
-        columns = ("network", "published in", "top-1 %", "params", "MACs", "px", "p50 ms")
+        columns = ("network", "published in", "top-1 %", "params", "MACs", "px", "p50 ms", "engine")
         table = grid_text(Grid(columns, 2, rows, (), []), width=width, color=color) if rows else ""
         plural = "" if self.threads == 1 else "s"
         how = (
-            f"p50 of a batch of {self.batch_size}, {self.engine}, "
-            f"{self.threads} thread{plural}, on this machine\n"
+            f"p50 of a batch of {self.batch_size}, {self.threads} thread{plural}, on this machine\n"
             if any(each.latency is not None for each in self.candidates)
             else ""
         )
@@ -118,21 +126,23 @@ def choose(
     limits: Limits | None = None,
     *,
     batch_size: int = 1,
-    engine: str = EAGER,
+    engine: str | None = None,
     threads: int | None = None,
     measure: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Selection:
     """Chooses networks by published accuracy, size and speed on this machine.
 
-    What `bench` measured here with these versions is used. The rest is measured now where latency matters,
-    and only those networks that pass all other limits.
+    What `bench` and `optimize` measured here with these versions is used. The rest is measured now where
+    latency matters, and only those networks that pass all other limits.
 
     Args:
         names: names, aliases or patterns such as "resnet*".
         limits: that a network must fit.
         batch_size: B of the latency.
-        engine: that latencies are for.
+        engine: that latencies are for; "auto" for the fastest, by `optimize`, which takes up to a minute for
+            a network that it has not seen here. None for what `optimize` remembers, else eager, and "auto"
+            where eager is too slow for `max_latency`, but the fastest engine may not be.
         threads: likewise; None for `torch.get_num_threads()`.
         measure: measure all that pass the other limits, even without `max_latency` or if measured before.
         progress: called before a network is measured, with its name, its number and how many there are.
@@ -142,7 +152,8 @@ def choose(
         ValueError: an argument is out of its range.
     """
     limits = limits or Limits()
-    (engine,) = read_engines((engine,))
+    if engine not in (AUTO, None):
+        (engine,) = read_engines((engine,))
     if batch_size < 1:
         raise ValueError(f"`batch_size`={batch_size!r}; expected a whole number of at least 1")
     if threads is not None and threads < 1:
@@ -160,28 +171,88 @@ def choose(
     passed.sort(key=lambda each: (-each.accuracy.top1, each.macs))
     fitting: list[Candidate] = []
     for number, candidate in enumerate(passed, 1):
-        found = None if measure else _stored(candidate, batch_size, engine, cores)
-        if found is None and (measure or limits.max_latency is not None):
+        clock = _Clock(candidate, batch_size, cores, measure)
+        timed = clock.known(engine)
+        if timed is None and (measure or limits.max_latency is not None):
             if progress is not None:
                 progress(candidate.network, number, len(passed))
-            (found,) = bench(
-                candidate.network,
-                batch_sizes=(batch_size,),
-                engines=(engine,),
-                threads=cores,
-                seconds=SECONDS,
-            )
-        latency = found.latency if found else None
-        reason = _late_reason(latency, engine, limits)
+            timed = clock.measured(engine, limits.max_latency)
+        latency, by = timed or (None, "")
+        reason = _late_reason(latency, by or engine or EAGER, limits)
         if reason:
             dropped[reason] = (*dropped.get(reason, ()), candidate.network)
         else:
-            fitting.append(dataclasses.replace(candidate, latency=latency))
+            fitting.append(dataclasses.replace(candidate, latency=latency, engine=by if latency else ""))
     return Selection(tuple(fitting), dropped, limits, batch_size, engine, cores)
 
 
-def _stored(candidate: Candidate, batch_size: int, engine: str, threads: int) -> Measurement | None:
-    return find_measurement(candidate.network, engine, batch_size, candidate.input_size, "fp32", threads)
+Timed = tuple[float | None, str]
+"""Seconds of a batch, None where the engine cannot run the network; and the engine."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Clock:
+    """Latencies of one network.
+
+    Attributes:
+        candidate: the network.
+        batch_size: B.
+        threads: that work on a batch.
+        anew: whether what was measured before is left alone.
+    """
+
+    candidate: Candidate
+    batch_size: int
+    threads: int
+    anew: bool
+
+    def known(self, engine: str | None) -> Timed | None:
+        """What was measured before, where that answers the question."""
+        if self.anew:
+            return None
+        fastest = self._remembered() if engine in (AUTO, None) else None
+        return fastest or (None if engine in (AUTO, None) else self._stored(engine))
+
+    def measured(self, engine: str | None, limit: float | None) -> Timed:
+        """The latency, measured now; with no engine named, of the fastest one where only that may fit."""
+        if engine == AUTO:
+            return self._searched()
+        if engine is not None:
+            return self._benched(engine)
+        timed = (None if self.anew else self._stored(EAGER)) or self._benched(EAGER)
+        seconds = timed[0]
+        if limit is None or seconds is None or not limit < seconds <= GAIN * limit:
+            return timed
+        return min(timed, self._searched(), key=lambda each: each[0] or float("inf"))
+
+    def _stored(self, engine: str) -> Timed | None:
+        network, size = self.candidate.network, self.candidate.input_size
+        found = find_measurement(network, engine, self.batch_size, size, "fp32", self.threads)
+        return None if found is None else (found.latency, engine)
+
+    def _benched(self, engine: str) -> Timed:
+        (found,) = bench(
+            self.candidate.network,
+            batch_sizes=(self.batch_size,),
+            engines=(engine,),
+            threads=self.threads,
+            seconds=SECONDS,
+        )
+        return found.latency, engine
+
+    def _remembered(self) -> Timed | None:
+        if not cache.home().is_dir():
+            return None
+        with torch.device("meta"):
+            net = create_model(self.candidate.network).eval()
+        found = remembered_result(net, self.candidate.input_size, self.batch_size, self.threads)
+        return None if found is None or found.seconds is None else (found.seconds, found.engine)
+
+    def _searched(self) -> Timed:
+        net = create_model(self.candidate.network).eval()
+        size, threads = self.candidate.input_size, self.threads
+        made = optimize(net, size, self.batch_size, threads=threads, remember=not self.anew)
+        return made.report.chosen.seconds, made.name
 
 
 def _cheap_reason(entry: Entry, accuracy: Accuracy | None, limits: Limits) -> str:

@@ -14,7 +14,7 @@ def choose_command(
     max_macs: str | None = None,
     min_top1: Annotated[float | None, Parameter(name="--min-top1")] = None,
     batch_size: int = 1,
-    engine: str = "eager",
+    engine: str | None = None,
     threads: int | None = None,
     measure: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -30,7 +30,8 @@ def choose_command(
         max_macs: Most multiply-adds for one image, for example 1.5G.
         min_top1: Lowest published top-1 accuracy, per cent.
         batch_size: Images at a time.
-        engine: That latencies are for: eager, openvino, onnxruntime, torch or torch-compiled.
+        engine: That latencies are for: eager, one of `convatlas bench --engines`, or auto for the fastest. If
+            not given, eager, or the fastest where that is remembered, or needed to fit.
         threads: That work on a batch; torch's own choice where not given.
         measure: Measure now, even without --max-latency, and what was measured before.
     """

@@ -31,7 +31,7 @@ def eval_command(
     weights: str = "final",
     split: Literal["test", "train", "all"] = "test",
     match: Literal["names", "index"] = "names",
-    engine: Literal["eager", "auto"] = "eager",
+    engine: Literal["eager", "auto"] | None = None,
     precision: Literal["fp32", "bf16", "int8"] = "fp32",
     batch_size: int = 32,
     workers: int | None = None,
@@ -57,7 +57,8 @@ def eval_command(
         weights: Of a run: final, ema, raw, snapshots (the mean of all checkpoints), snapshots:N or step:N.
         split: Split of the data; all for a folder of images that nothing was trained on.
         match: Bring classes of data and network together by their names, or by their index.
-        engine: eager, or auto for the fastest engine on this machine.
+        engine: eager, or auto for the fastest engine on this machine. If not given, auto where that is the
+            sooner answer: for many images, and where less precision is allowed.
         precision: Of the engine that auto finds.
         batch_size: Views that go through a network together.
         workers: Threads that read images; one for each core if not given.

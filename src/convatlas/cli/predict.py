@@ -66,7 +66,7 @@ def predict_command(
     if cluster is not None and out is None:
         raise ValueError("`--cluster` writes into a file: add --out, such as --out answers.jsonl")
     from convatlas.escape import plain
-    from convatlas.predict.engine_policy import choose_engine
+    from convatlas.predict.engine_policy import Workload
     from convatlas.predict.job import begun_engine
     from convatlas.predict.load import load
     from convatlas.predict.outputs import Prediction
@@ -74,13 +74,13 @@ def predict_command(
 
     names = None if classes is None else read_classes(classes)
     rate = None if fps == "all" else read_rate(fps)
-    engine = engine or (begun_engine(out) if out is not None else None)
-    if engine is None and precision != "fp32":
-        engine = "auto"
+    # On a cluster, nobody knows how fast its machines are.
+    counted = images if cluster is None else None
     predictor = load(
         network,
         class_names=names,
-        engine=engine or "eager",
+        engine=engine,
+        workload=Workload(counted, rate, begun=None if out is None else begun_engine(out)),
         precision=precision,
         calibration=calibration_data,
         batch_size=batch_size,
@@ -88,13 +88,10 @@ def predict_command(
         device=device,
         exact=exact,
     )
-    if engine is None and cluster is None:
-        predictor.engine = choose_engine(predictor, images, rate)
-        if predictor.engine == "auto":
-            print(
-                "convatlas: by the fastest engine here (--engine eager for the network itself)",
-                file=sys.stderr,
-            )
+    if predictor.engine == "auto" and engine is None and precision == "fp32":
+        print(
+            "convatlas: by the fastest engine here (--engine eager for the network itself)", file=sys.stderr
+        )
     if out is not None:
         return write(predictor, images, out, top, rate, cluster)
     failed = False

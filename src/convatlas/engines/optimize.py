@@ -109,11 +109,36 @@ def is_remembered(model: nn.Module, input_size: int | tuple[int, int, int], batc
         input_size: likewise.
         batch_size: likewise.
     """
-    request = read_request(model, input_size, batch_size, "fp32", None, AGREEMENT, None, None)
-    choice = cache.find_choice(_key(model, request, ""))
+    choice = _find(model, input_size, batch_size, None)
     if choice is None:
         return False
     return choice.results[0].engine == EAGER or choice.weights == cache.weights_digest(model)
+
+
+def remembered_result(
+    model: nn.Module,
+    input_size: int | tuple[int, int, int],
+    batch_size: int = 1,
+    threads: int | None = None,
+) -> EngineResult | None:
+    """What `optimize`, in float32 and with nothing else asked for, chose here before; None if it did not.
+
+    Args:
+        model: a network of the same structure, in evaluation mode, on the CPU or the meta device; its weights
+            do not matter.
+        input_size: as `optimize` takes it.
+        batch_size: as `optimize` takes it.
+        threads: as `optimize` takes it.
+    """
+    choice = _find(model, input_size, batch_size, threads)
+    return None if choice is None else choice.results[0]
+
+
+def _find(
+    model: nn.Module, input_size: int | tuple[int, int, int], batch_size: int, threads: int | None
+) -> cache.Choice | None:
+    request = read_request(model, input_size, batch_size, "fp32", None, AGREEMENT, None, threads)
+    return cache.find_choice(_key(model, request, ""))
 
 
 @dataclasses.dataclass(frozen=True)

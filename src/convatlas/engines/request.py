@@ -124,6 +124,7 @@ def read_request(
         if engines is not None and name != EAGER:
             require(*find_engine(name).packages)
     device = next((parameter.device.type for parameter in model.parameters()), "cpu")
+    device = "cpu" if device == "meta" else device  # A network that is only looked at.
     if device not in ("cpu", "cuda"):
         raise ValueError(f"the network is on the device {device!r}; expected cpu or cuda")
     shape = (batch_size, *input_shape(model, input_size))

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from convatlas.data.preprocessing import in_memory
 from convatlas.data.sets import Samples, SkippedImage, Source, counted
 from convatlas.data.sources import load_source
+from convatlas.data.transforms import Transform
 from convatlas.evaluation.crops import Average, Protocol, ProtocolName
 from convatlas.evaluation.ensemble import load_weights_of
 from convatlas.evaluation.labels import Match, Split, choose_split, match_classes
@@ -21,9 +22,10 @@ from convatlas.metrics.calibration import Calibration, ClassMetrics, by_class, c
 from convatlas.metrics.classification import Evaluation, count_answers
 from convatlas.metrics.error_analysis import interval
 from convatlas.models.network import check_count
-from convatlas.predict.load import load
+from convatlas.predict.engine_policy import EngineName
+from convatlas.predict.load import open_network
 from convatlas.predict.outputs import Skipped
-from convatlas.predict.predictor import EngineName, Precision, Predictor
+from convatlas.predict.predictor import Precision, Predictor
 from convatlas.predict.progress import watched
 from convatlas.runs.run import RECORD, open_run
 from convatlas.summary import Summary
@@ -142,7 +144,7 @@ def evaluate(
     split: Split = "test",
     match: Match = "names",
     data_dir: str | Path | None = None,
-    engine: EngineName = "eager",
+    engine: EngineName | None = None,
     precision: Precision = "fp32",
     batch_size: int = 32,
     workers: int | None = None,
@@ -183,10 +185,17 @@ def evaluate(
     if not given:
         raise ValueError("`networks` is empty; expected at least one")
     notes: list[str] = []
-    options: dict[str, Any] = {"engine": engine, "precision": precision, "workers": workers, "device": device}
-    predictors = [_opened(entry, weights, options, notes) for entry in given]
-    names = _shared_names(given, predictors)
+    opened = [_opened(entry, weights, notes) for entry in given]
     source = _find_data(data, given[0], split, data_dir, notes)
+    options: dict[str, Any] = {"engine": engine, "precision": precision, "workers": workers, "device": device}
+    options["batch_size"] = batch_size
+    predictors = [
+        entry
+        if isinstance(entry, Predictor)
+        else Predictor(entry, workload=_views_to_come(entry, source, split, shown), **options)
+        for entry in opened
+    ]
+    names = _shared_names(given, predictors)
     classes = match_classes(source.class_names, names, match)
     members = [make_member(each, shown, source.image_size is not None) for each in predictors]
     samples = choose_split(_as_trained(source, members), split, classes)
@@ -219,14 +228,23 @@ def evaluate(
     )
 
 
-def _opened(entry: Subject, weights: str, options: dict[str, Any], notes: list[str]) -> Predictor:
+def _opened(entry: Subject, weights: str, notes: list[str]) -> Predictor | nn.Module:
     if isinstance(entry, Predictor):
         if weights != "final":
             raise ValueError(f"`weights`={weights!r} goes with the folder of a run, not with a predictor")
         return entry
     if weights == "final":
-        return load(entry, **options)
-    return Predictor(load_weights_of(entry, weights, note=notes.append), **options)
+        return open_network(entry)
+    return load_weights_of(entry, weights, note=notes.append)
+
+
+def _views_to_come(network: nn.Module, source: Source, split: Split, shown: Protocol) -> int | None:
+    """About how many views a network is going to see; None where its engine cannot be chosen freely."""
+    transform = getattr(network, "transform", None)
+    if shown.is_dense or not isinstance(transform, Transform):
+        return None
+    parts = {"train": [source.train], "test": [source.test]}.get(split, [source.train, source.test])
+    return sum(map(len, parts)) * shown.count_views(transform)
 
 
 def _shared_names(given: Sequence[Subject], predictors: Sequence[Predictor]) -> tuple[str, ...]:

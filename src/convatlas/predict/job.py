@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from convatlas.files import write_atomic
+from convatlas.predict.engine_policy import EngineName
 from convatlas.predict.inputs import Item, find_items, list_files
 from convatlas.predict.outputs import Format, Prediction, Skipped, encode, format_of, join, require_parquet
-from convatlas.predict.predictor import EngineName, Predictor
+from convatlas.predict.predictor import Predictor
 from convatlas.predict.progress import watched
 from convatlas.runs.lock import locked
 

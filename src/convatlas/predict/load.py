@@ -12,12 +12,13 @@ import torch
 from convatlas.catalog.cards import all_aliases, all_cards, find_card, is_model
 from convatlas.data.transforms import Transform
 from convatlas.engines.backend import Precision
-from convatlas.engines.exported import SUFFIXES, open_exported
+from convatlas.engines.exported import SUFFIXES, ExportedNetwork, open_exported
 from convatlas.errors import nearest
 from convatlas.metrics.probabilities import Outputs
 from convatlas.models.network import Network
 from convatlas.models.registry import create_model
-from convatlas.predict.predictor import EngineName, Predictor
+from convatlas.predict.engine_policy import EngineName, Workload
+from convatlas.predict.predictor import Predictor
 from convatlas.runs.model_spec import ModelSpec
 from convatlas.runs.run import RECORD, RunError, open_run
 from convatlas.weights.errors import WeightsError
@@ -30,7 +31,8 @@ def load(
     source: str | os.PathLike[str],
     *,
     class_names: Sequence[str] | None = None,
-    engine: EngineName = "eager",
+    engine: EngineName | None = None,
+    workload: Workload | int | None = None,
     precision: Precision = "fp32",
     calibration: Any = None,
     batch_size: int = 32,
@@ -47,6 +49,7 @@ def load(
             run; or a file that `convatlas export` wrote.
         class_names: names for the scores, where those that come along shall not be used.
         engine: as in `Predictor`.
+        workload: as in `Predictor`.
         precision: as in `Predictor`.
         calibration: as in `Predictor`.
         batch_size: images that go through the network together.
@@ -61,9 +64,10 @@ def load(
         ValueError: `class_names` does not fit, or an option is out of its range.
     """
     return Predictor(
-        open_exported(Path(source)) if is_exported(source) else load_network(source),
+        open_network(source),
         class_names=class_names,
         engine=engine,
+        workload=workload,
         precision=precision,
         calibration=calibration,
         batch_size=batch_size,
@@ -72,6 +76,11 @@ def load(
         exact=exact,
         outputs=outputs,
     )
+
+
+def open_network(source: str | os.PathLike[str]) -> Network[Any] | ExportedNetwork:
+    """A network with its weights, or the one in an exported file; raises what `load` raises."""
+    return open_exported(Path(source)) if is_exported(source) else load_network(source)
 
 
 def is_exported(source: str | os.PathLike[str]) -> bool:

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from convatlas.engines.backend import Precision
 from convatlas.engines.exported import ExportedNetwork, open_exported
 from convatlas.metrics.probabilities import Outputs, check_outputs, to_logits
 from convatlas.models.network import check_count
+from convatlas.predict.engine_policy import EngineName, Workload, choose_engine
 from convatlas.predict.inputs import Item, find_items, read_pixels
 from convatlas.predict.outputs import Prediction, Skipped
 from convatlas.predict.prefetch import Batch, read_batches, usable_cores
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 TOP = 3
 """Classes that are named where the user says no number."""
-EngineName = Literal["eager", "auto"]
 CALIBRATION_IMAGES = 256
 REDUCING_GAP = 2
 """Px of a decoded JPEG for each that it is resized to, at the least; Pillow's thumbnails keep as many."""
@@ -46,7 +46,10 @@ class Predictor(Summary, nn.Module):
         transform: from a PIL image to (C, H, W), a `Transform` or any function; None for the network's own.
         class_names: one for each score; None for the network's own, or numbers where it has none.
         engine: "eager" runs the network as it is; "auto" finds the fastest engine on this machine, which
-            takes up to a minute the first time and is remembered.
+            takes up to a minute the first time and is remembered. None for "auto" where that answers the
+            workload sooner, or where the precision is lower; else "eager".
+        workload: images that are going to be answered: how many, or a `Workload` that names them; None where
+            it is not known.
         precision: the lowest that the engine found by "auto" may compute in.
         calibration: images, as `predict` takes them, on which "int8" is calibrated and checked; up to 256
             are used.
@@ -76,7 +79,8 @@ class Predictor(Summary, nn.Module):
         *,
         transform: Callable[[Any], Tensor] | None = None,
         class_names: Sequence[str] | None = None,
-        engine: EngineName = "eager",
+        engine: EngineName | None = None,
+        workload: Workload | int | None = None,
         precision: Precision = "fp32",
         calibration: Any = None,
         batch_size: int = 32,
@@ -89,25 +93,26 @@ class Predictor(Summary, nn.Module):
         transform = getattr(network, "transform", None) if transform is None else transform
         if transform is None:
             raise ValueError("the network has no `transform`; load it with `convatlas.load`, or give one")
-        if engine not in ("eager", "auto"):
-            raise ValueError(f"`engine`={engine!r}; expected 'eager' or 'auto'")
-        if engine == "eager" and precision != "fp32":
-            raise ValueError(f"`precision`={precision!r} has a meaning with `engine`='auto' only")
         if precision == "int8" and calibration is None:
             raise ValueError("`precision`='int8' needs `calibration`: images like those to come")
         check_outputs(outputs)
         check_count("batch_size", batch_size, least=1)
         check_count("workers", 1 if workers is None else workers, least=1)
-        if isinstance(network, ExportedNetwork):
-            if engine != "eager":
-                raise ValueError(f"`engine`={engine!r}: a network in a file is run by the engine of its kind")
-            device = "cpu"
+        device = "cpu" if isinstance(network, ExportedNetwork) else device
         self.device = find_device(None if device is None else str(device))
         # Channels-last is how images are read, and the faster order nearly everywhere.
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.eval()
         self.transform = transform
-        self.engine: EngineName = engine
+        self._engine_name: EngineName = choose_engine(
+            engine,
+            self.network,
+            transform,
+            workload if isinstance(workload, Workload) else Workload(workload),
+            precision=precision,
+            batch_size=batch_size,
+            device=self.device,
+        )
         self.precision: Precision = precision
         self.calibration = calibration
         self.batch_size = batch_size
@@ -266,6 +271,11 @@ class Predictor(Summary, nn.Module):
                 if row[0] == row[0]:  # NaN is not itself.
                     found[place] = tuple((self.class_names[k], p) for k, p in zip(names, row, strict=True))
         return found
+
+    @property
+    def engine(self) -> EngineName:
+        """What runs the network, "eager" or "auto"; `choose_engine` decides when the predictor is made."""
+        return self._engine_name
 
     @property
     def reports(self) -> tuple[Report, ...]:
