@@ -6,7 +6,7 @@ import dataclasses
 import textwrap
 from typing import Any
 
-from convatlas.catalog.cards import Card, Published, explain_name, find_card
+from convatlas.catalog.cards import Card, Published, explain_name, find_card, short_title
 from convatlas.catalog.index import Entry, find_entry
 
 COMPUTED = ("params", "macs")
@@ -49,6 +49,16 @@ def describe(name: str) -> str:
     whose = explain_name(name)
     lines = [whose, *lines] if whose else lines
     return "\n".join(wrapped for line in lines for wrapped in _wrap(line))
+
+
+def figure_title(name: str) -> tuple[str, str]:
+    """What a figure calls a network, and what is said first under it: its name in words, and in the registry.
+
+    Raises:
+        UnknownNameError: there is none of that name.
+    """
+    card = find_card(name)
+    return short_title(card), card.name
 
 
 def record(name: str) -> dict[str, Any]:

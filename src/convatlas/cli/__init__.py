@@ -44,6 +44,7 @@ COMMANDS = {
     "size": "Size a network before it runs: shapes, parameters, multiply-adds, memory.",
     "draw": "Draw networks: stages, blocks or layers, as SVG, PNG or PDF.",
     "history": "Draw the history of networks: depth and error by year, ideas, accuracy and what it costs.",
+    "explore": "Look at the atlas in a browser: resize, compare, see what a layer sees.",
     "recipe": "List the training recipes, or show one as a TOML file.",
     "data": "Say what a data set is like, or pack one into shards.",
     "train": "Train a network and leave a run folder behind.",
