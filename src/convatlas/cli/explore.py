@@ -15,7 +15,9 @@ def explore_command(
     port: int = 8765,
     browser: Annotated[bool, Parameter(negative="--no-browser")] = True,
 ) -> None:
-    """Look at the atlas in a browser: resize networks, compare them, see what a layer sees. Served from here only.
+    """Look at the atlas in a browser: resize networks, compare them, see what a layer sees.
+
+    Served from this machine, and to it only unless `--host` says otherwise.
 
     Args:
         network: Open its page, such as resnet50; the whole atlas where not given.

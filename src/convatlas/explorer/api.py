@@ -1,4 +1,4 @@
-"""The JSON API, version 1. Bodies of networks and sizes are those of `convatlas show --json` and `size --json`."""
+"""The JSON API, version 1. Networks and sizes are what `convatlas show --json` and `size --json` print."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ async def size_network(
     format: Annotated[str, Query(max_length=10, description="json, csv, md or latex")] = "json",
     layers: Annotated[bool, Query(description="csv, md and latex: a line per operation")] = False,
 ) -> Response:
-    """Totals, stages and operations. Fields of the network's config, such as `width_mult`, are parameters too."""
+    """Totals, stages and operations. Fields of its config, such as `width_mult`, are parameters too."""
     settings = read_settings(network, dict(request.query_params), view=VIEW_OF_SIZE)
     if format not in FORMATS:
         raise BadRequestError(f"`format`={format!r}; expected one of {', '.join(FORMATS)}")

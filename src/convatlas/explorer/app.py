@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -38,7 +38,7 @@ def make_app(*, workers: int = 2, waiting: int = 16, host: str = "127.0.0.1", to
     pool = Workers(workers, waiting)
 
     @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         pool.start()
         try:
             yield

@@ -105,7 +105,7 @@ def networks() -> tuple[Network, ...]:
                 accuracy is not None and accuracy.place not in _released(entry.name),
                 card.paper.new,
                 entry.aliases,
-            )  # fmt: skip
+            )
         )
     return tuple(found)
 
@@ -335,7 +335,7 @@ def _nearest(edges: Sequence[float], value: float) -> int:
 
 
 def _words(found: Range, low: float | None, high: float | None) -> str:
-    text = {"top1": lambda v: f"{v:.0f} %"}.get(found.name, found.text)
+    text: Callable[[float], str] = "{:.0f} %".format if found.name == "top1" else found.text
     if low is None and high is None:
         return "any" if found.name == "top1" else f"{text(found.edges[0])} – {text(found.edges[-1])}"
     if high is None:

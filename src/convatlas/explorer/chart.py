@@ -1,4 +1,4 @@
-"""The atlas's chart: accuracy against cost, a bubble for each network. An SVG with classes, coloured by the page."""
+"""The atlas's chart: accuracy against cost, a bubble for each network. The page colours its classes."""
 
 from __future__ import annotations
 
@@ -64,7 +64,10 @@ def chart(networks: Sequence[Network], x: str, area: str, at: str) -> str:
     legend = _legend(area, largest)
     parts = [*_grid(axis, low, high), *(_drawn(bubble, bubble.network.name == at) for bubble in bubbles)]
     parts += _labels(bubbles, at, _legend_box(area))
-    words = f"Published top-1 accuracy against {ACROSS[x].lower()} of {len(shown)} networks; the table below has the numbers"
+    words = (
+        f"Published top-1 accuracy against {ACROSS[x].lower()} of {len(shown)} networks; "
+        "the table below has the numbers"
+    )
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="group" aria-label="{escape(words)}">'
         f"{''.join(parts)}{legend}</svg>"
@@ -129,7 +132,8 @@ def _grid(axis: _Axis, low: int, high: int) -> list[str]:
     )
     unit = ", bytes" if axis.name == "memory" else ""
     parts.append(
-        f'<text x="{WIDTH - _RIGHT}" y="{bottom + 37}" text-anchor="end">{ACROSS[axis.name]}{unit}{scale} →</text>'
+        f'<text x="{WIDTH - _RIGHT}" y="{bottom + 37}" text-anchor="end">'
+        f"{ACROSS[axis.name]}{unit}{scale} →</text>"
     )
     parts.append(f'<text x="{_LEFT}" y="14">↑ Top-1, %, as published</text>')
     return parts
@@ -144,7 +148,8 @@ def _drawn(bubble: _Bubble, lit: bool) -> str:
     classes = f"f-{network.family}" + (" on" if lit else "")
     mark = "b" if network.own else "b rep"
     return (
-        f'<a class="{classes}" href="/networks/{network.name}" data-at="{network.name}" aria-label="{escape(said)}">'
+        f'<a class="{classes}" href="/networks/{network.name}" data-at="{network.name}" '
+        f'aria-label="{escape(said)}">'
         f'<circle class="{mark}" cx="{bubble.x:.1f}" cy="{bubble.y:.1f}" r="{bubble.r:.1f}"/></a>'
     )
 
@@ -199,7 +204,8 @@ def _labels(bubbles: Sequence[_Bubble], at: str, legend: Box) -> list[str]:
             else f'<path class="lead" d="M{lead[0]:.1f} {lead[1]:.1f}L{lead[2]:.1f} {lead[3]:.1f}"/>'
         )
         parts.append(
-            f'<g aria-hidden="true"{lit}>{line}<text class="lb halo" x="{box[0] + 2:.1f}" y="{box[3] - 3:.1f}">'
+            f'<g aria-hidden="true"{lit}>{line}'
+            f'<text class="lb halo" x="{box[0] + 2:.1f}" y="{box[3] - 3:.1f}">'
             f"{escape(bubble.network.title)}</text></g>"
         )
     return parts

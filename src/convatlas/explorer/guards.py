@@ -29,7 +29,7 @@ HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-LARGEST_BODY = 64 * 1024
+LARGEST_HEADERS = 16 * 1024
 REQUEST_S = 60.0
 COOKIE = "convatlas"
 METHODS = ("GET", "HEAD")
@@ -81,6 +81,8 @@ class Guard:
                 421,
                 "this server is not asked by that name; use the address that `convatlas explore` printed",
             )
+        if sum(len(name) + len(value) for name, value in headers.raw) > LARGEST_HEADERS:
+            return 431, f"the headers have more than {LARGEST_HEADERS:,} bytes"
         if scope["method"] not in METHODS:
             return 405, f"{scope['method']} is not allowed here; expected GET"
         if headers.get("content-length", "0").strip("0") or "transfer-encoding" in headers:
@@ -142,7 +144,7 @@ def _own_names(host: str) -> Sequence[str]:
 async def _answer(send: Send, status: int, detail: str) -> None:
     body = json.dumps({"detail": detail}).encode()
     names = {**HEADERS, "content-type": "application/json", "content-length": str(len(body))}
-    if status in (413, 405):
+    if status in (405, 413, 431):
         names["connection"] = "close"
     if status == 405:
         names["allow"] = ", ".join(METHODS)

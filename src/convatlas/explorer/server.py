@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def serve(
 
 
 @contextlib.contextmanager
-def _announced(server: Any, say: Callable[[], None]) -> Iterator[None]:
+def _announced(server: Any, say: Callable[[], None]) -> Generator[None]:
     """Calls `say` once the server answers."""
     startup = server.startup
 
@@ -136,7 +136,8 @@ def _protocol() -> type[asyncio.Protocol]:
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
-            if self.cycle is not None and not self.cycle.response_complete:
+            cycle: Any = self.cycle
+            if cycle is not None and not cycle.response_complete:
                 self._stop()
 
         def on_response_complete(self) -> None:

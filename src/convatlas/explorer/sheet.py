@@ -93,7 +93,10 @@ def _name(line: Line) -> str:
         return f"<span>{name}</span>{mark}"
     state = "true" if line.is_open else "false"
     key = escape(plain(line.key))
-    return f'<button type="button" class="tg" aria-expanded="{state}" data-open="{key}" id="o-{key}">{name}</button>{mark}'
+    return (
+        f'<button type="button" class="tg" aria-expanded="{state}" data-open="{key}" id="o-{key}">'
+        f"{name}</button>{mark}"
+    )
 
 
 def _measure(name: str, colour: str, value: int, text: str, largest: int, bar: bool) -> str:
@@ -104,7 +107,8 @@ def _measure(name: str, colour: str, value: int, text: str, largest: int, bar: b
     return (
         f'<td class="num" data-measure="{name}"><div class="pair">'
         f'<svg class="bar" viewBox="0 0 {_BAR} 6" preserveAspectRatio="none" aria-hidden="true">'
-        f'<rect class="t" width="{_BAR}" height="6"/><rect class="{colour}" width="{long:.1f}" height="6"/></svg>'
+        f'<rect class="t" width="{_BAR}" height="6"/>'
+        f'<rect class="{colour}" width="{long:.1f}" height="6"/></svg>'
         f"<span>{text}</span></div></td>"
     )
 

@@ -170,6 +170,7 @@ def _lanes(wide: float, high: float, count: int) -> list[str]:
     each = (wide - 3 * (count - 1)) / count
     left, top = _MAIN - wide / 2, (HEIGHT - high) / 2
     return [
-        f'<rect class="n" x="{left + k * (each + 3):.1f}" y="{top:.1f}" width="{each:.1f}" height="{high:.1f}" rx="1"/>'
+        f'<rect class="n" x="{left + k * (each + 3):.1f}" y="{top:.1f}" width="{each:.1f}" '
+        f'height="{high:.1f}" rx="1"/>'
         for k in range(count)
     ]

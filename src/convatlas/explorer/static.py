@@ -1,4 +1,4 @@
-"""Style sheets, scripts and the sample picture: a fixed set of files, read once. No path comes from a client."""
+"""Style sheets, scripts and the sample image: a fixed set of files, read once. No client names a path."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ router = APIRouter(include_in_schema=False)
 @functools.cache
 def content(name: str) -> bytes:
     """A file of the package."""
-    return resources.files(__package__).joinpath("static", name).read_bytes()
+    return resources.files("convatlas.explorer").joinpath("static", name).read_bytes()
 
 
 @functools.cache

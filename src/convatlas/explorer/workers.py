@@ -188,7 +188,10 @@ class Workers:
 
     def _ask(self, task: str, arguments: tuple[Any, ...]) -> Any:
         if not self.count:
-            return _call(task, arguments)
+            fine, result = _answer(task, arguments)
+            if fine:
+                return result
+            raise result
         for _ in range(2):
             worker = self._idle.get()
             try:

@@ -9,8 +9,8 @@ from convatlas.catalog.accuracy import find_accuracy
 from convatlas.catalog.cards import find_card
 from convatlas.catalog.describe import figure_title
 
-from .numbers import mib, ratio
-from .settings import Settings
+from ..numbers import mib, ratio
+from ..settings import Settings
 
 _OCTAVES = 3  # The bars reach from 1/8 to 8.
 _TOTALS = (
@@ -43,8 +43,8 @@ def _sentence(second: str, totals: dict[str, Any]) -> str:
         return ratio(totals[name]["ratio"])
 
     return (
-        f"{second} has {times('params')} of the parameters and {times('macs')} of the multiply-adds, and writes "
-        f"{times('activation_bytes')} times the activations."
+        f"{second} has {times('params')} of the parameters and {times('macs')} of the multiply-adds, "
+        f"and writes {times('activation_bytes')} times the activations."
     )
 
 
@@ -89,10 +89,14 @@ def _stages(stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
             each = line[key]
             shown[key] = each and {
                 **each,
-                "macs_width": f"{max(0.4, 280 * each['macs'] / most['macs']) if each['macs'] else 0:.1f}",
-                "params_width": f"{max(0.4, 280 * each['params'] / most['params']) if each['params'] else 0:.1f}",
+                "macs_width": _width(each["macs"], most["macs"]),
+                "params_width": _width(each["params"], most["params"]),
             }
         shown["macs_ratio"] = ratio(line["ratios"]["macs"])
         shown["params_ratio"] = ratio(line["ratios"]["params"])
         lines.append(shown)
     return lines
+
+
+def _width(value: int, most: int) -> str:
+    return f"{max(0.4, 280 * value / most) if value else 0:.1f}"

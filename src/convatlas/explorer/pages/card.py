@@ -7,7 +7,7 @@ import dataclasses
 from convatlas.catalog.cards import Card, Published
 from convatlas.catalog.index import Entry
 
-from .numbers import short
+from ..numbers import short
 
 _ACCURACIES = (
     ("top1_error_1crop", "Top-1"), ("top1_error", "Top-1"), ("top1_error_released", "Top-1"),
