@@ -115,7 +115,7 @@ def papers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_a_card_is_read(papers: Path) -> None:
     card_file(papers, BASE)
-    assert cards.all_cards()["x"].paper == cards.Paper("T", ("A",), 2000, "V", "arXiv:1", "N.")
+    assert cards.all_cards()["x"].paper == cards.Paper("T", ("A",), 2000, "V", "arXiv:1", "N.", "a")
 
 
 def test_an_unknown_key_in_a_card(papers: Path) -> None:
