@@ -54,6 +54,7 @@ COMMANDS = {
     "eval": "Measure a network, or several together, on labelled images.",
     "features": "Write what a network sees in images, as vectors or maps.",
     "explain": "Draw which places of an image speak for a class.",
+    "filters": "Draw the kernels of a network's first convolution.",
     "export": "Write a network into a file that runs elsewhere: ONNX, torch.export, OpenVINO.",
     "study": "Test the claims of the papers: list, show, run, report.",
     "search": "Find a network for your images and your machine: run, status, resume, report, best.",

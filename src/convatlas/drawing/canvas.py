@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -133,6 +134,24 @@ class Canvas:
         # Twice, since not every renderer knows paint-order.
         self._parts.append(f"<text{self._class(f'{style.split()[0]} halo')} {at}>{escape(text)}</text>")
         self.text(style, x, y, text, anchor)
+
+    def image(self, x: float, y: float, w: float, h: float, png: bytes) -> None:
+        """An image, which the file holds itself; px are drawn as squares where it is enlarged.
+
+        Args:
+            x: left edge.
+            y: upper edge.
+            w: width in px of the figure.
+            h: height in px of the figure.
+            png: the file.
+        """
+        self.cover(x, y, x + w, y + h)
+        at = f'x="{number(x)}" y="{number(y)}" width="{number(w)}" height="{number(h)}"'
+        data = base64.b64encode(png).decode("ascii")
+        self._parts.append(
+            f'<image {at} preserveAspectRatio="none" style="image-rendering:pixelated" '
+            f'href="data:image/png;base64,{data}"/>'
+        )
 
     @contextmanager
     def group(self, path: str, title: str = "") -> Generator[None]:

@@ -149,6 +149,9 @@ def rules(palette: Palette) -> dict[str, str]:
     for name, colour in p.networks.items():
         css[f"n-{name}"] = f"fill:{colour}"
         css[f"o-{name}"] = f"fill:none;stroke:{colour};stroke-width:1.5"
+    # On images, which have any colour: a line in the background's colour over a wider one in the ink's.
+    css["over"] = f"fill:none;stroke:{p.background};stroke-width:1.25"
+    css["under"] = f"fill:none;stroke:{p.ink};stroke-width:2.5;stroke-opacity:.6"
     css["ring"] = f"stroke:{p.background};stroke-width:2"
     css["bubble"] = f"fill-opacity:.55;stroke:{p.background};stroke-width:1"
     return css
