@@ -53,7 +53,7 @@ COMMANDS = {
     "predict": "Say what is on images.",
     "eval": "Measure a network, or several together, on labelled images.",
     "features": "Write what a network sees in images, as vectors or maps.",
-    "explain": "Draw which places of an image speak for a class.",
+    "explain": "Draw which places of images speak for a class.",
     "filters": "Draw the kernels of a network's first convolution.",
     "export": "Write a network into a file that runs elsewhere: ONNX, torch.export, OpenVINO.",
     "study": "Test the claims of the papers: list, show, run, report.",

@@ -2,43 +2,76 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from convatlas.escape import plain
-
 
 def explain_command(
     network: str,
-    image: str,
     /,
-    *,
-    out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("cam.png"),
+    *images: str,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     class_name: Annotated[str | None, Parameter(name="--class")] = None,
+    method: str = "grad-cam",
     stage: int | None = None,
+    window: int | None = None,
+    check: bool = True,
+    theme: str = "light",
+    format: Annotated[str | None, Parameter(name="--format")] = None,
+    scale: float = 2.0,
+    fps: float = 1.0,
     device: str | None = None,
-) -> None:
-    """Draw which places of an image speak for a class, by Grad-CAM.
+) -> int:
+    """Draw which places of images speak for a class, and say whether that depends on the weights.
+
+    A file that cannot be used is named with its reason, and the exit code is 2.
 
     Args:
         network: Run folder, network with published weights, such as efficientnet_lite0, or file of weights.
-        image: Image file.
-        out: PNG file that is written.
-        class_name: One of the network's classes; the most likely one where not given.
+        images: Image files, folders, patterns, videos, or - for standard input.
+        out: For one image a file that ends in .svg, .png or .pdf (cam.png where not given); for several a
+            folder (explained where not given), in which each has a file of its name.
+        class_name: One of the network's classes; each image's most likely one where not given.
+        method: grad-cam, grad-cam++, hirescam or occlusion.
         stage: Which feature map, as in `convatlas features`; the last that has more than one place where not
             given.
+        window: For occlusion: side of the covered square in px of the network's input; a quarter of it where
+            not given.
+        check: Compare each map with those of random weights: a map that they give too shows the image, not
+            what was learnt.
+        theme: light, dark or print.
+        format: Of the files in a folder: png, svg or pdf.
+        scale: PNG: px of the file for each px of the figure.
+        fps: Frames a second that are taken from a video.
         device: cpu or cuda; a GPU where there is one.
     """
-    from convatlas.files import write_atomic
-    from convatlas.predict.explain import draw_explanation, explain, heat_size
+    if not images:
+        raise ValueError("name at least one image after the network")
+    from convatlas.escape import plain
+    from convatlas.predict.explain import Explanation, explain_each
     from convatlas.predict.load import load
+    from convatlas.predict.out_files import OutFiles
 
-    if out.suffix != ".png":
-        raise ValueError(f"`--out`={str(out)!r}; expected a name that ends in .png")
-    found = explain(load(network, workers=1, device=device), image, class_name=class_name, stage=stage)
-    write_atomic(out, draw_explanation(found))
-    other = "" if found.answer == found.class_name else f" (the answer is {found.answer})"
-    where = f"{found.layer}, {heat_size(found)} places"
-    print(f"{plain(found.class_name)} {found.probability:.1%}{other}: {out} ({where})")
+    files = OutFiles(out, images, format, alone="cam", folder="explained")
+    predictor = load(network, workers=1, device=device)
+    refused = 0
+    for found in explain_each(
+        predictor,
+        images,
+        class_name=class_name,
+        stage=stage,
+        method=method,
+        window=window,
+        check=check,
+        fps=fps,
+    ):
+        if not isinstance(found, Explanation):
+            refused += 1
+            print(f"convatlas: {plain(found.reason)}", file=sys.stderr)
+            continue
+        path = found.figure(theme=theme).save(files.path(found.image, found.frame), scale=scale)
+        print(found.line(str(path)))
+    return 2 if refused else 0
