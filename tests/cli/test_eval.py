@@ -107,7 +107,7 @@ def test_features_without_images(place: Path, run: Run) -> None:
 
 def test_explain(place: Path, run: Run) -> None:
     save_images(place / "p", 1)
-    code, shown, errors = run("explain w.safetensors p/000.png -o cam.png")
+    code, shown, errors = run("explain w.safetensors p/000.png -o cam.png --no-check")
     shares = expected(pixels(0))
     results = f"{NAMES[shares.argmax()]} {shares.max():.1%}: cam.png (stem, 32x32 places)\n"
     assert (code, shown, errors) == (0, results, "")
@@ -115,11 +115,43 @@ def test_explain(place: Path, run: Run) -> None:
         assert image.format == "PNG"
 
 
-def test_explain_another_class(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_image_of_a_folder_is_explained_in_a_file_of_its_own(place: Path, run: Run) -> None:
+    save_images(place / "p", 2)
+    (place / "p" / "bad.png").write_text("nothing")
+    code, shown, errors = run("explain w.safetensors p --theme dark --format svg")
+    assert code == 2
+    assert errors.startswith("convatlas: p/bad.png: is no image")
+    assert sorted(path.name for path in (place / "explained").iterdir()) == ["000.svg", "001.svg"]
+    figures = [(place / "explained" / name).read_text(encoding="utf-8") for name in ("000.svg", "001.svg")]
+    assert figures[0] != figures[1] and all("#10161D" in figure for figure in figures)
+    # The check is made unless it is left out, and said of each image.
+    assert shown.count("(rank correlation ") == 2 and "explained/001.svg" in shown
+    assert run("explain w.safetensors p/*.png -o one.png")[2].startswith(
+        "convatlas: `--out`='one.png' is one file, and there are 3 images"
+    )
+
+
+def test_explain_by_another_class_and_method(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     save_images(place / "p", 1)
     words = ["explain", "w.safetensors", "p/000.png", "-o", "cam.png", "--class", "class 4", "--stage", "-1"]
-    monkeypatch.setattr(sys, "argv", ["convatlas", *words])
+    monkeypatch.setattr(sys, "argv", ["convatlas", *words, "--method", "hirescam", "--scale", "1"])
     with pytest.raises(SystemExit) as caught:
         main()
     assert caught.value.code == 0
+    code, shown, _ = run("explain w.safetensors p/000.png -o cam.pdf --method occlusion --window 12")
+    assert code == 0 and "(input, 14x14 places; " in shown
+    assert (place / "cam.pdf").read_bytes().startswith(b"%PDF")
     assert run("explain w.safetensors p/000.png -o cam.jpg")[2].startswith("convatlas: `--out`='cam.jpg'")
+    assert (
+        "unknown method 'gradcam'; nearest: grad-cam"
+        in run("explain w.safetensors p/000.png --method gradcam")[2]
+    )
+
+
+def test_maps(place: Path, run: Run) -> None:
+    save_images(place / "p", 2)
+    code, shown, errors = run("maps w.safetensors p --stage 0 --units 6 --format svg --theme print")
+    assert (code, errors) == (0, "")
+    assert shown.splitlines()[1].startswith("p/001.png: maps/001.svg (stem, stage 0 of 0 to 1")
+    assert "the 6 strongest of 12 units" in (place / "maps" / "000.svg").read_text(encoding="utf-8")
+    assert run("maps w.safetensors")[2] == "convatlas: name at least one image after the network\n"

@@ -55,6 +55,7 @@ COMMANDS = {
     "features": "Write what a network sees in images, as vectors or maps.",
     "explain": "Draw which places of images speak for a class.",
     "filters": "Draw the kernels of a network's first convolution.",
+    "maps": "Draw what a stage of a network sees in images.",
     "export": "Write a network into a file that runs elsewhere: ONNX, torch.export, OpenVINO.",
     "study": "Test the claims of the papers: list, show, run, report.",
     "search": "Find a network for your images and your machine: run, status, resume, report, best.",
