@@ -6,10 +6,10 @@ import csv
 import io
 import itertools
 import textwrap
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from convatlas.escape import Target, plain
+from convatlas.escape import Target, plain, plain_row
 
 WIDTH = 100
 
@@ -173,6 +173,29 @@ def grid_csv(table: Grid) -> str:
     table = _plain(table, "csv")
     csv.writer(out, lineterminator="\n").writerows([table.columns, *table.rows])
     return out.getvalue()
+
+
+def records_csv(records: Sequence[Mapping[str, Any]]) -> str:
+    """Exact values under the keys of the first record: None is an empty cell, a shape is "3x224x224".
+
+    Args:
+        records: rows with the same keys.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(plain_row(records[0]) if records else ())
+    for record in records:
+        writer.writerow(plain_row(_csv_value(value) for value in record.values()))
+    return out.getvalue()
+
+
+def _csv_value(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        separator = "; " if any(isinstance(item, str | list | tuple) for item in value) else "x"
+        return separator.join(str(_csv_value(item)) for item in value)
+    if isinstance(value, dict):
+        return "; ".join(f"{key}={_csv_value(item)}" for key, item in value.items())
+    return "" if value is None else value
 
 
 def grid_markdown(table: Grid) -> str:

@@ -18,12 +18,14 @@ from convatlas.benchmark import bench as room
 from convatlas.benchmark.bench import bench, find_names, peak_memory
 from convatlas.benchmark.chart import draw_bench
 from convatlas.benchmark.measurement import Measurement, find_measurement, home, keep_measurement
-from convatlas.benchmark.report import bench_csv, bench_json, bench_text
+from convatlas.benchmark.report import bench_grid, bench_records
 from convatlas.catalog.accuracy import find_accuracy
 from convatlas.catalog.cards import find_card
 from convatlas.engines.engine import Engine
 from convatlas.engines.optimize import optimize
 from convatlas.errors import UnknownNameError
+from convatlas.escape import json_text
+from convatlas.tables import grid_text, records_csv
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -154,7 +156,7 @@ def test_an_engine_that_fails_has_a_note(monkeypatch: pytest.MonkeyPatch) -> Non
     assert rows[0].latency is not None
     assert (rows[1].latency, rows[1].error, rows[1].images_per_second) == (None, None, None)
     assert "not installed" in rows[1].note
-    assert "dropped: openvino not installed" in bench_text(rows)
+    assert "dropped: openvino not installed" in grid_text(bench_grid(rows))
 
 
 @pytest.mark.parametrize(
@@ -189,7 +191,8 @@ def test_published_accuracy(name: str, size: tuple[int, int, int] | None, top1: 
 
 
 def test_table() -> None:
-    text = bench_text([row(), row(engine="torch", precision="bf16", peak_memory=None, error=0.002)])
+    rows = [row(), row(engine="torch", precision="bf16", peak_memory=None, error=0.002)]
+    text = grid_text(bench_grid(rows))
     assert "12.50" in text
     assert "25.6M" in text
     assert "75.3" in text
@@ -199,11 +202,11 @@ def test_table() -> None:
 
 def test_csv_and_json_are_exact() -> None:
     rows = [row(), row(latency=None, note="why")]
-    first, second = csv.DictReader(io.StringIO(bench_csv(rows)))
+    first, second = csv.DictReader(io.StringIO(records_csv(bench_records(rows))))
     assert float(first["latency"]) == 0.0125
     assert first["input_size"] == "3x224x224"
     assert (second["latency"], second["note"]) == ("", "why")
-    found = json.loads(bench_json(rows))
+    found = json.loads(json_text(bench_records(rows)))
     assert found[0]["params"] == 25_557_032
     assert found[1]["latency"] is None
 

@@ -57,7 +57,9 @@ def test_files(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
 
 
 def test_csv(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    code, shown, _ = run(capsys, monkeypatch, "bench", "lenet5", "--csv", "--engines", "eager,eager", *QUICK)
+    code, shown, _ = run(
+        capsys, monkeypatch, "bench", "lenet5", "--format", "csv", "--engines", "eager,eager", *QUICK
+    )
     assert code == 0
     assert shown.startswith("network,engine,batch,")
     assert len(shown.splitlines()) == 2
@@ -80,7 +82,7 @@ def test_compare_needs_no_network(
             ["bench", "lenet5", "--batch-size", "1,x"], "`--batch-size`='1,x'; expected", id="batch"
         ),
         pytest.param(["bench", "lenet5", "--engines", "onyx"], "unknown engine 'onyx'", id="engine"),
-        pytest.param(["bench", "lenet5", "--csv", "--json"], "--csv and --json are both given", id="formats"),
+        pytest.param(["bench", "lenet5", "--format", "csv", "--json"], "are both given", id="formats"),
         pytest.param(["bench", "lenet5", "--profile-machine"], "expected it without networks", id="profile"),
         pytest.param(["bench", "lenet5", "-o", "gone/rows"], "there is no folder gone", id="folder"),
         pytest.param(["choose", "--max-latency", "10"], "`max-latency`='10'; expected a time", id="latency"),

@@ -131,20 +131,20 @@ def test_a_ready_module_and_a_flat_input(
 @pytest.mark.parametrize(
     ("option", "begins"),
     [
-        pytest.param("--csv", "stage,output_shape,params,", id="csv"),
-        pytest.param("--md", "**resnet18** on 3x224x224", id="md"),
-        pytest.param("--latex", "% resnet18 on 3x224x224", id="latex"),
-        pytest.param("--html", "<div><p><strong>resnet18 on", id="html"),
+        pytest.param("--format csv", "stage,output_shape,params,", id="csv"),
+        pytest.param("--format md", "**resnet18** on 3x224x224", id="md"),
+        pytest.param("--format latex", "% resnet18 on 3x224x224", id="latex"),
+        pytest.param("--format html", "<div><p><strong>resnet18 on", id="html"),
         pytest.param("--json", '{\n  "network": "resnet18"', id="json"),
     ],
 )
 def test_formats_go_to_files_too(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, here: Path, option: str, begins: str
 ) -> None:
-    code, shown, _ = run(capsys, monkeypatch, "size", "resnet18", option)
+    code, shown, _ = run(capsys, monkeypatch, "size", "resnet18", *option.split())
     assert code == 0
     assert shown.startswith(begins)
-    assert run(capsys, monkeypatch, "size", "resnet18", option, "-o", "table") == (0, "", "")
+    assert run(capsys, monkeypatch, "size", "resnet18", *option.split(), "-o", "table") == (0, "", "")
     assert (here / "table").read_text() == shown
 
 
@@ -156,15 +156,16 @@ def test_layers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     assert "(32 - 5 + 2*0)/1 + 1 = 28" not in layers
     assert "conv2d 5x5" in layers
     assert "conv2d" not in stages
-    _, table, _ = run(capsys, monkeypatch, "size", "lenet5", "--layers", "--csv")
+    _, table, _ = run(capsys, monkeypatch, "size", "lenet5", "--layers", "--format", "csv")
     assert "conv2d" in {row["operation"] for row in csv.DictReader(io.StringIO(table))}
 
 
-@pytest.mark.parametrize("option", [(), ("--json",), ("--csv",), ("--md",), ("--latex",), ("--html",)])
-def test_diff(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, option: tuple[str, ...]
-) -> None:
-    code, shown, _ = run(capsys, monkeypatch, "size", "--diff", "vgg16", "resnet50", *option)
+@pytest.mark.parametrize(
+    "option",
+    ["", "--json", "--format csv", "--format md", "--format latex", "--format html", "--format table"],
+)
+def test_diff(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+    code, shown, _ = run(capsys, monkeypatch, "size", "--diff", "vgg16", "resnet50", *option.split())
     assert code == 0
     for number in (138_357_544, 25_557_032):
         assert f"{number}" in shown or f"{number:,}" in shown
@@ -199,7 +200,9 @@ def test_time_where_the_machine_was_measured(
         pytest.param([], "name a network, MODULE:FUNCTION or an expression", id="nothing"),
         pytest.param(["vgg16", "vgg19"], "2 networks are given; expected one, or --diff", id="two"),
         pytest.param(["vgg16", "--diff"], "--diff is given with one network", id="diff-of-one"),
-        pytest.param(["vgg16", "--json", "--csv"], "--json and --csv are both given", id="formats"),
+        pytest.param(
+            ["vgg16", "--json", "--format", "csv"], "`--json` and `--format csv` are both given", id="formats"
+        ),
         pytest.param(
             ["vgg16", "--input", "3x4"], "`--input`='3x4'; expected px, such as 224, or C,H,W", id="input"
         ),

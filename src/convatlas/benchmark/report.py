@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-import json
 from collections.abc import Sequence
+from typing import Any
 
 from convatlas.benchmark.measurement import Measurement
 from convatlas.catalog.index import short_amount
-from convatlas.tables import WIDTH, Grid, grid_text
+from convatlas.tables import Grid
 
 COLUMNS = (
     "network",
@@ -27,13 +25,11 @@ COLUMNS = (
 )
 
 
-def bench_text(measured: Sequence[Measurement], *, width: int = WIDTH, color: bool = False) -> str:
-    """A table for a terminal, and under it why engines were dropped.
+def bench_grid(measured: Sequence[Measurement]) -> Grid:
+    """A table, and under each row why an engine was dropped.
 
     Args:
         measured: one row each.
-        width: columns of the terminal.
-        color: whether the terminal shows bold.
     """
     rows = [
         (
@@ -52,23 +48,12 @@ def bench_text(measured: Sequence[Measurement], *, width: int = WIDTH, color: bo
         for row in measured
     ]
     notes = [(f"dropped: {row.note}",) if row.note else () for row in measured]
-    return grid_text(Grid(COLUMNS, 2, rows, (), notes), width=width, color=color)
+    return Grid(COLUMNS, 2, rows, (), notes, lesser=("error", "MACs", "params", "p95 ms", "MiB"))
 
 
-def bench_csv(measured: Sequence[Measurement]) -> str:
-    """Exact numbers in s, bytes and per cent; nothing where nothing is known; the input as CxHxW."""
-    out = io.StringIO()
-    names = [field.name for field in dataclasses.fields(Measurement)]
-    writer = csv.DictWriter(out, names, lineterminator="\n")
-    writer.writeheader()
-    for row in measured:
-        writer.writerow(dataclasses.asdict(row) | {"input_size": "x".join(map(str, row.input_size))})
-    return out.getvalue()
-
-
-def bench_json(measured: Sequence[Measurement]) -> str:
-    """A list of objects, one for each measurement."""
-    return json.dumps([dataclasses.asdict(row) for row in measured], indent=2, ensure_ascii=False) + "\n"
+def bench_records(measured: Sequence[Measurement]) -> list[dict[str, Any]]:
+    """Exact numbers in s, bytes and per cent; None where nothing is known."""
+    return [dataclasses.asdict(row) for row in measured]
 
 
 def _number(value: float | None, form: str, factor: float = 1.0) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from convatlas.catalog.cards import Card, Published, explain_name, find_card, short_title
 from convatlas.catalog.index import Entry, find_entry
+from convatlas.tables import Grid
 
 COMPUTED = ("params", "macs")
 UNITS = {"params": "parameters", "macs": "MACs"}
@@ -74,6 +75,47 @@ def record(name: str) -> dict[str, Any]:
         for key in (*COMPUTED, "side_params", "depth", "weight_layers", "activations", "min_input_size")
     }
     return dataclasses.asdict(card) | {"computed": sizes}
+
+
+def published_records(name: str) -> list[dict[str, Any]]:
+    """Each published figure, with the computed one beside it where there is one.
+
+    Raises:
+        UnknownNameError: there is no network of that name.
+    """
+    card = find_card(name)
+    entry = find_entry(card.name)
+    return [
+        {
+            "what": figure.what,
+            "published": figure.value,
+            "computed": getattr(entry, figure.what) if figure.what in COMPUTED else None,
+            "place": figure.place,
+            "protocol": figure.protocol,
+            "note": figure.note,
+        }
+        for figure in card.published
+    ]
+
+
+def published_grid(name: str) -> Grid:
+    """The published figures as a table.
+
+    Raises:
+        UnknownNameError: there is no network of that name.
+    """
+    rows = [
+        (
+            record["what"],
+            f"{record['published']:,.10g}",
+            "-" if record["computed"] is None else f"{record['computed']:,}",
+            record["place"],
+            record["protocol"],
+            record["note"],
+        )
+        for record in published_records(name)
+    ]
+    return Grid(("what", "published", "computed", "place", "protocol", "note"), 1, rows, (), [], tail=3)
 
 
 def _size_lines(card: Card, what: str, entry: Entry) -> list[str]:

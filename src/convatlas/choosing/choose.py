@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -93,8 +94,8 @@ class Selection:
     engine: str | None
     threads: int
 
-    def text(self, *, width: int = WIDTH, color: bool = False) -> str:
-        """A table, and under it how many fell out and why."""
+    def grid(self) -> Grid:
+        """A row for each candidate."""
         rows = [
             (
                 each.network,
@@ -109,16 +110,51 @@ class Selection:
             for each in self.candidates
         ]
         columns = ("network", "published in", "top-1 %", "params", "MACs", "px", "p50 ms", "engine")
-        table = grid_text(Grid(columns, 2, rows, (), []), width=width, color=color) if rows else ""
+        return Grid(columns, 2, rows, (), [], tail=1, lesser=("published in", "MACs", "px", "params"))
+
+    def record(self) -> dict[str, Any]:
+        """Everything as plain values: s, per cent, parameters and MACs."""
+        return {
+            "candidates": self.candidate_records(),
+            "dropped": {reason: list(names) for reason, names in self.dropped.items()},
+            "limits": dataclasses.asdict(self.limits),
+            "batch_size": self.batch_size,
+            "engine": self.engine,
+            "threads": self.threads,
+        }
+
+    def candidate_records(self) -> list[dict[str, Any]]:
+        """Each candidate as plain values."""
+        return [
+            {
+                "network": each.network,
+                "published_in": each.accuracy.place,
+                "top1": each.accuracy.top1,
+                "params": each.params,
+                "macs": each.macs,
+                "input_size": list(each.input_size),
+                "latency": each.latency,
+                "engine": each.engine,
+            }
+            for each in self.candidates
+        ]
+
+    def summary(self) -> str:
+        """How latencies were measured, and how many networks fell out and why."""
         plural = "" if self.threads == 1 else "s"
         how = (
             f"p50 of a batch of {self.batch_size}, {self.threads} thread{plural}, on this machine\n"
             if any(each.latency is not None for each in self.candidates)
             else ""
         )
-        fit = f"{len(self.candidates)} fit" if rows else "no network fits"
+        fit = f"{len(self.candidates)} fit" if self.candidates else "no network fits"
         out = [f"{len(names)} {reason}" for reason, names in self.dropped.items()]
-        return f"{table}{how}{'; '.join([fit, *out])}\n"
+        return f"{how}{'; '.join([fit, *out])}\n"
+
+    def text(self, *, width: int = WIDTH, color: bool = False) -> str:
+        """A table, and under it the summary."""
+        table = grid_text(self.grid(), width=width, color=color) if self.candidates else ""
+        return table + self.summary()
 
 
 def choose(

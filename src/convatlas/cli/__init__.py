@@ -11,11 +11,14 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from convatlas._version import __version__
 from convatlas.escape import GuardedStream, plain
 from convatlas.machine import share_cores
+
+if TYPE_CHECKING:
+    from cyclopts import App
 
 BAD_INPUT = 2
 INTERNAL_ERROR = 1
@@ -167,15 +170,37 @@ def _run(arguments: list[str]) -> Any:
     if arguments == ["list"]:
         return _command("list")()
 
-    from cyclopts import App, CycloptsError
+    from cyclopts import CycloptsError
+    from cyclopts.exceptions import UnknownOptionError
 
-    app = App(name="convatlas", version=__version__, help_format="plaintext")
-    for name in COMMANDS:
-        app.command(_command(name), name=name)
+    app = make_app()
     try:
         return app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except UnknownOptionError as error:
+        from convatlas.cli.options import explain_unknown
+
+        raise ValueError(explain_unknown(error, app, COMMANDS)) from error
     except CycloptsError as error:
         raise ValueError(str(error)) from error
+
+
+def make_app() -> App:
+    """The command line; a command's module is loaded when the command is called."""
+    from cyclopts import App
+
+    from convatlas.cli.help_pages import HelpPages
+
+    app = App(
+        name="convatlas",
+        version=__version__,
+        help="The atlas of convolutional networks.",
+        help_format="plaintext",
+        help_formatter=HelpPages(),
+    )
+    for name, summary in COMMANDS.items():
+        app.command(f"convatlas.cli.{name}:{name}_command", name=name, help=summary)
+    app.register_install_completion_command(help="Install completion of commands and options for your shell.")
+    return app
 
 
 def _command(name: str) -> Any:
@@ -191,6 +216,7 @@ def _overview() -> str:
         "",
         *(f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()),
         "",
-        "`convatlas COMMAND --help` tells more; --debug, anywhere, shows where an error comes from.",
+        "`convatlas COMMAND --help` tells more; --debug, anywhere, shows where an error comes from;",
+        "--install-completion completes commands and options in your shell.",
     ]
     return "\n".join(lines)

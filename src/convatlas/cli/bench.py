@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from convatlas.cli.model_option import ModelOption, read_changes
+from convatlas.cli.table_format import TABLE, TableFormat, render
 from convatlas.models.model_file import is_model_file
 
 Flag = Parameter(negative="")
@@ -23,8 +24,7 @@ def bench_command(
     seconds: float = 1.0,
     threads: int | None = None,
     device: str = "cpu",
-    csv: Annotated[bool, Flag] = False,
-    json: Annotated[bool, Flag] = False,
+    output: TableFormat = TABLE,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     image: Path | None = None,
     profile_machine: Annotated[bool, Flag] = False,
@@ -35,14 +35,13 @@ def bench_command(
         networks: Names, model files, or patterns such as "resnet*".
         model: Change a field of the networks' config, such as width_mult=0.5; or a model file.
         batch_size: Images at a time; several with commas, such as 1,16.
-        engines: all, or some of eager, openvino, onnxruntime, torch, torch-compiled, with commas.
+        engines: all, or some of eager, native, torch, torch-compiled, onnxruntime and openvino, with commas.
         precision: fp32, or bf16 to allow that too.
         input: Height and width in px, or C,H,W; each network's published size where not given.
         seconds: To spend on timing each engine.
         threads: That work on a batch; torch's own choice where not given.
         device: cpu or cuda.
-        csv: Exact numbers in s and bytes.
-        json: The same, for machines.
+        output: Format of the table; csv and json have exact numbers in s and bytes.
         out: Write to this file.
         image: Draw accuracy against latency and MACs into this PNG file.
         profile_machine: Measure peak rates and memory bandwidth, and keep them for `convatlas size`.
@@ -60,16 +59,14 @@ def bench_command(
         raise ValueError(
             "nothing to measure; expected --profile-machine, or networks such as resnet50 or 'resnet*'"
         )
-    if csv and json:
-        raise ValueError("--csv and --json are both given; expected one of them")
+    form = output.chosen()
     for path in (out, image):
         if path is not None and not path.absolute().parent.is_dir():
             # Before minutes of measuring.
             raise ValueError(f"{path}: there is no folder {path.parent}")
     from convatlas.benchmark.bench import bench
-    from convatlas.benchmark.report import bench_csv, bench_json, bench_text
+    from convatlas.benchmark.report import bench_grid, bench_records
     from convatlas.cli.subject import read_input
-    from convatlas.cli.terminal import terminal
     from convatlas.files import write_atomic
 
     measured = bench(
@@ -83,11 +80,8 @@ def bench_command(
         seconds=seconds,
         model=read_changes([item for item in model if item not in files]),
     )
-    if csv or json:
-        text = bench_csv(measured) if csv else bench_json(measured)
-    else:
-        width, color = terminal(out is not None)
-        text = bench_text(measured, width=width, color=color)
+    records = bench_records(measured)
+    text = render(form, bench_grid(measured), records=records, title="bench", to_file=out is not None)
     if out is None:
         print(text, end="")
     else:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from convatlas.cli.table_format import TABLE, TableFormat, render
+
 
 def choose_command(
     *networks: str,
@@ -17,6 +19,7 @@ def choose_command(
     engine: str | None = None,
     threads: int | None = None,
     measure: Annotated[bool, Parameter(negative="")] = False,
+    output: TableFormat = TABLE,
 ) -> None:
     """Say which network to take: those that fit the limits, the most accurate first.
 
@@ -30,15 +33,16 @@ def choose_command(
         max_macs: Most multiply-adds for one image, for example 1.5G.
         min_top1: Lowest published top-1 accuracy, per cent.
         batch_size: Images at a time.
-        engine: That latencies are for: eager, one of `convatlas bench --engines`, or auto for the fastest. If
-            not given, eager, or the fastest where that is remembered, or needed to fit.
+        engine: That latencies are for: eager, native, torch, torch-compiled, onnxruntime, openvino, or auto for
+            the fastest. If not given, eager, or the fastest where that is remembered, or needed to fit.
         threads: That work on a batch; torch's own choice where not given.
         measure: Measure now, even without --max-latency, and what was measured before.
+        output: Format of the table; json also has what fell out, and why.
     """
     from convatlas.catalog.index import parse_amount
     from convatlas.choosing.choose import Limits, choose, parse_time
-    from convatlas.cli.terminal import terminal
 
+    form = output.chosen()
     limits = Limits(
         max_latency=None if max_latency is None else parse_time("max-latency", max_latency),
         max_params=None if max_params is None else parse_amount("max-params", max_params),
@@ -54,8 +58,14 @@ def choose_command(
         measure=measure,
         progress=_say,
     )
-    width, color = terminal(to_file=False)
-    print(selection.text(width=width, color=color), end="")
+    if selection.candidates or form != "table":
+        records, everything = selection.candidate_records(), selection.record()
+        print(
+            render(form, selection.grid(), records=records, everything=everything, title="networks that fit"),
+            end="",
+        )
+    if form == "table":
+        print(selection.summary(), end="")
 
 
 def _say(name: str, number: int, count: int) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
-from convatlas.escape import json_text, plain
+from convatlas.cli.table_format import TABLE, TableFormat, render
+from convatlas.escape import plain
+from convatlas.tables import Grid
 
 if TYPE_CHECKING:
     from convatlas.data.describe import DataReport
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
 SHOWN = 20
 SHOWN_COPIES = 4
 
-data_command = App(help="Say what a data set is like, or pack one into shards.", help_format="plaintext")
+data_command = App(
+    name="data", help="Say what a data set is like, or pack one into shards.", help_format="plaintext"
+)
 
 
 @data_command.default
@@ -27,7 +31,7 @@ def report_command(
     *,
     data_dir: Path | None = None,
     seed: int = 0,
-    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    output: TableFormat = TABLE,
 ) -> None:
     """Say what a data set is like: classes, counts, sizes, damaged files, duplicates, imbalance.
 
@@ -35,16 +39,25 @@ def report_command(
         source: digits, fashion-mnist, mnist, cifar10, cifar100, folder:PATH, imagenet:PATH or shards:PATH.
         data_dir: Folder where a set that is downloaded lies, or is to lie.
         seed: Seed of the split, for a folder without val.
-        as_json: Everything, for machines.
+        output: Format of the table of classes; json has the whole report.
     """
     from convatlas.data.describe import describe
     from convatlas.data.sources import load_source
 
+    form = output.chosen()
     report = describe(load_source(source, data_dir=data_dir, seed=seed, on_bad_image="skip", note=_note))
-    if as_json:
-        print(json_text(report.record(), indent=2))
-    else:
+    if form == "table":
         _print(report)
+    else:
+        records = [{"class": each.name, "train": each.train, "test": each.test} for each in report.classes]
+        text = render(
+            form,
+            _class_grid(report, len(report.classes)),
+            records=records,
+            everything=report.record(),
+            title=report.name,
+        )
+        print(text, end="")
 
 
 @data_command.command(name="pack")
@@ -91,10 +104,7 @@ def _print(report: DataReport) -> None:
 
     print(f"{plain(report.name)}: {report.train:,} images to learn from, {report.test:,} to test on")
     print(_size_line(report))
-    width = max(len(plain(entry.name)) for entry in report.classes[:SHOWN])
-    print(f"\n{'class':<{width}}  {'train':>9}  {'test':>9}")
-    for entry in report.classes[:SHOWN]:
-        print(f"{plain(entry.name):<{width}}  {entry.train:>9,}  {entry.test:>9,}")
+    print(f"\n{render('table', _class_grid(report, SHOWN), records=())}", end="")
     _print_rest(len(report.classes), "classes")
     if report.duplicates:
         print(f"\n{counted(len(report.duplicates), 'image is', 'images are')} there more than once:")
@@ -114,6 +124,12 @@ def _print(report: DataReport) -> None:
         if warnings
         else "\nnothing to mend"
     )
+
+
+def _class_grid(report: DataReport, count: int) -> Grid:
+    """The first classes, and how many images each has in each split."""
+    rows = [(entry.name, f"{entry.train:,}", f"{entry.test:,}") for entry in report.classes[:count]]
+    return Grid(("class", "train", "test"), 1, rows, (), [], ruled=False, lesser=())
 
 
 def _print_rest(count: int, what: str) -> None:

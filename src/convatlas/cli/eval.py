@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from convatlas.escape import json_text, plain
+from convatlas.cli.table_format import TABLE, TableFormat, render
+from convatlas.escape import plain
+from convatlas.tables import Grid
 
 if TYPE_CHECKING:
     from convatlas.evaluation.evaluate import Report
+    from convatlas.metrics.calibration import ClassMetrics
 
 # Classes that are shown on the terminal; a report has all.
 SHOWN = 5
@@ -36,7 +40,7 @@ def eval_command(
     batch_size: int = 32,
     workers: int | None = None,
     device: str | None = None,
-    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    output: TableFormat = TABLE,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
 ) -> int:
     """Measure a network on labelled images, by the protocol of its paper.
@@ -63,12 +67,13 @@ def eval_command(
         batch_size: Views that go through a network together.
         workers: Threads that read images; one for each core if not given.
         device: cpu or cuda; a GPU where there is one.
-        as_json: Print all figures, for machines.
+        output: Format of the table of classes; json has all figures.
         out: Folder for a report: figures, tables, confusion matrix, reliability diagram, hardest images.
     """
     from convatlas.evaluation.evaluate import evaluate
     from convatlas.evaluation.report import summary, write_evaluation
 
+    form = output.chosen()
     report = evaluate(
         (network, *ensemble),
         data,
@@ -89,8 +94,10 @@ def eval_command(
     )
     if out is not None:
         write_evaluation(report, out)
-    if as_json:
-        print(json_text(report.record(), indent=2))
+    if form != "table":
+        records = [entry.record() for entry in report.classes]
+        grid, title = _class_grid(report.classes), f"{' and '.join(report.networks)} on {report.data}"
+        print(render(form, grid, records=records, everything=report.record(), title=title), end="")
     else:
         print(summary(report))
         _print_worst(report)
@@ -116,15 +123,23 @@ def _print_worst(report: Report) -> None:
     if not missed:
         return
     worst = sorted(missed, key=lambda entry: entry.right / entry.images)[:SHOWN]
-    head = "recognised least"
-    width = max(len(head), *(len(plain(entry.name)) for entry in worst))
-    print(f"\n{head:<{width}}  {'images':>8}  {'recall':>7}  {'precision':>9}  taken for")
-    for entry in worst:
-        precision = "-" if entry.precision is None else f"{entry.precision:.1%}"
-        print(
-            f"{plain(entry.name):<{width}}  {entry.images:>8,}  {entry.right / entry.images:>7.1%}  "
-            f"{precision:>9}  {plain(entry.taken_for)}"
+    print(f"\n{render('table', _class_grid(worst, 'worst classes'), records=())}", end="")
+
+
+def _class_grid(classes: Sequence[ClassMetrics], title: str = "class") -> Grid:
+    """How each class is recognised, a row each."""
+    rows = [
+        (
+            entry.name,
+            f"{entry.images:,}",
+            "-" if not entry.images else f"{entry.right / entry.images:.1%}",
+            "-" if entry.precision is None else f"{entry.precision:.1%}",
+            entry.taken_for or "-",
         )
+        for entry in classes
+    ]
+    columns = (title, "images", "recall", "precision", "most confused with")
+    return Grid(columns, 1, rows, (), [], tail=1, ruled=False, lesser=("precision", "images"))
 
 
 def _tell_skipped(report: Report) -> int:

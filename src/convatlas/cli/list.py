@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+from convatlas.cli.table_format import TABLE, TableFormat, render
+
 
 def list_command(
     pattern: str = "*",
@@ -12,6 +16,7 @@ def list_command(
     max_params: str | None = None,
     max_macs: str | None = None,
     sort: str = "year",
+    output: TableFormat = TABLE,
 ) -> None:
     """List the networks with their sizes.
 
@@ -22,6 +27,7 @@ def list_command(
         max_params: Most parameters, for example 5M.
         max_macs: Most multiply-adds for one image, for example 1G.
         sort: year, name, depth, params, macs or activations.
+        output: Format of the table.
     """
     from convatlas.catalog.index import find_entries, parse_amount, parse_years, short_amount
 
@@ -35,8 +41,7 @@ def list_command(
     )
     if not entries:
         raise ValueError("no network fits; try a wider pattern or fewer conditions")
-    from convatlas.cli.terminal import terminal
-    from convatlas.tables import Grid, grid_text
+    from convatlas.tables import Grid
 
     columns = ("network", "year", "depth", "params", "MACs", "px", "what it is", "also")
     rows = [
@@ -54,5 +59,5 @@ def list_command(
     ]
     lesser = ("also", "what it is", "px", "depth", "year")
     table = Grid(columns, 1, rows, (), [], tail=2, ruled=False, lesser=lesser)
-    width, color = terminal(to_file=False)
-    print(grid_text(table, width=width, color=color), end="")
+    records = [dataclasses.asdict(entry) for entry in entries]
+    print(render(output.chosen(), table, records=records, title="networks of the atlas"), end="")

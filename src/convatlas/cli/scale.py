@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from convatlas.cli.model_option import ModelOption, read_changes
+from convatlas.cli.table_format import TABLE, TableFormat
 
 if TYPE_CHECKING:
     from convatlas.scaling import Plan
-
-Flag = Parameter(negative="")
 
 
 def scale_command(
@@ -35,7 +34,7 @@ def scale_command(
     epochs: int = 5,
     seeds: int = 1,
     runs: Path = Path("runs"),
-    json: Annotated[bool, Flag] = False,
+    output: TableFormat = TABLE,
     figure: Path | None = None,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
 ) -> None:
@@ -60,12 +59,13 @@ def scale_command(
         epochs: For --rule grid, passes over the data of each training.
         seeds: For --rule grid, trainings for each choice of factors.
         runs: For --rule grid, folder of the trainings, which go on where they were stopped.
-        json: The plans as JSON, the one that was asked for first.
+        output: Format of the table, in which the plan that was asked for comes first.
         figure: Draw every rule along phi into this file: .png, .svg or .pdf.
         out: Write the plan to this TOML file, which train, size, bench and export take with --model.
     """
     if out is not None and out.suffix != ".toml":
         raise ValueError(f"`--out {out}`; expected a file that ends in .toml")
+    form = output.chosen()
     if rule == "grid" and data is None:
         raise ValueError(
             "`--rule grid` needs --data, on which its factors are tried; expected --data digits, say"
@@ -74,7 +74,7 @@ def scale_command(
         raise ValueError(
             f"`--data {data}` goes with --rule grid alone; {rule or 'the default rule'} trains nothing"
         )
-    from convatlas.cli.scale_text import plans_json, plans_text
+    from convatlas.cli.scale_text import plans_text
     from convatlas.scaling import compare_rules
 
     given: dict[str, Any] = {
@@ -95,7 +95,7 @@ def scale_command(
         )
         given["factors"] = found.factors
     plans = compare_rules(network, **amounts, **given, tell=_tell)
-    print(plans_json(plans) if json else plans_text(plans), end="")
+    print(plans_text(plans, form), end="")
     _write(plans, network, out, figure, given["overrides"])
 
 

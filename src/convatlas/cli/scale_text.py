@@ -1,30 +1,29 @@
-"""The plans of `convatlas scale`, as a table and as JSON."""
+"""The plans of `convatlas scale`, in each format."""
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
-from convatlas.cli.terminal import terminal
+from convatlas.cli.table_format import Form, render
 from convatlas.scaling.budget import say_amount
-from convatlas.tables import Grid, grid_text
+from convatlas.tables import Grid
 
 if TYPE_CHECKING:
     from convatlas.scaling import Plan
 
 
-def plans_json(plans: list[Plan]) -> str:
-    """A list of plans: rule, network, overrides, input_size, params, macs, latency_ms and more of each."""
-    return json.dumps([plan.record() for plan in plans], indent=2, ensure_ascii=False) + "\n"
+def plans_text(plans: list[Plan], form: Form = "table") -> str:
+    """What each rule would give; in a table for people, what the first plan is stands above it.
 
-
-def plans_text(plans: list[Plan]) -> str:
-    """The plan that was asked for, then what each rule would give."""
-    width, color = terminal(to_file=False)
-    rows = [_row(plan) for plan in plans]
+    Args:
+        plans: the one that was asked for first.
+        form: the format.
+    """
     columns = ("rule", "network", "depth", "width", "px", "params", "MACs", "memory", "ms", "use")
-    table = grid_text(Grid(columns, 2, rows, (), []), width=width, color=color)
-    return f"{_first(plans[0])}\n{table}"
+    rows = [_row(plan) for plan in plans]
+    grid = Grid(columns, 2, rows, (), [], lesser=("memory", "params", "px"))
+    text = render(form, grid, records=[plan.record() for plan in plans], title="plans")
+    return f"{_first(plans[0])}\n{text}" if form == "table" else text
 
 
 def _first(plan: Plan) -> str:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
+from convatlas.cli.table_format import TABLE, TableFormat, render
+from convatlas.tables import Grid
+
 if TYPE_CHECKING:
     from convatlas.search.store import Job
     from convatlas.search.study import Study
@@ -130,20 +133,35 @@ def resume_command(folder: Path, /, *, workers: int | None = None, budget: str |
 
 
 @search_command.command(name="status")
-def status_command(folder: Path, /) -> int:
+def status_command(folder: Path, /, *, output: TableFormat = TABLE) -> int:
     """Show how a search stands.
 
     Args:
         folder: Of the search.
+        output: Format of the table of counts; json also has the best architecture so far.
     """
     from convatlas.search.study import status
 
+    form = output.chosen()
     now = status(folder)
+    states = list(dict.fromkeys(state for counts in now["counts"].values() for state in counts))
+    records = [
+        {"search": arm, **{state: counts.get(state, 0) for state in states}}
+        for arm, counts in now["counts"].items()
+    ]
+    rows = [tuple(map(str, record.values())) for record in records]
+    best = now["best_value"] if now["best"] else None
+    grid = Grid(("search", *states), 1, rows, (), [], ruled=False, lesser=())
+    table = render(
+        form, grid, records=records, everything=now | {"best_value": best}, title=str(now["folder"])
+    )
+    if form != "table":
+        print(table, end="")
+        return 0
     print(
         f"{now['folder']}: {now['algorithm']} in {now['space']}, {now['tried']} of {now['evaluations']} tried"
     )
-    for arm, states in now["counts"].items():
-        print(f"  {arm:8} {', '.join(f'{count} {state}' for state, count in states.items())}")
+    print(table if records else "", end="")
     if now["best"]:
         print(f"best so far {now['best_value']:.2%}: {now['best']}")
     print("finished" if now["finished"] else "not finished; `convatlas search resume` goes on with it")

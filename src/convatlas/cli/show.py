@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from cyclopts import Parameter
-
-from convatlas.escape import json_text
+from convatlas.cli.table_format import TABLE, TableFormat, render
 
 
-def show_command(
-    network: str, /, *, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False
-) -> None:
+def show_command(network: str, /, *, output: TableFormat = TABLE) -> None:
     """Show a network's card: its paper, and what was published against what is computed.
 
     Args:
         network: A name or alias.
-        as_json: Print one JSON object, for machines.
+        output: Format; all but table and json hold the published figures alone.
     """
-    from convatlas.catalog.describe import describe, record
+    from convatlas.catalog.describe import describe, published_grid, published_records, record
 
-    print(json_text(record(network), indent=2) if as_json else describe(network))
+    form = output.chosen()
+    if form == "table":
+        print(describe(network))
+    else:
+        records, everything = published_records(network), record(network)
+        text = render(
+            form, published_grid(network), records=records, everything=everything, title=everything["name"]
+        )
+        print(text, end="")

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from convatlas.cli.model_option import ModelOption, read_model
+from convatlas.cli.table_format import TABLE, Form, TableFormat, render
 
 if TYPE_CHECKING:
     from convatlas.cli.subject import Subject
     from convatlas.sizing import Sheet
 
-FORMATS = ("json", "csv", "md", "latex", "html")
 Flag = Parameter(negative="")
 
 
@@ -27,11 +27,7 @@ def size_command(
     layers: Annotated[bool, Flag] = False,
     formulas: Annotated[bool, Flag] = False,
     diff: Annotated[bool, Flag] = False,
-    json: Annotated[bool, Flag] = False,
-    csv: Annotated[bool, Flag] = False,
-    md: Annotated[bool, Flag] = False,
-    latex: Annotated[bool, Flag] = False,
-    html: Annotated[bool, Flag] = False,
+    output: TableFormat = TABLE,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
 ) -> None:
     """Say how large a network is: shapes, parameters, MACs, memory, receptive field, without running it.
@@ -48,16 +44,10 @@ def size_command(
         layers: A line per operation rather than per stage.
         formulas: Each operation with its arithmetic; what an expression shows anyway.
         diff: Two networks or more, side by side.
-        json: Everything, for machines.
-        csv: The table, exact numbers in bytes.
-        md: The table in Markdown.
-        latex: The table in LaTeX, for the package booktabs.
-        html: The table and every operation, as HTML.
+        output: Format of the table; json and html have every operation, too.
         out: Write to this file.
     """
-    chosen = [name for name, on in zip(FORMATS, (json, csv, md, latex, html), strict=True) if on]
-    if len(chosen) > 1:
-        raise ValueError(f"--{chosen[0]} and --{chosen[1]} are both given; expected one of them")
+    form = output.chosen()
     if not networks and model:
         networks = (read_model(None, model).network,)
     if not networks:
@@ -70,7 +60,6 @@ def size_command(
 
     subjects = [find_subject(network, input, model) for network in networks]
     sheets = [_size(subject, batch_size, dtype, optimizer) for subject in subjects]
-    form = chosen[0] if chosen else "text"
     if diff:
         text = _compared(sheets, form, to_file=out is not None)
     else:
@@ -93,40 +82,32 @@ def _size(subject: Subject, batch_size: int, dtype: str, optimizer: str) -> Shee
     )
 
 
-def _rendered(sheet: Sheet, form: str, layers: bool, formulas: bool, to_file: bool) -> str:
-    from convatlas.sizing import render
+def _rendered(sheet: Sheet, form: Form, layers: bool, formulas: bool, to_file: bool) -> str:
+    from convatlas.sizing import render as sheets
 
-    if form == "text":
+    if form == "table":
         from convatlas.cli.terminal import terminal
 
         width, color = terminal(to_file)
-        return render.to_text(
+        return sheets.to_text(
             sheet, layers=layers, formulas=formulas, seconds=_seconds(sheet), width=width, color=color
         )
     if form == "json":
-        return render.to_json(sheet, _seconds(sheet))
+        return sheets.to_json(sheet, _seconds(sheet))
     if form == "html":
-        return render.to_html(sheet)
-    write = {"csv": render.to_csv, "md": render.to_markdown, "latex": render.to_latex}[form]
+        return sheets.to_html(sheet)
+    write = {"csv": sheets.to_csv, "md": sheets.to_markdown, "latex": sheets.to_latex}[form]
     return write(sheet, layers=layers or formulas)
 
 
-def _compared(sheets: list[Sheet], form: str, to_file: bool) -> str:
-    from convatlas import tables
+def _compared(sheets: list[Sheet], form: Form, to_file: bool) -> str:
     from convatlas.sizing import compare
 
     if form == "json":
         return compare.compare_json(sheets)
-    table = compare.compare(sheets)
-    if form == "text":
-        from convatlas.cli.terminal import terminal
-
-        width, color = terminal(to_file)
-        return tables.grid_text(table, width=width, color=color)
-    if form == "latex":
-        return tables.grid_latex(table, " and ".join(table.columns[1:-1]))
-    write = {"csv": tables.grid_csv, "md": tables.grid_markdown, "html": tables.grid_html}[form]
-    return write(table)
+    grid = compare.compare(sheets)
+    records = [dict(zip(grid.columns, row, strict=True)) for row in grid.rows]
+    return render(form, grid, records=records, title=" and ".join(grid.columns[1:-1]), to_file=to_file)
 
 
 def _seconds(sheet: Sheet) -> float | None:

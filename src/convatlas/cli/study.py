@@ -8,16 +8,24 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from convatlas.cli.table_format import TABLE, TableFormat, render
+
 study_command = App(name="study", help="Test the claims of the papers: list, show, run, report.")
 
 
 @study_command.command(name="list")
-def list_studies() -> None:
-    """List the studies with their claims."""
-    from convatlas.studies.index import CLAIMS
+def list_studies(*, output: TableFormat = TABLE) -> None:
+    """List the studies with their claims.
 
-    width = max(map(len, CLAIMS))
-    print("\n".join(f"{name:<{width}}  {claim}" for name, claim in CLAIMS.items()))
+    Args:
+        output: Format of the table.
+    """
+    from convatlas.studies.index import CLAIMS
+    from convatlas.tables import Grid
+
+    records = [{"study": name, "claim": claim} for name, claim in CLAIMS.items()]
+    grid = Grid(("study", "claim"), 2, list(CLAIMS.items()), (), [], ruled=False, lesser=())
+    print(render(output.chosen(), grid, records=records, title="studies"), end="")
 
 
 @study_command.command(name="show")

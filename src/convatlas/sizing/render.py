@@ -5,12 +5,19 @@ Tables hold stages, or every operation with `layers=True`. Units: MACs, bytes (1
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import Any
 
-from convatlas.escape import json_text, plain, plain_row
-from convatlas.tables import WIDTH, Grid, grid_html, grid_latex, grid_markdown, grid_text, wrapped
+from convatlas.escape import json_text, plain
+from convatlas.tables import (
+    WIDTH,
+    Grid,
+    grid_html,
+    grid_latex,
+    grid_markdown,
+    grid_text,
+    records_csv,
+    wrapped,
+)
 
 from . import outline as o
 from .byhand import values_by_hand
@@ -213,21 +220,13 @@ def _hanging(name: str, value: str, width: int) -> str:
 def to_csv(sheet: Sizes, *, layers: bool = False) -> str:
     """Exact numbers, a line per stage or layer; sizes in bytes and px."""
     records = [_layer_record(layer, sheet) for layer in layers_of(sheet)] if layers else _stage_records(sheet)
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(records[0] if records else ())
-    for record in records:
-        writer.writerow(plain_row(_cell(value) for value in record.values()))
-    return out.getvalue()
+    return records_csv([{key: _csv_cell(value) for key, value in record.items()} for record in records])
 
 
-def _cell(value: Any) -> Any:
-    if isinstance(value, list):
-        if value and all(item is None for item in value):
-            return "global"
-        separator = "; " if any(isinstance(item, str | list) for item in value) else "x"
-        return separator.join(str(_cell(item)) for item in value)
-    return "" if value is None else value
+def _csv_cell(value: Any) -> Any:
+    """A cell: the receptive field of a global mean has no size."""
+    is_global = isinstance(value, list) and value and all(item is None for item in value)
+    return "global" if is_global else value
 
 
 def to_json(sheet: Sizes, seconds: float | None = None) -> str:
