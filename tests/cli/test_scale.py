@@ -13,13 +13,14 @@ from convatlas.cli.bench import bench_command
 from convatlas.cli.export import export_command
 from convatlas.cli.scale import scale_command
 from convatlas.cli.size import size_command
+from convatlas.cli.table_format import TableFormat
 from convatlas.cli.train import train_command
 from convatlas.errors import UnknownNameError
 from convatlas.scaling import describe
 
 
 def test_json_is_a_list_of_plans(capsys: pytest.CaptureFixture[str]) -> None:
-    scale_command("resnet20_cifar", macs="60M", rule="width", json=True)
+    scale_command("resnet20_cifar", macs="60M", rule="width", output=TableFormat(json=True))
     plans = json.loads(capsys.readouterr().out)
     assert plans[0]["rule"] == "width"
     for plan in plans:
@@ -51,14 +52,14 @@ def test_a_plan_is_taken_by_every_command(tmp_path: Path, capsys: pytest.Capture
     net = create_model(file)
     assert sum(p.numel() for p in net.parameters()) == data["plan"]["params"]
     capsys.readouterr()
-    size_command(str(file), json=True)
+    size_command(str(file), output=TableFormat(json=True))
     assert json.loads(capsys.readouterr().out)["macs"] == data["plan"]["macs"]
-    size_command(model=(str(file), "num_classes=3"), json=True)
+    size_command(model=(str(file), "num_classes=3"), output=TableFormat(json=True))
     assert json.loads(capsys.readouterr().out)["params"] < data["plan"]["params"]
     export_command(model=(str(file),), untrained=True, out=tmp_path / "net.pt2")
     assert (tmp_path / "net.pt2").is_file()
     capsys.readouterr()
-    bench_command(str(file), seconds=0.0, json=True)
+    bench_command(str(file), seconds=0.0, output=TableFormat(json=True))
     assert f'"params": {data["plan"]["params"]}' in capsys.readouterr().out
 
 
