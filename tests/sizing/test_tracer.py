@@ -533,3 +533,40 @@ def test_a_forward_that_ends_the_process_is_an_error() -> None:
 
     with pytest.raises(SizingError, match="SystemExit"):
         size(Quits(), (3, 8, 8))
+
+
+class Caching(nn.Module):
+    """A block that keeps a table, made at the first call, in containers, as TinyViT keeps its biases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.randn(4, 4))
+        self.cache: dict[str, Tensor] = {}
+        self.nested: dict[str, list[Tensor]] = {"kept": []}
+        self.seen: set[int] = {1}
+
+    def forward(self, x: Tensor) -> Tensor:
+        if "bias" not in self.cache:
+            self.cache["bias"] = self.bias * 2.0
+        self.nested["kept"].append(x)
+        self.seen.add(len(self.nested["kept"]) + 1)
+        return x @ self.cache["bias"]
+
+
+def test_what_a_forward_puts_into_containers_is_taken_out() -> None:
+    net = nn.Sequential(Caching(), Caching())
+    first, second = size(net, (3, 4)), size(net, (3, 4))
+    assert first.rows == second.rows
+    for block in net:
+        assert (block.cache, block.nested, block.seen) == ({}, {"kept": []}, {1})
+    held = torch.eye(4)
+    net[0].cache["bias"] = held
+    size(net, (3, 4))
+    assert net[0].cache["bias"] is held
+    assert torch.equal(net[0](torch.ones(3, 4)), torch.ones(3, 4))
+
+
+def test_tiny_vit_is_sized_twice_alike() -> None:
+    net = timm.create_model("tiny_vit_5m_224").eval()
+    first, second = size(net, 224), size(net, 224)
+    assert (first.rows, first.macs, first.depth) == (second.rows, second.macs, second.depth)

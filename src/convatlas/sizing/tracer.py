@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from . import arguments, fallback
+from .containers import Held, held_by, put_back
 from .errors import DataDependentError, ShapeError, UnsizableError
 from .geometry import RESHAPE, Geometry
 from .operation import Operation
@@ -125,6 +126,7 @@ class Tracer:
         self._claims: list[tuple[int, int]] = []
         self._undo: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._leaves: list[tuple[dict[str, Any], bool]] = []
+        self._held: list[Held] = []
         self._wrapped: dict[int, Traced] = {}
         self._rule_of: dict[type[nn.Module], Any] = {}
         self._hooked = _has_global_hooks()
@@ -360,13 +362,15 @@ class Tracer:
         self.total_params = sum(self.unclaimed.values())
 
     def uninstall(self) -> None:
-        """Leaves every module exactly as it was, attributes set by its forward included."""
+        """Leaves every module exactly as it was, what its forward wrote into attributes included."""
         for state, training in self._leaves:
             state.pop("_compiled_call_impl", None)
             state["training"] = training
         for live, saved in reversed(self._undo):
             live.clear()
             live.update(saved)
+        put_back(self._held)
+        self._held.clear()
         self._undo.clear()
         self._leaves.clear()
         self._wrapped.clear()
@@ -392,6 +396,7 @@ class Tracer:
         )  # fmt: skip
         if rule is None or hooked or "forward" in state or "_compiled_call_impl" in state:
             self._undo.append((state, state.copy()))
+            self._held += held_by(state)
             self._shadow(state, train)
             forward = module._call_impl if hooked or self._hooked else module.forward
             state["_compiled_call_impl"] = partial(_scope_call, self, forward, module, path)
