@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from convatlas.benchmark import bench as room
@@ -26,6 +25,7 @@ from convatlas.engines.optimize import optimize
 from convatlas.errors import UnknownNameError
 from convatlas.escape import json_text
 from convatlas.tables import grid_text, records_csv
+from made_figures import faults, texts
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -213,9 +213,12 @@ def test_csv_and_json_are_exact() -> None:
 
 def test_image() -> None:
     rows = [row(), row("alexnet", top1=59.3, latency=0.004), row("lenet5", top1=None), row(batch=16)]
-    image = Image.open(io.BytesIO(draw_bench(rows)))
-    assert image.format == "PNG"
-    assert image.width > 1000
+    figure = draw_bench(rows)
+    assert faults(figure) == []
+    assert {"resnet50_v1", "alexnet", "65 %"} <= set(texts(figure)) and "lenet5" not in figure.svg
+    # A family has its colour in every chart.
+    assert 'class="n-alexnet bubble"' in figure.svg and 'class="n-resnet bubble"' in figure.svg
+    assert "#10161D" in draw_bench(rows, theme="dark").svg
 
 
 def test_no_image_without_accuracy() -> None:

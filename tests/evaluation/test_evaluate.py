@@ -247,7 +247,7 @@ def test_the_report(tmp_path: Path) -> None:
     rows = [line.split(",")[1:] for line in (root / "confusion.csv").read_text().splitlines()[1:]]
     assert torch.equal(torch.tensor([[int(n) for n in row] for row in rows]), found.evaluation.confusion)
     with Image.open(root / "reliability.png") as image:
-        assert image.size == (552, 600)
+        assert image.size == (552, 648)
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="file: is a file; a report is a folder"):
         write_evaluation(found, tmp_path / "file")

@@ -10,7 +10,7 @@ from convatlas.metrics.error_analysis import interval, most_confused, worst_clas
 from convatlas.plots.training import Tile, draw_comparison, draw_confusion, draw_curves, draw_tiles
 from made_runs import lines
 
-BLUE, ORANGE = (0x2F, 0x6D, 0xB5), (0xD9, 0x72, 0x2E)
+BLUE, ORANGE = (0x2F, 0x58, 0xAA), (0xCF, 0x58, 0x16)
 
 
 def pixels(image: bytes) -> NDArray[np.uint8]:

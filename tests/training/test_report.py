@@ -90,7 +90,7 @@ def test_images_without_loss_are_not_shown(tmp_path: Path) -> None:
     evaluation, test = parts()
     evaluation.losses.zero_()
     write_report(open_run(folder), evaluation, test, NAMES)
-    assert "No test image has a loss above 0." in (folder / "report.md").read_text()
+    assert "No test image has a loss of 0.01 or more." in (folder / "report.md").read_text()
     assert not (folder / "hardest.png").exists()
 
 

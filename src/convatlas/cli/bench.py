@@ -27,6 +27,7 @@ def bench_command(
     output: TableFormat = TABLE,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     image: Path | None = None,
+    theme: str = "light",
     profile_machine: Annotated[bool, Flag] = False,
 ) -> None:
     """Measure how fast networks are on this machine; or the machine itself, for estimates of time.
@@ -43,7 +44,8 @@ def bench_command(
         device: cpu or cuda.
         output: Format of the table; csv and json have exact numbers in s and bytes.
         out: Write to this file.
-        image: Draw accuracy against latency and MACs into this PNG file.
+        image: Draw accuracy against latency and MACs into this file, which ends in .svg, .png or .pdf.
+        theme: Of that file: light, dark or print.
         profile_machine: Measure peak rates and memory bandwidth, and keep them for `convatlas size`.
     """
     if profile_machine and networks:
@@ -64,6 +66,12 @@ def bench_command(
         if path is not None and not path.absolute().parent.is_dir():
             # Before minutes of measuring.
             raise ValueError(f"{path}: there is no folder {path.parent}")
+    if image is not None:
+        from convatlas.drawing.figure import suffix_of
+        from convatlas.plots.style import palette
+
+        suffix_of(image)
+        palette(theme)
     from convatlas.benchmark.bench import bench
     from convatlas.benchmark.report import bench_grid, bench_records
     from convatlas.cli.subject import read_input
@@ -89,7 +97,7 @@ def bench_command(
     if image is not None:
         from convatlas.benchmark.chart import draw_bench
 
-        write_atomic(image, draw_bench(measured))
+        draw_bench(measured, theme=theme).save(image)
 
 
 def _read_batches(text: str) -> list[int]:

@@ -23,6 +23,7 @@ def runs_command(
     *,
     compare: tuple[str, str] | None = None,
     image: Path | None = None,
+    theme: str = "light",
     output: TableFormat = TABLE,
 ) -> int:
     """Show the runs in a folder, or what differs between two of them.
@@ -31,6 +32,7 @@ def runs_command(
         folder: Folder that holds run folders.
         compare: Two runs, by the names of their folders or by paths: what differs, and their curves.
         image: File for the curves of --compare; A-and-B.png beside the first where not given.
+        theme: Of the curves of --compare: light, dark or print.
         output: Format of the table; of --compare, of the table of differences.
     """
     from convatlas.runs.run import find_run
@@ -38,7 +40,7 @@ def runs_command(
 
     form = output.chosen()
     if compare is not None:
-        return _compare(find_run(compare[0], folder), find_run(compare[1], folder), image, form)
+        return _compare(find_run(compare[0], folder), find_run(compare[1], folder), image, theme, form)
     if image is not None:
         raise ValueError(f"`--image`={str(image)!r} is given without --compare; name two runs to compare")
     rows, damaged = make_rows(folder)
@@ -51,13 +53,13 @@ def runs_command(
     return 2 if damaged else 0
 
 
-def _compare(first: Run, second: Run, image: Path | None, form: Form) -> int:
+def _compare(first: Run, second: Run, image: Path | None, theme: str, form: Form) -> int:
     from convatlas.files import write_atomic
     from convatlas.training.logging.compare_runs import compare, draw_runs, make_row
 
     rows, differences = [make_row(first), make_row(second)], compare(first, second)
     path = image or first.folder.parent / f"{first.folder.name}-and-{second.folder.name}.png"
-    write_atomic(path, draw_runs([first, second]))
+    write_atomic(path, draw_runs([first, second], theme))
     records = [dataclasses.asdict(difference) for difference in differences]
     everything = {
         "runs": [dataclasses.asdict(row) for row in rows],

@@ -58,12 +58,7 @@ class Figure:
             OSError: if the file cannot be written.
         """
         path = Path(path)
-        suffix = path.suffix.lower()
-        if suffix not in SUFFIXES:
-            raise DrawingError(
-                f"file {path.name!r}: figures are written as {', '.join(SUFFIXES)}; "
-                f"nearest: {nearest(suffix, SUFFIXES).split(',')[0]}"
-            )
+        suffix = suffix_of(path)
         if not 0 < scale <= 20:
             raise DrawingError(f"`scale`={scale}; expected more than 0 and at most 20")
         write_atomic(path, self._encoded(suffix, scale))
@@ -75,6 +70,21 @@ class Figure:
         from .raster import to_pdf, to_png
 
         return to_png(self.svg, scale) if suffix == ".png" else to_pdf(self.svg)
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix of a figure's file, in lower case.
+
+    Raises:
+        DrawingError: figures are not written as such files.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise DrawingError(
+            f"file {path.name!r}: figures are written as {', '.join(SUFFIXES)}; "
+            f"nearest: {nearest(suffix, SUFFIXES).split(',')[0]}"
+        )
+    return suffix
 
 
 def finish(canvas: Canvas, title: str, description: str, theme: str) -> Figure:

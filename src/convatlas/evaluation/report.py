@@ -23,7 +23,8 @@ from convatlas.metrics.report_sections import (
     hardest_section,
     mistakes_section,
 )
-from convatlas.plots.training import BLUE, DPI, GREY, ORANGE, Tile, draw_confusion, draw_tiles
+from convatlas.plots.reliability import draw_reliability
+from convatlas.plots.training import Tile, draw_confusion, draw_tiles
 
 if TYPE_CHECKING:
     from convatlas.evaluation.evaluate import Report
@@ -103,52 +104,6 @@ def how_shown(report: Report) -> str:
     if report.views > 1 or len(report.networks) > 1:
         parts.append(f"mean of {protocol.average}")
     return ", ".join(parts)
-
-
-def draw_reliability(calibration: Calibration) -> bytes:
-    """Draws accuracy against confidence, and how many answers have which, as a PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.6, 5.0), dpi=DPI)
-    grid = {"left": 0.145, "right": 0.965, "bottom": 0.1, "top": 0.935, "hspace": 0.12}
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1), gridspec_kw=grid)
-    width = 1.0 / len(calibration.bins)
-    total = sum(each.count for each in calibration.bins)
-    for each in calibration.bins:
-        if each.confidence is None or each.accuracy is None:
-            continue
-        middle, gap = (each.low + each.high) / 2.0, each.confidence - each.accuracy
-        upper.bar(middle, each.accuracy, width * 0.94, color=BLUE, alpha=0.85, zorder=2)
-        upper.bar(
-            middle,
-            gap,
-            width * 0.94,
-            bottom=each.accuracy,
-            color=(*_rgb(ORANGE), 0.35),
-            edgecolor=ORANGE,
-            linewidth=0.8,
-            zorder=3,
-        )
-        lower.bar(middle, each.count / total, width * 0.94, color=GREY, alpha=0.7, zorder=2)
-    upper.plot((0.0, 1.0), (0.0, 1.0), color=GREY, linestyle="--", linewidth=1.0, zorder=4)
-    upper.bar(0.0, 0.0, color=BLUE, alpha=0.85, label="accuracy")
-    upper.bar(0.0, 0.0, color=(*_rgb(ORANGE), 0.35), edgecolor=ORANGE, label="gap to the confidence")
-    upper.legend(frameon=False, loc="upper left", fontsize=9)
-    upper.set(ylabel="share that is right", xlim=(0.0, 1.0), ylim=(0.0, 1.0))
-    upper.set_title(f"calibration error {calibration.error:.2%}", fontsize=11, loc="left", fontweight="bold")
-    lower.set(xlabel="probability of the answer", ylabel="answers")
-    lower.yaxis.set_major_formatter("{x:.0%}")
-    for axes in (upper, lower):
-        axes.grid(alpha=0.3, zorder=0)
-        axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def _rgb(colour: str) -> tuple[float, float, float]:
-    red, green, blue = (int(colour[i : i + 2], 16) / 255.0 for i in (1, 3, 5))
-    return red, green, blue
 
 
 def _heading(report: Report) -> str:

@@ -66,6 +66,10 @@ def most_confused(confusion: NDArray[np.int64], count: int) -> NDArray[np.intp]:
     return np.sort(np.argsort(-blame, kind="stable")[:count])
 
 
+LEAST_LOSS = 0.005
+"""Of an image that is called hard: two decimals of it are not 0.00."""
+
+
 @dataclasses.dataclass(frozen=True)
 class HardImage:
     """A test image with a high loss.
@@ -93,7 +97,7 @@ class HardImage:
 def find_hardest(
     evaluation: Evaluation, test: Samples, class_names: Sequence[str], count: int
 ) -> list[HardImage]:
-    """The test images with the highest loss, the hardest first.
+    """The test images with the highest loss, the hardest first; those whose loss rounds to 0.00 are left out.
 
     Args:
         evaluation: of the test images.
@@ -112,7 +116,7 @@ def find_hardest(
             float(evaluation.losses[index]),
         )
         for index in order.tolist()
-        if evaluation.losses[index] > 0.0
+        if evaluation.losses[index] >= LEAST_LOSS
     ]
 
 

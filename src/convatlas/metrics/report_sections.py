@@ -54,7 +54,7 @@ def _share(row: ClassResult) -> str:
 def hardest_section(hardest: list[HardImage]) -> str:
     """The part of a page on the test images with the highest loss; it shows `hardest.png`."""
     if not hardest:
-        return "## Hardest images\n\nNo test image has a loss above 0."
+        return "## Hardest images\n\nNo test image has a loss of 0.01 or more."
     wrong = sum(image.truth != image.answer for image in hardest)
     rows = [
         f"| {number} | {' | '.join(map(table_cell, (i.truth, i.answer, f'{i.loss:.2f}', i.name)))} |"

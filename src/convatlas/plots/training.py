@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,17 +12,13 @@ from numpy.typing import NDArray
 
 from convatlas.metrics.error_analysis import most_confused
 from convatlas.metrics.report_sections import MOST_CLASSES
+from convatlas.plots.style import DPI, literal, palette, png, series, styled, whole_numbers
 from convatlas.runs.run import Line, epoch_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from PIL.Image import Image
-
-BLUE, ORANGE, GREY = "#2f6db5", "#d9722e", "#6b7280"
-DPI = 120
-
-"""As many classes as a matrix can name so that a person can read it."""
 
 
 class Tile(NamedTuple):
@@ -40,73 +35,99 @@ class Tile(NamedTuple):
     note: str
 
 
-def draw_curves(title: str, lines: Sequence[Line]) -> bytes:
+def draw_curves(title: str, lines: Sequence[Line], *, theme: str = "light") -> bytes:
     """Draws loss, test error and learning rate of one run as a PNG.
 
     Args:
         title: of the image.
         lines: of `metrics.jsonl`.
+        theme: light, dark or print.
+
+    Raises:
+        UnknownNameError: there is no such theme.
     """
-    figure, (losses, errors, rates) = _panels(3, (1.25, 1.25, 1.0), top=0.87)
-    figure.suptitle(_plain(title), x=0.012, y=0.975, ha="left", fontsize=11, fontweight="bold")
-    measured, between = epoch_lines(list(lines)), _between(lines)
-    x, label = _places(lines, measured)
-    if between:
-        losses.plot(_at(between, x), _values(between, "loss"), color=BLUE, alpha=0.35, linewidth=1.0)
-    if measured:
-        mark = "o" if len(measured) == 1 else None
-        at = _at(measured, x)
-        losses.plot(at, _values(measured, "loss"), color=BLUE, marker=mark, label="training (augmented)")
-        losses.plot(at, _values(measured, "test_loss"), color=ORANGE, marker=mark, label="test")
-        losses.legend(loc="upper right", frameon=False)
-        _draw_errors(errors, at, measured, mark)
-    rates.plot(_at(lines, x), _values(lines, "lr"), color=GREY)
-    losses.set(xlabel=label, ylabel="loss")
-    errors.set(xlabel=label, ylabel="test error (%)")
-    rates.set(xlabel=label, ylabel="learning rate", ylim=(0.0, None))
-    _log_scale(losses, 3.0)
-    _log_scale(errors, 5.0)
-    return _png(figure)
+    with styled(theme) as colours:
+        figure, (losses, errors, rates) = _panels(3, (1.25, 1.25, 1.0), top=0.82)
+        figure.suptitle(literal(title), x=0.012, y=0.965, ha="left", fontsize=13, fontweight="bold")
+        measured, between = epoch_lines(list(lines)), _between(lines)
+        x, label = _places(lines, measured)
+        training, test = _first_two(theme)
+        if between:
+            losses.plot(_at(between, x), _values(between, "loss"), color=training, alpha=0.35, linewidth=1.0)
+        if measured:
+            mark = "o" if len(measured) == 1 else None
+            at = _at(measured, x)
+            losses.plot(
+                at, _values(measured, "loss"), color=training, marker=mark, label="training (augmented)"
+            )
+            losses.plot(at, _values(measured, "test_loss"), color=test, marker=mark, label="test")
+            _draw_errors(errors, at, measured, mark, (test, colours.muted))
+        rates.plot(_at(lines, x), _values(lines, "lr"), color=colours.muted)
+        losses.set(xlabel=label, ylabel="loss")
+        errors.set(xlabel=label, ylabel="test error (%)")
+        rates.set(xlabel=label, ylabel="learning rate", ylim=(0.0, None))
+        _log_scale(losses, 3.0)
+        _log_scale(errors, 5.0)
+        for axes in (losses, errors, rates):
+            whole_numbers(axes.xaxis)
+            _legend_above(axes)
+        return png(figure)
 
 
-def draw_comparison(names: Sequence[str], runs: Sequence[Sequence[Line]]) -> bytes:
+def draw_comparison(names: Sequence[str], runs: Sequence[Sequence[Line]], *, theme: str = "light") -> bytes:
     """Draws loss and test error of some runs over each other as a PNG.
 
     Args:
         names: of the runs.
         runs: the lines of `metrics.jsonl` of each.
+        theme: light, dark or print.
+
+    Raises:
+        UnknownNameError: there is no such theme.
     """
-    figure, (losses, errors) = _panels(2, (1.0, 1.0), top=0.97)
-    labels: set[str] = set()
-    for number, (name, lines) in enumerate(zip(names, runs, strict=True)):
-        color = (BLUE, ORANGE)[number] if number < 2 else f"C{number}"
-        measured = epoch_lines(list(lines))
-        x, label = _places(lines, measured)
-        labels.add(label)
-        at, mark = _at(measured, x), "o" if len(measured) == 1 else None
-        if not measured:
-            losses.plot(_at(lines, x), _values(lines, "loss"), color=color, linestyle=":")
-        losses.plot(at, _values(measured, "loss"), color=color, linestyle=":", marker=mark)
-        losses.plot(at, _values(measured, "test_loss"), color=color, marker=mark)
-        wrong = _errors(measured, "test_accuracy")
-        end = f": {wrong[-1]:.2f} %" if wrong else ""
-        errors.plot(at, wrong, color=color, marker=mark, label=f"{_plain(name)}{end}")
-    losses.set(xlabel=" or ".join(sorted(labels)), ylabel="loss (training dotted, test solid)")
-    errors.set(xlabel=" or ".join(sorted(labels)), ylabel="test error (%)")
-    errors.legend(loc="upper right", frameon=False)
-    _log_scale(losses, 3.0)
-    _log_scale(errors, 5.0)
-    return _png(figure)
+    with styled(theme) as colours:
+        head = 0.35 + 0.22 * max(len(names), 2)
+        figure, (losses, errors) = _panels(2, (1.0, 1.0), top=1.0 - head / (3.6 + head), height=3.6 + head)
+        labels: set[str] = set()
+        cycle = series(theme)
+        for number, (name, lines) in enumerate(zip(names, runs, strict=True)):
+            color = cycle[number % len(cycle)]
+            measured = epoch_lines(list(lines))
+            x, label = _places(lines, measured)
+            labels.add(label)
+            at, mark = _at(measured, x), "o" if len(measured) == 1 else None
+            if not measured:
+                losses.plot(_at(lines, x), _values(lines, "loss"), color=color, linestyle=":")
+            losses.plot(at, _values(measured, "loss"), color=color, linestyle=":", marker=mark)
+            losses.plot(at, _values(measured, "test_loss"), color=color, marker=mark)
+            wrong = _errors(measured, "test_accuracy")
+            end = f": {wrong[-1]:.2f} %" if wrong else ""
+            errors.plot(at, wrong, color=color, marker=mark, label=f"{literal(name)}{end}")
+        for style, label in ((":", "training"), ("-", "test")):
+            losses.plot([], [], color=colours.muted, linestyle=style, label=label)
+        losses.set(xlabel=" or ".join(sorted(labels)), ylabel="loss")
+        errors.set(xlabel=" or ".join(sorted(labels)), ylabel="test error (%)")
+        _log_scale(losses, 3.0)
+        _log_scale(errors, 5.0)
+        for axes in (losses, errors):
+            whole_numbers(axes.xaxis)
+            _legend_above(axes, columns=1)
+        return png(figure)
 
 
-def draw_confusion(confusion: NDArray[np.int64], class_names: Sequence[str]) -> bytes:
+def draw_confusion(
+    confusion: NDArray[np.int64], class_names: Sequence[str], *, theme: str = "light"
+) -> bytes:
     """Draws a confusion matrix as a PNG; of many classes, those that are confused most.
 
     Args:
         confusion: (K, K) counts; a row for each true class, a column for each answer.
         class_names: K names.
+        theme: light, dark or print.
+
+    Raises:
+        UnknownNameError: there is no such theme.
     """
-    from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
     chosen = most_confused(confusion, MOST_CLASSES)
@@ -117,59 +138,81 @@ def draw_confusion(confusion: NDArray[np.int64], class_names: Sequence[str]) -> 
     side = max(count * cell, 2.4)
     upright = longest > (3 if count > 12 else 5)
     below = margin if upright else 0.6
-    width, height = margin + side + 0.15, below + side + 0.45
-    figure = Figure(figsize=(width, height), dpi=DPI)
-    axes = figure.add_axes((margin / width, below / height, side / width, side / height))
-    blues = LinearSegmentedColormap.from_list("right", ["#eef3fa", BLUE])
-    oranges = LinearSegmentedColormap.from_list("wrong", ["#ffffff", "#f6c9a5", "#c2410c"])
+    width, height = margin + side + 0.15, below + side + 0.7
+    with styled(theme) as colours:
+        figure = Figure(figsize=(width, height), dpi=DPI)
+        axes = figure.add_axes((margin / width, below / height, side / width, side / height))
+        axes.imshow(_confusion_colours(shares, theme), aspect="equal")
+        for row, column in np.argwhere(shown > 0):
+            strong = shares[row, column] > (0.85 if row == column else 0.35)
+            axes.text(
+                column, row, str(shown[row, column]), color=colours.background if strong else colours.ink,
+                fontsize=9 if shown[row, column] < 1000 else 7, ha="center", va="center",
+            )  # fmt: skip
+        axes.set_xticks(range(count), names, rotation=90 if upright else 0, fontsize=9)
+        axes.set_yticks(range(count), names, fontsize=9)
+        axes.set(xlabel="answer", ylabel="truth")
+        left_out = len(class_names) - count
+        title = (
+            f"the {count} classes confused most, of {len(class_names)}"
+            if left_out
+            else "test images by class"
+        )
+        axes.set_title(title, pad=20)
+        axes.text(
+            0.0, 1.015, "blue: right, orange: wrong; share of the row", transform=axes.transAxes,
+            color=colours.muted, fontsize=8.5, va="bottom",
+        )  # fmt: skip
+        return png(figure)
+
+
+def _confusion_colours(shares: NDArray[np.float64], theme: str) -> NDArray[np.float64]:
+    """Colours (K, K, 4) of the shares of rows: one hue on the diagonal, another beside it."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    background, (right, wrong) = palette(theme).background, _first_two(theme)
     # A share of 1 % must be seen among shares of 0 %, so the colour goes with the square root.
-    colours = oranges(np.sqrt(shares))
-    right = np.eye(count, dtype=bool)
-    colours[right] = blues(shares[right] ** 3)
-    axes.imshow(colours, aspect="equal")
-    for row, column in np.argwhere(shown > 0):
-        dark = shares[row, column] > (0.85 if row == column else 0.35)
-        ink = "white" if dark else "#1f2937"
-        size = 9 if shown[row, column] < 1000 else 7
-        axes.text(column, row, str(shown[row, column]), color=ink, fontsize=size, ha="center", va="center")
-    axes.set_xticks(range(count), names, rotation=90 if upright else 0, fontsize=9)
-    axes.set_yticks(range(count), names, fontsize=9)
-    axes.tick_params(length=0)
-    axes.set(xlabel="answer", ylabel="truth")
-    left_out = len(class_names) - count
-    title = (
-        f"the {count} classes confused most, of {len(class_names)}" if left_out else "test images by class"
+    colours = LinearSegmentedColormap.from_list("wrong", [background, wrong])(np.sqrt(shares))
+    diagonal = np.eye(len(shares), dtype=bool)
+    colours[diagonal] = LinearSegmentedColormap.from_list("right", [background, right])(
+        0.07 + 0.93 * shares[diagonal] ** 3
     )
-    axes.set_title(title, fontsize=10, loc="left")
-    axes.spines[:].set_color("#d1d5db")
-    return _png(figure)
+    return colours
 
 
-def draw_tiles(tiles: Sequence[Tile], columns: int = 8, side: int = 128) -> bytes:
+def draw_tiles(tiles: Sequence[Tile], columns: int = 8, side: int = 128, *, theme: str = "light") -> bytes:
     """Draws images in a grid, each with a line above and a line below, as a PNG.
 
     Args:
         tiles: the images.
         columns: tiles in a row.
         side: px of the square that each image is fitted into.
+        theme: light, dark or print.
+
+    Raises:
+        UnknownNameError: there is no such theme.
     """
     from PIL import Image, ImageDraw, ImageFont
 
+    colours = palette(theme)
     # Without Raqm, which not every Pillow has, and which fails on some texts.
     font = ImageFont.truetype(_font_file(), 13, layout_engine=ImageFont.Layout.BASIC)
     gap, line = 12, 18
     rows = -(-len(tiles) // columns)
     columns = min(columns, len(tiles))
     size = columns * (side + gap) + gap, rows * (side + 2 * line + gap) + gap
-    sheet = Image.new("RGB", size, "white")
+    sheet = Image.new("RGB", size, colours.background)
     draw = ImageDraw.Draw(sheet)
     for number, tile in enumerate(tiles):
         left = gap + (number % columns) * (side + gap)
         top = gap + (number // columns) * (side + 2 * line + gap)
         fitted = _fit(tile.pixels, side)
         sheet.paste(fitted, (left + (side - fitted.width) // 2, top + line + (side - fitted.height) // 2))
-        draw.rectangle((left - 1, top + line - 1, left + side, top + line + side), outline="#d1d5db")
-        for text, y, colour in ((tile.title, top, "#1f2937"), (tile.note, top + line + side + 2, GREY)):
+        draw.rectangle((left - 1, top + line - 1, left + side, top + line + side), outline=colours.hair)
+        for text, y, colour in (
+            (tile.title, top, colours.ink),
+            (tile.note, top + line + side + 2, colours.muted),
+        ):
             line_of_text = _clip(" ".join(text.split()), side, font.getlength)
             draw.text((left, y), line_of_text, fill=colour, font=font)
     buffer = io.BytesIO()
@@ -208,39 +251,59 @@ def _font_file() -> str:
 
 def _short(name: str) -> str:
     name = " ".join(name.split())
-    return _plain(name if len(name) <= 20 else f"{name[:19]}…")
+    return literal(name if len(name) <= 20 else f"{name[:19]}…")
 
 
-def _plain(text: str) -> str:
-    """Text that is not taken for a formula."""
-    return text.replace("$", r"\$")
+def _first_two(theme: str) -> tuple[str, str]:
+    """Blue and orange: training and test, right and wrong."""
+    first, second, *_ = series(theme)
+    return first, second
 
 
-def _panels(count: int, ratios: Sequence[float], top: float) -> tuple[Figure, Sequence[Axes]]:
+def _panels(
+    count: int, ratios: Sequence[float], top: float, height: float = 4.0
+) -> tuple[Figure, Sequence[Axes]]:
     # Without pyplot, which takes a second more; and with margins of our own, since a layout engine draws
     # everything twice.
     from matplotlib.figure import Figure
 
     width = 4.4 * count
-    figure = Figure(figsize=(width, 3.8), dpi=DPI)
-    grid = {"left": 0.7 / width, "right": 1 - 0.12 / width, "bottom": 0.135, "top": top, "wspace": 0.26}
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    grid = {
+        "left": 0.7 / width, "right": 1 - 0.15 / width, "bottom": 0.5 / height, "top": top, "wspace": 0.26
+    }  # fmt: skip
     panels: Sequence[Axes] = figure.subplots(1, count, gridspec_kw=grid | {"width_ratios": ratios})
     for axes in panels:
-        axes.grid(alpha=0.3)
+        axes.grid(True)
         axes.spines[["top", "right"]].set_visible(False)
     return figure, panels
 
 
-def _draw_errors(axes: Axes, at: list[float], measured: list[Line], mark: str | None) -> None:
+def _legend_above(axes: Axes, columns: int | None = None) -> None:
+    """What the lines stand for, above the axes and never on them."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        axes.legend(
+            handles, labels, loc="lower left", bbox_to_anchor=(0.0, 1.01), borderaxespad=0.0,
+            borderpad=0.0, ncols=columns or len(labels), fontsize=9,
+        )  # fmt: skip
+
+
+def _draw_errors(
+    axes: Axes, at: list[float], measured: list[Line], mark: str | None, colours: tuple[str, str]
+) -> None:
     wrong = _errors(measured, "test_accuracy")
-    axes.plot(at, wrong, color=ORANGE, marker=mark, label=f"top-1, at the end {wrong[-1]:.2f}")
+    axes.plot(at, wrong, color=colours[0], marker=mark, label=f"top-1, at the end {wrong[-1]:.2f} %")
     top5 = [line for line in measured if line.get("test_top5") is not None]
     if top5:
         errors = _errors(top5, "test_top5")
         axes.plot(
-            at[-len(top5) :], errors, color=GREY, marker=mark, label=f"top-5, at the end {errors[-1]:.2f}"
+            at[-len(top5) :],
+            errors,
+            color=colours[1],
+            marker=mark,
+            label=f"top-5, at the end {errors[-1]:.2f} %",
         )
-    axes.legend(loc="upper right", frameon=False)
 
 
 def _log_scale(axes: Axes, least: float) -> None:
@@ -286,11 +349,3 @@ def _values(lines: Sequence[Line], key: str) -> list[float]:
 
 def _errors(lines: Sequence[Line], key: str) -> list[float]:
     return [100.0 * (1.0 - line[key]) for line in lines]
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # A box stands for it.
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()

@@ -24,8 +24,8 @@ PHIS = tuple(-2 + 0.5 * i for i in range(13))
 INK, MUTED, HAIRLINE = "#17202B", "#566170", "#CBD2DB"
 COLOURS = {
     "compound": "#CF5816",
-    "fast": "#2F58AA",
-    "resnet-rs": "#21856C",
+    "fast": "#21856C",
+    "resnet-rs": "#2F58AA",
     "efficientnet-v2": "#8E043C",
     "depth": "#51276D",
     "width": "#E4A100",

@@ -13,7 +13,7 @@ from scipy import stats
 
 from convatlas.escape import plain
 from convatlas.files import write_atomic
-from convatlas.plots.style import render, soften
+from convatlas.plots.style import render
 from convatlas.search.architecture import Architecture, Space, Task
 from convatlas.search.schedule import CALIBRATION, calibrate, known_values
 from convatlas.search.spec import SearchSpec
@@ -263,7 +263,7 @@ def draw_front(arms: dict[str, list[Job]], space: Space, task: Task) -> bytes:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for arm, colour, label in (("random", "#9a9a9a", "random search"), ("search", "#1f6fb4", "search")):
+        for arm, colour, label in (("random", "C7", "random search"), ("search", "C0", "search")):
             points = _points(arms[arm], space, task)
             sizes, values = [c.params for _, c, _ in points], [100 * v for _, _, v in points]
             axes.scatter(sizes, values, s=18, color=colour, label=label, alpha=0.75, linewidths=0)
@@ -275,7 +275,6 @@ def draw_front(arms: dict[str, list[Job]], space: Space, task: Task) -> bytes:
         axes.set_xlabel("parameters")
         axes.set_ylabel("validation accuracy, %")
         axes.set_xscale("log")
-        axes.legend(frameon=False)
-        soften(axes)
+        axes.legend()
 
     return render(draw)

@@ -98,6 +98,7 @@ class Point:
 def run(ctx: StudyContext[AtlasChartKnobs]) -> Outcome:
     """Sizes every network, times them one after the other, and relates accuracy, sizes and time."""
     from convatlas.benchmark.chart import draw_bench
+    from convatlas.drawing.raster import to_png
 
     knobs = ctx.knobs
     points: list[Point] = []
@@ -114,7 +115,7 @@ def run(ctx: StudyContext[AtlasChartKnobs]) -> Outcome:
         findings=findings,
         tables=(_table(points),),
         figures={
-            "atlas-chart.png": draw_bench(measured),
+            "atlas-chart.png": to_png(draw_bench(measured).svg, 2.0),
             "atlas-chart-sizes.png": render(functools.partial(draw, points), width=13.0, height=4.6),
         },
         reading=_reading(points),

@@ -1,53 +1,15 @@
-"""Accuracy, operations and memory: published top-1 against MACs and against bytes, areas for parameters.
-
-Source: the charts of A. Canziani, A. Paszke, E. Culurciello, "An Analysis of Deep Neural Network Models for
-Practical Applications", 2016, Figures 2 and 4, with the published accuracies of one network each.
-"""
+"""Accuracy, operations and memory: published top-1 against MACs and against bytes, areas for parameters."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from convatlas.drawing.figure import Figure
+from convatlas.plots.bubbles import Bubble, draw_bubbles
+from convatlas.plots.history.data import points
 
-from convatlas.catalog.families import FAMILIES
-from convatlas.drawing import words
-from convatlas.drawing.canvas import MARGIN, Canvas, fitted
-from convatlas.drawing.figure import Figure, finish
-from convatlas.drawing.frame import Captions, heading, lines_of
-from convatlas.plots.history.data import Point, points
-from convatlas.plots.placing import Box, Mark, place_labels
-
-_WIDE, _TALL, _LEFT, _GUTTER = 500.0, 520.0, 76.0, 40.0
-_LARGEST = 20.0
-"""Radius of the largest bubble, in px."""
 _NOTE = (
     "accuracies as published, of one network, by each paper's own protocol (one crop where it was printed); "
-    "memory: weights and all maps of one image in float32; vertical axis: logarithm of the error; "
-    "names where there is room, the best trade-offs first"
+    "memory: weights and all maps of one image in float32"
 )
-
-
-@dataclass(frozen=True)
-class _Panel:
-    """One chart: its box in px, its range, and what it measures."""
-
-    box: Box
-    low: float
-    high: float
-    bottom: float
-    top: float
-    value: Callable[[Point], float]
-
-    def x(self, value: float) -> float:
-        share = math.log(value / self.low) / math.log(self.high / self.low)
-        return self.box.x0 + share * (self.box.x1 - self.box.x0)
-
-    def y(self, top1: float) -> float:
-        share = math.log((100 - self.bottom) / (100 - top1)) / math.log(
-            (100 - self.bottom) / (100 - self.top)
-        )
-        return self.box.y1 - share * (self.box.y1 - self.box.y0)
 
 
 def draw_accuracy(*, years: tuple[int, int] | None = None, theme: str = "light") -> Figure:
@@ -61,118 +23,13 @@ def draw_accuracy(*, years: tuple[int, int] | None = None, theme: str = "light")
         ValueError: no network of these years has a published accuracy.
     """
     low, high = years or (0, 9999)
-    found = [point for point in points() if low <= point.year <= high]
+    found = [
+        Bubble(p.network, p.label, p.colour, p.top1, p.params, (p.macs, p.memory))
+        for p in points()
+        if low <= p.year <= high
+    ]
     if not found:
         raise ValueError(f"`years`={low}..{high}: no network of these years with a published accuracy")
-    canvas = Canvas()
-    right = _LEFT + 2 * _WIDE + _GUTTER
-    most = max(found, key=lambda point: point.params)
-    facts = (
-        "top-1 accuracy on ImageNet as published, against multiply-adds and memory of one image",
-        f"area: parameters, the largest {words.count(most.params)} ({most.label})",
-    )
-    top = heading(canvas, Captions("Accuracy and what it costs", facts), right - MARGIN) + 18
-    measures: tuple[tuple[str, str, Callable[[Point], float]], ...] = (
-        ("multiply-adds", "", lambda point: point.macs),
-        ("memory", "B", lambda point: point.memory),
-    )
-    for i, (title, unit, value) in enumerate(measures):
-        x0 = _LEFT + i * (_WIDE + _GUTTER)
-        panel = _panel(found, Box(x0, top, x0 + _WIDE, top + _TALL), value)
-        _axes(canvas, panel, title, unit, labelled=i == 0)
-        _bubbles(canvas, panel, found, most.params)
-    y = _legend(canvas, found, top + _TALL + 56, right)
-    for i, line in enumerate(lines_of((_NOTE,), right - MARGIN, "t11")):
-        canvas.text("t11 m", MARGIN, y + 26 + 16 * i, line, "start")
-    said = "; ".join(f"{p.label} {p.top1:g} %, {words.count(p.macs)} MACs" for p in found)
-    return finish(canvas, "Accuracy and what it costs", f"Top-1 accuracy on ImageNet. {said}.", theme)
-
-
-def _panel(found: Sequence[Point], box: Box, value: Callable[[Point], float]) -> _Panel:
-    values, tops = [value(point) for point in found], [point.top1 for point in found]
-    # The vertical axis is logarithmic in the error, so that the networks of today stand apart too.
-    bottom = 100 - min((100 - min(tops)) * 1.08, 100.0)
-    return _Panel(box, min(values) / 1.6, max(values) * 1.6, bottom, 100 - (100 - max(tops)) * 0.9, value)
-
-
-def _axes(canvas: Canvas, panel: _Panel, title: str, unit: str, labelled: bool) -> None:
-    box = panel.box
-    for value in _percents(panel):
-        y = panel.y(value)
-        canvas.line("hair", (box.x0, y), (box.x1, y))
-        if labelled:
-            canvas.text("t11 m", box.x0 - 10, y, f"{value} %", "end")
-    for value in _ticks(panel.low, panel.high):
-        x = panel.x(value)
-        canvas.line("hair", (x, box.y0), (x, box.y1))
-        canvas.text("t11 m", x, box.y1 + 16, f"{_short(value)}{unit}".strip())
-    canvas.text("t12b", box.x0, box.y0 - 14, f"against {title}", "start")
-
-
-def _percents(panel: _Panel) -> list[int]:
-    """Accuracies for the axis, far enough apart; tens come first."""
-    found: list[int] = []
-    for step, least in ((10, 0), (5, 0), (2, 80)):
-        for value in range(least, 100, step):
-            inside = panel.bottom <= value <= panel.top
-            if inside and all(abs(panel.y(value) - panel.y(other)) >= 22 for other in found):
-                found.append(value)
-    return sorted(found)
-
-
-def _short(value: float) -> str:
-    """A round number with its unit, such as `300 M`."""
-    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:g} {unit}"
-    return f"{value:g} "
-
-
-def _ticks(low: float, high: float) -> list[int]:
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1, 2, 5) if high / low < 100 else (1, 3) if high / low < 1000 else (1,)
-    return [step * 10**d for d in decades for step in steps if low <= step * 10**d <= high and d >= 0]
-
-
-def _bubbles(canvas: Canvas, panel: _Panel, found: Sequence[Point], most: int) -> None:
-    def radius(point: Point) -> float:
-        return max(_LARGEST * math.sqrt(point.params / most), 2.5)
-
-    for point in sorted(found, key=lambda point: -point.params):
-        x, y = panel.x(panel.value(point)), panel.y(point.top1)
-        said = f"{point.label}: {point.top1:g} %, {words.count(point.params)} parameters"
-        with canvas.group(point.network, said):
-            canvas.circle(f"n-{point.colour} bubble", x, y, radius(point))
-
-    def beaten(point: Point) -> int:
-        """How many networks are both cheaper and more accurate."""
-        return sum(panel.value(p) < panel.value(point) and p.top1 > point.top1 for p in found)
-
-    ordered = sorted(found, key=beaten)
-    marks = [
-        Mark(panel.x(panel.value(p)), panel.y(p.top1), radius(p), fitted([("t11", p.label)], 0), 12.0)
-        for p in ordered
-    ]
-    box = Box(panel.box.x0 + 2, panel.box.y0 + 2, panel.box.x1, panel.box.y1 - 2)
-    for point, place in zip(ordered, place_labels(marks, box, gap=3.0), strict=True):
-        if place is not None:
-            canvas.halo("t11", (place.x0 + place.x1) / 2, (place.y0 + place.y1) / 2, point.label)
-
-
-def _legend(canvas: Canvas, found: Sequence[Point], y: float, right: float) -> float:
-    """The families' colours below the charts; returns the middle of the last line."""
-    colours = {point.colour for point in found}
-    names: dict[str, list[str]] = {}
-    for family in FAMILIES:
-        if family.colour in colours:
-            names.setdefault(family.colour, []).append(family.title)
-    x = float(MARGIN)
-    for colour, titles in names.items():
-        text = ", ".join(titles) if colour != "other" else "others"
-        wide = 18 + fitted([("t11", text)], 0)
-        if x > MARGIN and x + wide > right:
-            x, y = float(MARGIN), y + 20
-        canvas.circle(f"n-{colour}", x + 5, y, 5)
-        canvas.text("t11 m", x + 16, y, text, "start")
-        x += wide + 20
-    return y
+    facts = ("top-1 accuracy on ImageNet as published, against multiply-adds and memory of one image",)
+    axes = (("multiply-adds", ""), ("memory", "B"))
+    return draw_bubbles("Accuracy and what it costs", facts, axes, found, note=_NOTE, theme=theme)

@@ -104,10 +104,15 @@ def compare(first: Run, second: Run) -> list[Difference]:
     return [pair for pair in pairs if pair.first != pair.second]
 
 
-def draw_runs(runs: list[Run]) -> bytes:
+def draw_runs(runs: list[Run], theme: str = "light") -> bytes:
     """Loss and test error of some runs in one image, as a PNG.
 
+    Args:
+        runs: with their metrics.
+        theme: light, dark or print.
+
     Raises:
+        UnknownNameError: there is no such theme.
         RunError: `metrics.jsonl` of one is damaged.
     """
-    return draw_comparison([run.folder.name for run in runs], [run.metrics() for run in runs])
+    return draw_comparison([run.folder.name for run in runs], [run.metrics() for run in runs], theme=theme)
