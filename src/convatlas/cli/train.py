@@ -29,10 +29,11 @@ def train_command(
     config: Path | None = None,
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
     epochs: int | None = None,
-    lr: float | None = None,
+    lr: float | Literal["auto"] | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     input_size: Annotated[int | None, Parameter(name="--input")] = None,
+    fit: Literal["crop", "pad", "squash", "tiles"] | None = None,
     pretrained: Annotated[bool, Parameter(negative="")] = False,
     tag: str | None = None,
     out: Path = Path("runs"),
@@ -58,14 +59,19 @@ def train_command(
             channels.
         data: digits, fashion-mnist, mnist, cifar10, cifar100, folder:PATH, imagenet:PATH or shards:PATH.
         data_dir: Where small data sets lie, or are downloaded to.
-        recipe: Recipe; the network's paper's where not given. `convatlas recipe list` shows all.
+        recipe: Recipe; where not given, finetune with published weights, else the network's paper's.
+            `convatlas recipe list` shows all.
         config: TOML file with a recipe, as `convatlas recipe show` prints it.
         set_: Change a field of the recipe, for example --set epochs=10 --set augment.flip=0.5.
         epochs: Passes over the training images, as --set epochs.
-        lr: Learning rate where the schedule's level is 1, as --set lr.
+        lr: Learning rate where the schedule's level is 1, as --set lr; auto finds one by a range test, whose
+            curve is kept in the run folder.
         batch_size: Images of one step, as --set batch_size.
         seed: Seed of the weights, the order, augmentation and dropout.
         input_size: Px a side that images are brought to; as they are in memory, the network's own on disk.
+        fit: How images that are not square become so: crop (the middle), pad (the whole, filled up with the
+            mean colour), squash (the whole, scaled to a square) or tiles (squares that cover it, averaged);
+            crop where not given, and squash for images of one size in memory.
         pretrained: Begin with published weights.
         tag: Begin with the published weights of this tag.
         out: Folder in which the run folder is made.
@@ -105,6 +111,7 @@ def train_command(
             recipe=recipe if config is None else config,
             seed=seed,
             input_size=chosen.input_size if input_size is None else input_size,
+            fit=fit,
             pretrained=tag or pretrained,
             out=out,
             name=name,

@@ -268,6 +268,11 @@ class Augment:
             raise ValueError(f"`cutout`={self.cutout!r}; expected a whole number of px, or 0 for none")
 
     @property
+    def crops(self) -> bool:
+        """Whether a random part of each image is taken before they are a batch."""
+        return self.resized_crop is not None or self.scale_jitter is not None
+
+    @property
     def per_image(self) -> bool:
         """Whether a part of it works on single images, before they are a batch (`TrainFit`)."""
         return any(part is not None for part in (self.resized_crop, self.scale_jitter, self.policy))

@@ -9,19 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from convatlas.data.augment import Augment, Interpolation, Policy, ResizedCrop, ScaleJitter
 from convatlas.data.draws import uniform
+from convatlas.data.fit import Fit, fit_image, squared
+from convatlas.data.resize import resize
 from convatlas.data.warp import TRIES, fitting_boxes
-
-"""Px a side of the crops for which a `ScaleJitter` is given."""
-
-STRIP = 16
-"""Of an image longer than so many times its short side, the ends are cut off before it is resized, or one of
-1 x 20,000 px would grow to gigabytes; the middle that is kept at last lies well within."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +32,9 @@ class TrainFit:
         epoch: counted from 0.
         crop_pct: share of the resized short side that the central crop keeps, without a random crop.
         interpolation: "bilinear" or "bicubic", without a random crop.
+        fit: how an image that is not square becomes one; random crops are of what it makes. Of "tiles" an
+            epoch shows one at a random place.
+        fill: of "pad": value of each channel where the image does not reach.
     """
 
     augment: Augment
@@ -44,6 +42,8 @@ class TrainFit:
     epoch: int
     crop_pct: float = 0.875
     interpolation: str = "bilinear"
+    fit: Fit = "crop"
+    fill: tuple[int, ...] = ()
 
     def __call__(self, image: Tensor, sample: int, px: int | None) -> Tensor:
         """Fits one image.
@@ -57,15 +57,29 @@ class TrainFit:
             (C, px, px) of uint8.
         """
         size = (px, px) if px is not None else (image.shape[1], image.shape[2])
+        if px is not None and (self.augment.crops or self.fit == "tiles"):
+            image = self._squared(image, sample, px)
         if self.augment.resized_crop is not None:
             image = self._resized_crop(image, sample, size, self.augment.resized_crop)
         elif self.augment.scale_jitter is not None:
             image = self._scale_jitter(image, sample, size, self.augment.scale_jitter)
         elif px is not None:
-            image = central_crop(image, size, self.crop_pct, self.interpolation)
+            image = fit_image(
+                image,
+                size,
+                self.fit,
+                crop_pct=self.crop_pct,
+                interpolation=self.interpolation,
+                fill=self.fill,
+            )
         if self.augment.policy is not None:
             image = self._policy(image, sample, self.augment.policy)
         return image
+
+    def _squared(self, image: Tensor, sample: int, px: int) -> Tensor:
+        place = self._draw(sample, "tile", 1)[0, 0] if self.fit == "tiles" else 0.5
+        how = self.interpolation
+        return squared(image, self.fit, px=px, interpolation=how, fill=self.fill, place=float(place))
 
     def _draw(self, sample: int, purpose: str, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
         return uniform(self.seed, self.epoch, np.array([sample]), purpose, count)
@@ -102,12 +116,15 @@ class TrainFit:
 
 @dataclasses.dataclass(frozen=True)
 class TestFit:
-    """Brings a test image to size: the short side is resized, and the middle cut out.
+    """Brings a test image to size, by the middle of the resized image where `fit` says nothing else.
 
     Attributes:
         px: a side of the result, where the call says no other.
         crop_pct: share of the resized short side that the crop keeps.
         interpolation: "bilinear" or "bicubic".
+        fit: how an image that is not square becomes one.
+        fill: of "pad": value of each channel where the image does not reach.
+        view: of "tiles": which one.
     """
 
     __test__ = False  # Not a class of tests, whatever pytest makes of its name.
@@ -115,81 +132,22 @@ class TestFit:
     px: int
     crop_pct: float = 0.875
     interpolation: str = "bilinear"
+    fit: Fit = "crop"
+    fill: tuple[int, ...] = ()
+    view: int = 0
 
     def __call__(self, image: Tensor, sample: int = 0, px: int | None = None) -> Tensor:
         """Fits one image (C, H, W) of uint8: (C, px, px). `sample` makes no difference."""
         size = self.px if px is None else px
-        return central_crop(image, (size, size), self.crop_pct, self.interpolation)
-
-
-def central_crop(image: Tensor, size: tuple[int, int], crop_pct: float, interpolation: str) -> Tensor:
-    """Resizes the short side and cuts out the middle.
-
-    Args:
-        image: (C, H, W) of uint8.
-        size: height and width of the result, px.
-        crop_pct: share of the resized short side that is kept.
-        interpolation: "bilinear" or "bicubic".
-
-    Returns:
-        (C, *size) of uint8.
-    """
-    longest = STRIP * min(image.shape[1:])
-    image = _middle(image, (min(image.shape[1], longest), min(image.shape[2], longest)))
-    return _centre(_resize_short(image, size, crop_pct, interpolation), size)
-
-
-def _resize_short(image: Tensor, size: tuple[int, int], share: float, interpolation: str) -> Tensor:
-    """Resizes as torchvision's `Resize(round(max(size) / share))`: the long side is cut to whole px."""
-    height, width = image.shape[1:]
-    short = max(1, round(max(size) / share))
-    long = int(short * max(height, width) / min(height, width))
-    sides = (short, long) if height <= width else (long, short)
-    return resize(image, (max(size[0], sides[0]), max(size[1], sides[1])), interpolation)
-
-
-def _centre(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cuts out the middle as torchvision's `CenterCrop`, which rounds halves to even."""
-    top, left = (round((have - want) / 2.0) for have, want in zip(image.shape[1:], size, strict=True))
-    return image[:, top : top + size[0], left : left + size[1]]
-
-
-def _middle(image: Tensor, size: tuple[int, int]) -> Tensor:
-    top, left = (image.shape[1] - size[0]) // 2, (image.shape[2] - size[1]) // 2
-    return image[:, top : top + size[0], left : left + size[1]]
-
-
-def resize(image: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
-    """Resizes an image.
-
-    Args:
-        image: (C, H, W) of uint8.
-        size: height and width of the result, px.
-        interpolation: "bilinear" or "bicubic" (as wide as the pixels of the result, as Pillow's), "nearest"
-            or "area".
-
-    Returns:
-        (C, *size) of uint8.
-
-    Raises:
-        ValueError: the interpolation is unknown.
-    """
-    if tuple(image.shape[1:]) == size:
-        return image
-    # Added so, the dimension hides the layout of no image: torch is twice as fast on channels-last bytes.
-    batch = image.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
-    match interpolation:
-        case "bilinear" | "bicubic":
-            out = F.interpolate(batch, size=size, mode=interpolation, antialias=True)
-        case "nearest":
-            out = F.interpolate(batch, size=size, mode="nearest-exact")
-        case "area":
-            out = F.interpolate(batch.float(), size=size, mode="area").round().to(torch.uint8)
-        case _:
-            raise ValueError(
-                f"`interpolation`={interpolation!r}; allowed are 'bilinear', 'bicubic', 'nearest', 'area'"
-            )
-    return out[0]
+        return fit_image(
+            image,
+            (size, size),
+            self.fit,
+            crop_pct=self.crop_pct,
+            interpolation=self.interpolation,
+            fill=self.fill,
+            view=self.view,
+        )
 
 
 def _cover(image: Tensor, size: tuple[int, int], share: float, interpolation: str) -> Tensor:

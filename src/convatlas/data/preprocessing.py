@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from convatlas.catalog.cards import Card
-from convatlas.data.crops import resize
-from convatlas.data.sets import ImageSet, Samples, Source
+from convatlas.data.fit import Fit, count_tiles
+from convatlas.data.resize import resize
+from convatlas.data.sets import Chosen, ImageFileSet, ImageSet, Samples, Source
+from convatlas.data.tables import IntArray
 from convatlas.data.transforms import Transform
 from convatlas.weights.published import Published
 
@@ -23,11 +26,20 @@ MOST_MEASURED = 10_000
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def in_memory(source: Source, size: int | None) -> Source:
-    """The source with small images of one size in memory, brought to `size` px."""
+def in_memory(source: Source, size: int | None, fit: Fit | None = None) -> Source:
+    """The source with small images of one size in memory, brought to `size` px.
+
+    Args:
+        source: the data.
+        size: px a side; None for as they are.
+        fit: how images that are not square become so; None for "squash". By another one they stay as they
+            are, and are fitted one by one.
+    """
     if source.image_size is None:
         return source
     chans, height, width = source.image_size
+    if size is not None and height != width and fit not in (None, "squash"):
+        return source
     height, width = (height, width) if size is None else (size, size)
     parts = {"train": source.train, "test": source.test}
     as_they_are = source.image_size == (chans, height, width)
@@ -50,7 +62,11 @@ def px_for(source: Source, size: int | None, card: Card | None) -> int | None:
 
 
 def make_transform(
-    source: Source, px: int | None, card: Card | None, published: Published | None
+    source: Source,
+    px: int | None,
+    card: Card | None,
+    published: Published | None,
+    fit: Fit | None = None,
 ) -> Transform:
     """What brings any image to what the network sees.
 
@@ -59,6 +75,7 @@ def make_transform(
         px: as `px_for` gave it.
         card: of the network; None for one from elsewhere.
         published: the weights that training begins with; None for random ones.
+        fit: how images that are not square become so; None for "squash" where all have one size, else "crop".
     """
     chans = 3 if source.image_size is None else source.image_size[0]
     size = source.image_size if px is None else (chans, px, px)
@@ -78,7 +95,32 @@ def make_transform(
         std=std,
         interpolation="bilinear" if like is None else like.interpolation,
         crop_pct=1.0 if source.image_size is not None else 0.875 if like is None else like.crop_pct,
+        fit=fit or _usual_fit(source),
     )
+
+
+def _usual_fit(source: Source) -> Fit:
+    """As images of one size are brought to another in memory; square ones, which need no fit, are "crop"."""
+    size = source.image_size
+    return "crop" if size is None or size[1] == size[2] else "squash"
+
+
+def tile_counts(part: Samples) -> IntArray:
+    """How many tiles cover each image, (N,); one whose size is not known yet is decoded."""
+    if isinstance(part, Chosen):
+        sizes = tile_counts(part.samples)
+        return sizes[part.rows]
+    if isinstance(part, ImageFileSet):
+        known = part.sizes
+    elif isinstance(part, ImageSet):
+        known = np.tile(np.array(part.images.shape[-2:], dtype=np.int64), (len(part), 1))
+    else:
+        known = np.zeros((len(part), 2), dtype=np.int64)
+    counts = [
+        count_tiles(height, width) if height else count_tiles(*part.image(row).shape[1:])
+        for row, (height, width) in enumerate(known.tolist())
+    ]
+    return np.array(counts, dtype=np.int64)
 
 
 def _statistics(part: Samples) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -210,6 +210,17 @@ class Source:
     skipped: tuple[SkippedImage, ...] = ()
 
 
+def choose_rows(samples: Samples, rows: IntArray) -> Samples:
+    """Some of other samples, by number; images in memory stay together in memory."""
+    chosen = torch.from_numpy(rows)
+    if isinstance(samples, ImageSet):
+        return ImageSet(samples.images[chosen], samples.labels[chosen])
+    if isinstance(samples, ImageFileSet):
+        labels = samples.labels[chosen]
+        return ImageFileSet(samples.files, samples.rows[rows], labels, samples.sizes[rows])
+    return Chosen(samples, rows, samples.labels[chosen])
+
+
 def stratified_mask(labels: Tensor, *, share: float, seed: int) -> Tensor:
     """Marks the same share of each class, chosen by `seed`: (N,) of bool; negative labels are no class."""
     order = np.argsort(labels.numpy(), kind="stable")

@@ -23,11 +23,11 @@ from convatlas.data.sets import (
     OnBadImage,
     Samples,
     Source,
+    choose_rows,
     stratified_mask,
     to_pixels,
 )
 from convatlas.data.small import load_cifar, load_digits, load_mnist_like, memory_source
-from convatlas.data.tables import IntArray
 from convatlas.errors import unknown
 
 MNIST_LIKE = ("fashion-mnist", "mnist")
@@ -125,7 +125,7 @@ def source_from(
     first = as_samples(train)
     if test is None:
         is_test = stratified_mask(first.labels, share=0.2, seed=seed).numpy()
-        first, second = (_choose(first, np.flatnonzero(mask)) for mask in (~is_test, is_test))
+        first, second = (choose_rows(first, np.flatnonzero(mask)) for mask in (~is_test, is_test))
     else:
         second = as_samples(test)
     for part, use in ((first, "learn from"), (second, "test on")):
@@ -256,13 +256,6 @@ def _as_tensor(labels: Any) -> Tensor:
     except (TypeError, ValueError, RuntimeError):
         first = next((label for label in labels if not isinstance(label, int | float)), labels)
         raise DataError(f"a label is {first!r}; expected the number of a class") from None
-
-
-def _choose(samples: Samples, rows: IntArray) -> Samples:
-    chosen = torch.from_numpy(rows)
-    if isinstance(samples, ImageSet):
-        return ImageSet(samples.images[chosen], samples.labels[chosen])
-    return Chosen(samples, rows, samples.labels[chosen])
 
 
 def _probe(part: Samples, digest: Any) -> list[tuple[int, int, int]]:

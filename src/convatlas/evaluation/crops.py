@@ -9,7 +9,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from convatlas.data.crops import STRIP, central_crop, resize, with_channels
+from convatlas.data.crops import with_channels
+from convatlas.data.resize import STRIP, central_crop, resize
 from convatlas.data.transforms import Transform
 from convatlas.errors import unknown
 
@@ -131,7 +132,7 @@ class Views:
         chans, *size = self.transform.input_size
         height, width = size
         if name == "single" and self.protocol.scales is None:
-            return [self._with_mirror(self._as_predicted(image)[None])]
+            return [self._with_mirror(self._as_predicted(image))]
         image = with_channels(image, chans)
         scales = self.protocol.scales_for(self.transform)
         if name == "10crop":
@@ -144,11 +145,12 @@ class Views:
         return [self._with_mirror(whole(image, scale, how)[None]) for scale in scales]
 
     def _as_predicted(self, image: Tensor) -> Tensor:
-        chans, height, width = self.transform.input_size
-        if not self.is_ready and self.transform.kind == "digit":
-            return self.transform.pixels(with_channels(image, 3))
-        image = with_channels(image, chans)
-        return central_crop(image, (height, width), self.transform.crop_pct, self.transform.interpolation)
+        transform = self.transform
+        if not self.is_ready and transform.kind == "digit":
+            return transform.pixels(with_channels(image, 3))[None]
+        image = with_channels(image, transform.input_size[0])
+        count = transform.count_views(image.shape[1], image.shape[2])
+        return torch.stack([transform.fitted(image, view) for view in range(count)])
 
     def _with_mirror(self, views: Tensor) -> Tensor:
         return torch.cat([views, views.flip(-1)]) if self.protocol.flip else views

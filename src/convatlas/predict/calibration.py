@@ -36,9 +36,10 @@ def read_calibration(
     reason = "it is empty"
     for item in itertools.islice(find_items(folder), most):
         try:
-            images.append(prepared(item, transform))
+            image = prepared(item, transform)
+            images += list(image) if image.dim() == 4 else [image]
         except ImageError as error:
             reason = str(error)
     if not images:
         raise ValueError(f"`calibrate`: {folder} holds no image that can be used ({reason})")
-    return torch.stack(images)
+    return torch.stack(images[:most])

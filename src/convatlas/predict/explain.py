@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from convatlas.data.crops import central_crop, with_channels
+from convatlas.data.crops import with_channels
+from convatlas.data.fit import fit_image
 from convatlas.data.image_files import ImageError
 from convatlas.data.transforms import Transform
 from convatlas.drawing import Figure
@@ -313,4 +314,9 @@ def as_seen(pixels: Tensor, shown: Tensor, transform: Transform) -> Tensor:
         grey = Image.fromarray(shown[0].numpy()).resize((size[1], size[0]), Image.Resampling.NEAREST)
         return torch.from_numpy(np.array(grey))[None].expand(3, -1, -1)
     seen = with_channels(pixels, transform.input_size[0])
-    return with_channels(central_crop(seen, size, transform.crop_pct, "bicubic"), 3)
+    view = transform.count_views(seen.shape[1], seen.shape[2]) // 2
+    crop_pct, fill = transform.crop_pct, transform.fill
+    fitted = fit_image(
+        seen, size, transform.fit, crop_pct=crop_pct, interpolation="bicubic", fill=fill, view=view
+    )
+    return with_channels(fitted, 3)

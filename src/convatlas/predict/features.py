@@ -149,8 +149,10 @@ def _extract(
     for batch in read_batches(items, prepare, predictor.batch_size, predictor.workers):
         rows: dict[int, Tensor] = {}
         if batch.pixels:
-            images = predictor.normalise(torch.stack(list(batch.pixels.values())).to(predictor.device))
-            rows = dict(zip(batch.pixels, _seen(network, images, stage, pool), strict=True))
+            views = [image if image.dim() == 4 else image[None] for image in batch.pixels.values()]
+            images = predictor.normalise(torch.cat(views).to(predictor.device))
+            parts = _seen(network, images, stage, pool).split(list(map(len, views)))
+            rows = {place: part.mean(dim=0) for place, part in zip(batch.pixels, parts, strict=True)}
         for place, item in enumerate(batch.items):
             if place in rows:
                 yield Feature(item.name, rows[place], item.frame)

@@ -189,7 +189,8 @@ class Predictor(Summary, nn.Module):
     def _stacked(self, images: Sequence[Tensor]) -> Tensor:
         """A batch, normalised, on the device."""
         # By numpy: torch would take several threads for it, from those that read.
-        rows = np.stack([image.permute(1, 2, 0).numpy() for image in images])
+        views = [view for image in images for view in (image if image.dim() == 4 else (image,))]
+        rows = np.stack([view.permute(1, 2, 0).numpy() for view in views])
         return self.normalise(torch.from_numpy(rows).to(self.device).permute(0, 3, 1, 2))
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -266,11 +267,17 @@ class Predictor(Summary, nn.Module):
         found: dict[int, tuple[tuple[str, float], ...]] = {}
         for places in by_shape.values():
             images = self._stacked([pixels[place] for place in places])
-            shares, classes = self._scores(images, batch_size).float().softmax(dim=1).topk(top)
+            shares, classes = self._shares(images, len(places), batch_size).topk(top)
             for place, row, names in zip(places, shares.tolist(), classes.tolist(), strict=True):
                 if row[0] == row[0]:  # NaN is not itself.
                     found[place] = tuple((self.class_names[k], p) for k, p in zip(names, row, strict=True))
         return found
+
+    def _shares(self, images: Tensor, count: int, batch_size: int) -> Tensor:
+        """Probabilities (N, K) of N images, each of which has as many views: the mean over these."""
+        parts = images.split(batch_size) if len(images) > count else (images,)
+        logits = torch.cat([self._scores(part, batch_size) for part in parts])
+        return logits.float().softmax(dim=1).view(count, -1, logits.shape[1]).mean(dim=1)
 
     @property
     def engine(self) -> EngineName:
@@ -332,7 +339,8 @@ def prepared(
     """Reads an image and brings it to the size of the network.
 
     Returns:
-        (C, H, W), what the transform gives; without its normalisation, of uint8, where `as_bytes`.
+        (C, H, W), what the transform gives; without its normalisation, of uint8, where `as_bytes`. Of a
+        transform with several views of an image, (V, C, H, W).
 
     Raises:
         ImageError: it cannot be used.
@@ -343,7 +351,11 @@ def prepared(
     pixels = read_pixels(item, least_side)
     try:
         if isinstance(transform, Transform):
-            return transform.pixels(pixels) if as_bytes else transform.prepare(pixels)
+            prepare = transform.pixels if as_bytes else transform.prepare
+            if transform.fit != "tiles":
+                return prepare(pixels)
+            count = transform.count_views(pixels.shape[1], pixels.shape[2])
+            return torch.stack([prepare(pixels, view) for view in range(count)])
         return transform(Image.fromarray(pixels.permute(1, 2, 0).numpy()))
     except (ValueError, RuntimeError) as error:
         raise ImageError(f"{item.name}: {error}") from None

@@ -56,20 +56,88 @@ class Ema:
         """The average, by the names of the network's `state_dict()`."""
         return dict(self._average)
 
-    @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Takes over what `state` gave.
 
         Raises:
             ValueError: it is of another network; nothing has changed then.
         """
-        wrong = sorted(self._average.keys() ^ state.keys()) or [
-            name for name, tensor in self._average.items() if tensor.shape != state[name].shape
-        ]
-        if wrong:
-            raise ValueError(
-                f"the averaged weights are of another network: {len(wrong)} entries differ, "
-                f"the first is {wrong[0]!r}"
-            )
-        for name, tensor in self._average.items():
-            tensor.copy_(state[name])
+        _copy_all(self._average, state, "averaged")
+
+
+class BestWeights:
+    """The weights of the epoch that did best so far, with the statistics of norms.
+
+    Args:
+        net: whose weights `keep` takes; until then, its weights as they are.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        self._now = net.state_dict()
+        self._best = {name: tensor.clone() for name, tensor in self._now.items()}
+
+    def keep(self) -> None:
+        """Takes the weights that the network has now."""
+        _copy_all(self._best, self._now, "best")
+
+    def state(self) -> dict[str, Tensor]:
+        """The weights, by the names of the network's `state_dict()`."""
+        return dict(self._best)
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over what `state` gave.
+
+        Raises:
+            ValueError: it is of another network; nothing has changed then.
+        """
+        _copy_all(self._best, state, "best")
+
+
+class Soup:
+    """The mean of a network's weights at several moments, all of one weight, with the statistics of norms.
+
+    Args:
+        net: whose weights `add` takes.
+
+    Source: Wortsman et al. 2022, "Model soups"; Izmailov et al. 2018, "Averaging Weights Leads to Wider
+    Optima and Better Generalization".
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        self._now = net.state_dict()
+        self._mean = {name: torch.zeros_like(tensor) for name, tensor in self._now.items()}
+
+    @torch.no_grad()
+    def add(self, count: int) -> None:
+        """Adds the weights that the network has now to those of `count` earlier moments."""
+        for name, mean in self._mean.items():
+            if mean.is_floating_point():
+                mean.lerp_(self._now[name], 1.0 / (count + 1))
+            else:
+                mean.copy_(self._now[name])
+
+    def state(self) -> dict[str, Tensor]:
+        """The mean, by the names of the network's `state_dict()`; zeros before anything was added."""
+        return dict(self._mean)
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over what `state` gave.
+
+        Raises:
+            ValueError: it is of another network; nothing has changed then.
+        """
+        _copy_all(self._mean, state, "mean")
+
+
+@torch.no_grad()
+def _copy_all(own: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:
+    wrong = sorted(own.keys() ^ state.keys()) or [
+        name for name, tensor in own.items() if tensor.shape != state[name].shape
+    ]
+    if wrong:
+        raise ValueError(
+            f"the {what} weights are of another network: {len(wrong)} entries differ, "
+            f"the first is {wrong[0]!r}"
+        )
+    for name, tensor in own.items():
+        tensor.copy_(state[name])

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convatlas.data.batches import Fit, read_batches
+from convatlas.data.batches import Batch, Fit, read_batches
 from convatlas.data.colour import normalise
+from convatlas.data.crops import TestFit
+from convatlas.data.preprocessing import tile_counts
 from convatlas.data.sets import OnBadImage, Samples
+from convatlas.data.tables import IntArray
 from convatlas.metrics.classification import Evaluation, count_answers
 from convatlas.models.lenet import rbf_loss
 from convatlas.training.distributed import Ranks
@@ -26,7 +29,8 @@ class EvalTransform:
     Attributes:
         mean: per channel, for values in [0, 1].
         std: per channel, likewise.
-        fit: brings an image to size; None where all have it.
+        fit: brings an image to size; None where all have it. Where it shows an image as several tiles, the
+            answer is the mean of their probabilities.
         batch_size: images at a time.
         workers: processes that decode images.
         on_bad_image: "refuse" or "skip" an image that cannot be read.
@@ -38,6 +42,11 @@ class EvalTransform:
     batch_size: int = 256
     workers: int = 0
     on_bad_image: OnBadImage = "refuse"
+
+    @property
+    def has_tiles(self) -> bool:
+        """Whether an image may have several views."""
+        return isinstance(self.fit, TestFit) and self.fit.fit == "tiles"
 
 
 @torch.no_grad()
@@ -67,35 +76,87 @@ def evaluate(
     """
     net.eval()
     count = len(part)
-    own = np.arange(count)[ranks.shard(count)]
-    steps = [
-        own[begin : begin + eval_transform.batch_size]
-        for begin in range(0, len(own), eval_transform.batch_size)
-    ]
     # An image that cannot be read, where those are skipped, is not seen and not counted.
     losses, predicted, among5, seen = (torch.zeros(count, dtype=torch.float64) for _ in range(4))
-    batch_order = [(samples, None) for samples in steps]
-    for batch in read_batches(
-        part,
-        batch_order,
-        eval_transform.fit,
-        workers=eval_transform.workers,
-        on_bad_image=eval_transform.on_bad_image,
-    ):
-        images = normalise(
-            batch.images.to(ranks.device, non_blocking=True), eval_transform.mean, eval_transform.std
-        )
-        labels, rows = batch.labels.to(ranks.device), torch.from_numpy(batch.samples)
-        with torch.autocast(ranks.device.type, dtype=dtype, enabled=dtype is not None):
-            logits: Tensor = net(images).float()
+
+    def note(rows: Tensor, labels: Tensor, logits: Tensor) -> None:
         losses[rows] = LOSSES[loss](logits, labels).double().cpu()
         predicted[rows] = logits.argmax(dim=1).double().cpu()
         best = logits.topk(min(5, num_classes), dim=1).indices
         among5[rows] = (best == labels[:, None]).any(dim=1).double().cpu()
         seen[rows] = 1.0
+
+    def answer(images: Tensor) -> Tensor:
+        with torch.autocast(ranks.device.type, dtype=dtype, enabled=dtype is not None):
+            return net(images).float()
+
+    if eval_transform.has_tiles:
+        shares, views = output_table(
+            lambda images: answer(images).softmax(dim=1), part, eval_transform, ranks
+        )
+        rows = torch.from_numpy(np.flatnonzero(views))
+        rows = rows[ranks.shard(len(rows))]
+        if len(rows):
+            # As logits, since their softmax are the probabilities again.
+            note(rows, part.labels[rows], shares[rows].clamp(min=torch.finfo(torch.float32).tiny).log())
+    else:
+        for batch, images in _shown(part, eval_transform, ranks):
+            note(torch.from_numpy(batch.samples), batch.labels.to(ranks.device), answer(images))
     for table in (losses, predicted, among5, seen):
         ranks.all_reduce_sum(table)
     return count_answers(part.labels, losses, predicted.long(), among5, seen.bool(), num_classes)
+
+
+@torch.no_grad()
+def output_table(
+    function: Callable[[Tensor], Tensor], part: Samples, eval_transform: EvalTransform, ranks: Ranks
+) -> tuple[Tensor, IntArray]:
+    """What a function of normalised images gives for every image of a split.
+
+    Args:
+        function: (B, C, H, W) -> (B, D), on the device of `ranks`.
+        part: the images.
+        eval_transform: how the function sees them; of several tiles of an image, the mean counts.
+        ranks: the processes, each of which computes its part.
+
+    Returns:
+        (N, D) of float32 on the CPU, in every process, and how many views of each image were seen, (N,): 0
+        for one that cannot be read, whose row is 0.
+    """
+    table: Tensor | None = None
+    views = np.zeros(len(part), dtype=np.int64)
+    for batch, images in _shown(part, eval_transform, ranks):
+        found = function(images).float().cpu()
+        if table is None:
+            table = torch.zeros(len(part), found.shape[1])
+        table[torch.from_numpy(batch.samples)] += found
+        views[batch.samples] += 1
+    if table is None:
+        raise ValueError("no image of the split can be used")
+    if ranks.world_size > 1:
+        sums = ranks.all_reduce_sum(torch.cat([table.double(), torch.from_numpy(views)[:, None]], dim=1))
+        table, views = sums[:, :-1].float(), sums[:, -1].long().numpy()
+    return table / torch.from_numpy(np.maximum(views, 1))[:, None], views
+
+
+def _shown(part: Samples, eval_transform: EvalTransform, ranks: Ranks) -> Iterator[tuple[Batch, Tensor]]:
+    """This process's images in batches, normalised on the device; with tiles, one after the other."""
+    own = np.arange(len(part))[ranks.shard(len(part))]
+    fit = eval_transform.fit
+    counts = tile_counts(part)[own] if eval_transform.has_tiles else np.ones(len(own), dtype=np.int64)
+    size = eval_transform.batch_size
+    for view in range(int(counts.max(initial=0))):
+        rows = own[counts > view]
+        plan = [(rows[begin : begin + size], None) for begin in range(0, len(rows), size)]
+        for batch in read_batches(
+            part,
+            plan,
+            dataclasses.replace(fit, view=view) if isinstance(fit, TestFit) else fit,
+            workers=eval_transform.workers,
+            on_bad_image=eval_transform.on_bad_image,
+        ):
+            images = batch.images.to(ranks.device, non_blocking=True)
+            yield batch, normalise(images, eval_transform.mean, eval_transform.std)
 
 
 def _softmax(logits: Tensor, labels: Tensor) -> Tensor:

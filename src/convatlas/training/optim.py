@@ -9,8 +9,9 @@ LeNet-5 needs to learn half its epochs.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -21,8 +22,22 @@ SLOTS = {
     "sgd": {"velocity": 0.0},
     "rmsprop": {"velocity": 0.0, "mean_square": 1.0},
     "adamw": {"mean": 0.0, "mean_square": 0.0},
+    "lbfgs": {},
 }
 """What each optimiser keeps for each parameter, and the value that it starts from."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ParamOptions:
+    """How one parameter moves.
+
+    Attributes:
+        lr_scale: what the learning rate of a step is multiplied with.
+        pulled: whether it is pulled toward its first value, by the recipe's `l2_sp`, in place of toward 0.
+    """
+
+    lr_scale: float = 1.0
+    pulled: bool = False
 
 
 class Optimiser:
@@ -32,25 +47,43 @@ class Optimiser:
         params: leaves; one without a gradient stays where it is.
         recipe: its optimizer, momentum, weight decay and clipping.
         fused: use torch's fused kernels where there are some.
+        options: how each parameter moves; None for all alike.
 
     Attributes:
         num_steps: how many are done.
-        slots: tensors by the names of `SLOTS`, one for each parameter.
+        slots: tensors by the names of `SLOTS`, one for each parameter; with `l2_sp`, "first" holds their
+            first values.
+        counts: how many steps each parameter has taken, (P,); those that begin frozen take fewer.
     """
 
-    def __init__(self, params: Iterable[Tensor], recipe: Recipe, fused: bool = True) -> None:
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        recipe: Recipe,
+        fused: bool = True,
+        options: Sequence[ParamOptions] | None = None,
+    ) -> None:
         self.params = list(params)
         self.recipe = recipe
         self.fused = fused and all(p.device.type in ("cpu", "cuda") for p in self.params)
-        self.num_steps = 0
+        self.num_steps = self._count = 0
         self.slots = {
             name: [torch.full_like(p, start) for p in self.params]
             for name, start in SLOTS[recipe.optimizer].items()
             if name != "velocity" or recipe.momentum > 0.0
         }
-        self._groups: dict[float, list[int]] = {}
-        for i, p in enumerate(self.params):
-            self._groups.setdefault(recipe.weight_decay if decays(p, recipe) else 0.0, []).append(i)
+        self._options = [ParamOptions()] * len(self.params) if options is None else list(options)
+        if recipe.l2_sp > 0.0:
+            self.slots["first"] = [p.detach().clone() for p in self.params]
+        self._begins_late = recipe.head_first > 0.0 or recipe.unfreeze > 0.0
+        self.counts = [0] * len(self.params)
+        self._groups: dict[tuple[float, ParamOptions], list[int]] = {}
+        for i, (p, how) in enumerate(zip(self.params, self._options, strict=True)):
+            decay = recipe.weight_decay if decays(p, recipe) and not self._is_pulled(how) else 0.0
+            self._groups.setdefault((decay, how), []).append(i)
+
+    def _is_pulled(self, how: ParamOptions) -> bool:
+        return how.pulled and self.recipe.l2_sp > 0.0
 
     def zero_grad(self) -> None:
         """Forgets the gradients."""
@@ -73,17 +106,38 @@ class Optimiser:
             torch.nn.utils.clip_grad_norm_(self.params, self.recipe.clip_norm)
         self.num_steps += 1
         move = {"sgd": self._sgd, "rmsprop": self._rmsprop, "adamw": self._adamw}[self.recipe.optimizer]
-        for weight_decay, group in self._groups.items():
-            chosen = [i for i in group if self.params[i].grad is not None]
-            if chosen:
+        for (weight_decay, how), group in self._groups.items():
+            moving = [i for i in group if self.params[i].grad is not None]
+            for i in moving:
+                self.counts[i] = self.counts[i] + 1 if self._begins_late else self.num_steps
+            # Adam's means are corrected for the steps that they are of.
+            for count in sorted({self.counts[i] for i in moving}):
+                chosen = [i for i in moving if self.counts[i] == count]
                 params = [self.params[i] for i in chosen]
                 slots = {name: [tensors[i] for i in chosen] for name, tensors in self.slots.items()}
-                move(params, [_gradient(p) for p in params], slots, weight_decay, lr)
+                grads = [_gradient(p) for p in params]
+                if self._is_pulled(how):
+                    self._pull(params, grads, slots["first"], lr * how.lr_scale)
+                self._count = count
+                move(params, grads, slots, weight_decay, lr * how.lr_scale)
+
+    def _pull(self, params: list[Tensor], grads: list[Tensor], first: list[Tensor], lr: float) -> None:
+        """Pulls parameters toward their first values.
+
+        Source: Li, Grandvalet and Davoine 2018, "Explicit Inductive Bias for Transfer Learning with
+        Convolutional Networks", Equation 3 ("L2-SP").
+        """
+        if self.recipe.optimizer == "adamw":
+            torch._foreach_lerp_(params, first, lr * self.recipe.l2_sp)
+            return
+        torch._foreach_add_(grads, params, alpha=self.recipe.l2_sp)
+        torch._foreach_sub_(grads, first, alpha=self.recipe.l2_sp)
 
     def state(self) -> dict[str, Tensor]:
         """All that a resumed training needs: "velocity.3" is parameter 3's slot, "num_steps" the count."""
         named = {f"{name}.{i}": t for name, tensors in self.slots.items() for i, t in enumerate(tensors)}
-        return named | {"num_steps": torch.tensor(self.num_steps)}
+        counts = {"counts": torch.tensor(self.counts)} if self._begins_late else {}
+        return named | {"num_steps": torch.tensor(self.num_steps)} | counts
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:
@@ -104,6 +158,8 @@ class Optimiser:
         for name, tensor in own.items():
             tensor.copy_(state[name])
         self.num_steps = int(state["num_steps"])
+        if self._begins_late:
+            self.counts = state["counts"].tolist()
 
     def _sgd(
         self,
@@ -180,7 +236,7 @@ class Optimiser:
         means, squares = slots["mean"], slots["mean_square"]
         (beta1, beta2), eps = self.recipe.betas, self.recipe.eps
         if self.fused:
-            count = torch.full((), float(self.num_steps), device=params[0].device)
+            count = torch.full((), float(self._count), device=params[0].device)
             torch._fused_adamw_(
                 params,
                 grads,
@@ -202,9 +258,9 @@ class Optimiser:
         torch._foreach_mul_(squares, beta2)
         torch._foreach_addcmul_(squares, grads, grads, value=1.0 - beta2)
         roots = torch._foreach_sqrt(squares)
-        torch._foreach_div_(roots, math.sqrt(1.0 - beta2**self.num_steps))
+        torch._foreach_div_(roots, math.sqrt(1.0 - beta2**self._count))
         torch._foreach_add_(roots, eps)
-        torch._foreach_addcdiv_(params, means, roots, value=-lr / (1.0 - beta1**self.num_steps))
+        torch._foreach_addcdiv_(params, means, roots, value=-lr / (1.0 - beta1**self._count))
 
 
 def decays(param: Tensor, recipe: Recipe) -> bool:

@@ -123,7 +123,8 @@ def check_room(setup: TrainSetup, folder: Path, keep: int) -> None:
         SpaceError: as said; says how much is needed.
     """
     recipe = setup.spec.recipe
-    copies = 1 + len(SLOTS[recipe.optimizer]) + (recipe.ema_decay is not None)
+    averages = (recipe.ema_decay is not None, recipe.validation > 0.0, recipe.soup > 0, recipe.l2_sp > 0.0)
+    copies = 1 + len(SLOTS[recipe.optimizer]) + sum(averages)
     weights = files.bytes_needed({"weights": setup.net.state_dict()})
     count = max(1, keep + 2 - len(files.steps_in(folder / CHECKPOINTS)))
     what = f"{count} checkpoints and the weights of a run"
@@ -258,9 +259,12 @@ def _finish(
         "epochs": state.step // training.batch_order.steps_per_epoch,
         "steps": state.step,
         "seconds": round(state.seconds, 2),
-        "best_test_accuracy": state.best_accuracy,
         "best_epoch": state.best_epoch,
     }
+    if training.setup.validation is None:
+        result["best_test_accuracy"] = state.best_accuracy
+    else:
+        result |= {"best_validation_accuracy": state.best_accuracy, "kept_epoch": state.kept_epoch}
     _write_weights(training, folder, record, result["test_accuracy"])
     run = Run(folder, record | {"result": result})
     write_report(run, evaluation, training.setup.source.test, training.setup.source.class_names)

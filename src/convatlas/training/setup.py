@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from convatlas.catalog.cards import find_card, list_models
 from convatlas.data.crops import TestFit, TrainFit
 from convatlas.data.preprocessing import in_memory, make_transform, px_for
-from convatlas.data.sets import ImageSet, Source
+from convatlas.data.sets import ImageSet, Samples, Source, choose_rows, stratified_mask
 from convatlas.data.sources import load_source, source_from
 from convatlas.data.transforms import Transform
 from convatlas.errors import most_alike
@@ -25,6 +26,7 @@ from convatlas.training.batch_order import BatchOrder
 from convatlas.training.cpu.choose import ExecutionPlan, choose_execution
 from convatlas.training.distributed import Ranks
 from convatlas.training.evaluation import EvalTransform
+from convatlas.training.head_probe import check_probed
 from convatlas.training.spec import TrainSpec
 from convatlas.weights.published import find_published
 
@@ -40,7 +42,9 @@ class TrainSetup:
         spec: what was asked for.
         net: with its first weights, on the device.
         model: how it was built; None where it came from Python.
-        source: the data, at the size that they are trained at where all have one.
+        source: the data, at the size that they are trained at where all have one; its `train` is what is
+            learnt from.
+        validation: what the recipe holds back of the training images; None for nothing.
         batch_order: the order of the samples.
         eval_transform: how test images are shown.
         transform: brings any image to what the network saw.
@@ -54,6 +58,7 @@ class TrainSetup:
     net: nn.Module
     model: ModelSpec | None
     source: Source
+    validation: Samples | None
     batch_order: BatchOrder
     eval_transform: EvalTransform
     transform: Transform
@@ -74,7 +79,15 @@ class TrainSetup:
         if not augment.per_image and (in_memory or (self.px is None and not self.spec.recipe.sizes)):
             return None
         transform = self.transform
-        return TrainFit(augment, self.spec.seed, epoch, transform.crop_pct, transform.interpolation)
+        return TrainFit(
+            augment,
+            self.spec.seed,
+            epoch,
+            transform.crop_pct,
+            transform.interpolation,
+            transform.fit,
+            transform.fill,
+        )
 
     def px_at(self, step: int) -> int | None:
         """A side of the images of a step; None for as they are."""
@@ -135,20 +148,26 @@ def make_setup(
     card = find_card(spec.network) if network is None else None
     _check_labels(source)
     published = None if spec.pretrained is False else find_published(spec.network, spec.pretrained)
-    source = in_memory(source, spec.input_size)
+    source = in_memory(source, spec.input_size, spec.fit)
     px = px_for(source, spec.input_size, card)
-    transform = make_transform(source, px, card, published)
+    transform = make_transform(source, px, card, published, spec.fit)
+    source, validation = _hold_back(source, spec)
     model = None if network is not None else _model_spec(spec, source, transform)
     torch.manual_seed(spec.seed)
     net = model.build(pretrained=spec.pretrained) if model is not None else network
     assert net is not None
     net.to(ranks.device)
     _check_net(net, spec, source, transform)
+    if spec.recipe.optimizer == "lbfgs":
+        check_probed(net, spec.network)
     batch_order = _make_batch_order(spec, source, net, ranks)
     if workers is None:
         workers = 0 if isinstance(source.train, ImageSet) else default_workers(ranks)
     check_count("workers", workers, least=0)
-    fit = None if px is None else TestFit(px, transform.crop_pct, transform.interpolation)
+    fit = None
+    if px is not None:
+        how = (transform.crop_pct, transform.interpolation, transform.fit, transform.fill)
+        fit = TestFit(px, *how)
     height, width = transform.input_size[1:]
     batch_size = min(256, max(16, TEST_PIXELS // (height * width)))
     return TrainSetup(
@@ -156,6 +175,7 @@ def make_setup(
         net=net,
         model=model,
         source=source,
+        validation=validation,
         batch_order=batch_order,
         eval_transform=EvalTransform(
             transform.mean, transform.std, fit, batch_size, workers, spec.on_bad_image
@@ -168,6 +188,26 @@ def make_setup(
         ),
         workers=workers,
     )
+
+
+def _hold_back(source: Source, spec: TrainSpec) -> tuple[Source, Samples | None]:
+    """The data without the images that the recipe validates by, and these.
+
+    Raises:
+        ValueError: there are too few images for one of them to be held back.
+    """
+    share = spec.recipe.validation
+    if share == 0.0:
+        return source, None
+    mask = stratified_mask(source.train.labels, share=share, seed=spec.seed).numpy()
+    if not mask.any() or mask.all():
+        most = int(torch.bincount(source.train.labels).max())
+        raise ValueError(
+            f"`validation`={share!r}: holds back {'all' if mask.all() else 'none'} of the {len(mask)} "
+            f"training images, of which the largest class has {most}; set it to 0, or add images"
+        )
+    rest, held = (choose_rows(source.train, np.flatnonzero(each)) for each in (~mask, mask))
+    return dataclasses.replace(source, train=rest), held
 
 
 def default_workers(ranks: Ranks) -> int:

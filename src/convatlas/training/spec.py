@@ -10,10 +10,12 @@ from typing import Any, Literal, get_args
 from torch import nn
 
 from convatlas.catalog.cards import find_card
+from convatlas.data.fit import Fit, check_fit
 from convatlas.data.sets import OnBadImage, Source
 from convatlas.models.network import check_count
 from convatlas.training.recipes.find import find_recipe
 from convatlas.training.recipes.recipe import Recipe
+from convatlas.training.recipes.suit import FINETUNE
 
 OnNan = Literal["stop", "skip", "rollback"]
 
@@ -30,6 +32,7 @@ class TrainSpec:
         model: fields of the network's config to change.
         pretrained: False, True, or the tag of published weights to begin with.
         input_size: px a side that images are brought to; None for what fits the data.
+        fit: how images that are not square become so; None for "squash" where all have one size, else "crop".
         exact: compute in float32, with nothing rearranged.
         compile: use torch's compiler.
         on_nan: "stop", "skip" or "rollback" when the loss is no number.
@@ -43,6 +46,7 @@ class TrainSpec:
     model: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
     pretrained: bool | str = False
     input_size: int | None = None
+    fit: Fit | None = None
     exact: bool = False
     compile: bool = False
     on_nan: OnNan = "stop"
@@ -57,6 +61,8 @@ class TrainSpec:
         check_count("seed", self.seed, least=0)
         if self.input_size is not None:
             check_count("input_size", self.input_size, least=1)
+        if self.fit is not None:
+            check_fit(self.fit)
         for name, allowed in (("on_nan", get_args(OnNan)), ("on_bad_image", get_args(OnBadImage))):
             if getattr(self, name) not in allowed:
                 choices = ", ".join(map(repr, allowed))
@@ -75,7 +81,8 @@ def make_spec(
     Args:
         network: a name, or a module.
         data: a name, or the data.
-        recipe: as `find_recipe` takes it; None for the network's own.
+        recipe: as `find_recipe` takes it; None for "finetune" where training begins with published weights,
+            else for the network's own.
         settings: fields of the recipe to change.
         others: fields of `TrainSpec`.
 
@@ -92,6 +99,7 @@ def make_spec(
                 raise ValueError(f"`{name}`={value!r} goes with the name of a network; a module is built")
     else:
         title = find_card(network).name
-        found = find_recipe(title, recipe, settings)
+        pretrained = others.get("pretrained", False)
+        found = find_recipe(title, FINETUNE if recipe is None and pretrained else recipe, settings)
     name = data if isinstance(data, str) else str(getattr(data, "name", "dataset"))
     return TrainSpec(network=title, data=name, recipe=found, **others)

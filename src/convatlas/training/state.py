@@ -18,8 +18,12 @@ class TrainState:
         lr_factor: what the learning rate is multiplied with, after going back.
         times_back: how often training went back.
         skipped: unusable steps in a row.
-        best_accuracy: the highest test accuracy of an epoch.
+        best_accuracy: the highest accuracy of an epoch, on the validation images where there are some, else
+            on the test images.
         best_epoch: when that was, from 1.
+        best_loss: the lowest loss of an epoch on the validation images.
+        kept_epoch: when that was; 0 for the classifier that training began with.
+        souped: epochs whose weights are in the mean.
         best_saved: the step of the best checkpoint.
         best_saved_accuracy: its test accuracy.
         over: whether the last epoch is done.
@@ -35,6 +39,9 @@ class TrainState:
     skipped: int = 0
     best_accuracy: float = -1.0
     best_epoch: int = 0
+    best_loss: float | None = None
+    kept_epoch: int = 0
+    souped: int = 0
     best_saved: int | None = None
     best_saved_accuracy: float = -1.0
     over: bool = False

@@ -11,6 +11,7 @@ from torch import nn
 
 from convatlas.catalog.cards import is_model
 from convatlas.config import change
+from convatlas.data.fit import Fit
 from convatlas.data.sets import OnBadImage, Source
 from convatlas.runs import checkpoint as files
 from convatlas.runs.checkpoint import CHECKPOINTS
@@ -18,7 +19,9 @@ from convatlas.runs.run import Run, RunError, open_run
 from convatlas.training.distributed import Ranks, open_ranks
 from convatlas.training.logging.events import Callback, Watcher
 from convatlas.training.logging.progress import watcher_for
+from convatlas.training.lr_range import with_found_lr, write_lr_curve
 from convatlas.training.recipes.recipe import Recipe, RecipeFields
+from convatlas.training.recipes.suit import FINETUNE, suited
 from convatlas.training.record import (
     asked,
     check_agreement,
@@ -75,6 +78,7 @@ def train(
     model: Mapping[str, Any] | None = None,
     pretrained: bool | str = False,
     input_size: int | None = None,
+    fit: Fit | None = None,
     workers: int | None = None,
     device: str | None = None,
     exact: bool = False,
@@ -102,7 +106,9 @@ def train(
             (image, label).
         test_data: a map-style dataset to measure on; a fifth of `data` where that is a dataset and this is
             not given.
-        recipe: a name, a TOML file or a `Recipe`; None for the network's paper's, "modern" for a module.
+        recipe: a name, a TOML file or a `Recipe`; None for "finetune" with `pretrained`, for "modern" with a
+            module, else for the network's paper's. Epochs and batch size of "finetune" suit the number of
+            training images, where they are not set.
         seed: of the weights, the order, augmentation and dropout.
         out: folder in which the run folder is made.
         name: of the run folder; None for network, data and the next free number.
@@ -111,6 +117,10 @@ def train(
         pretrained: True for published weights to begin with, or their tag.
         input_size: px a side that images are brought to; None for the size that they have in memory, or
             the network's own for images on disk.
+        fit: how images that are not square become so: "crop" cuts out the middle, "pad" scales the whole and
+            fills up with the mean colour, "squash" scales it to a square, "tiles" learns from squares of it
+            and averages what is answered to each; None for "squash" where all have one size, else "crop".
+            Files of weights keep it, so that predictions and exported files do the same.
         workers: processes that decode images; None for what fits the machine.
         device: "cpu" or "cuda"; None for a GPU if there is one.
         exact: compute in float32 and rearrange nothing.
@@ -124,7 +134,8 @@ def train(
         callbacks: receive each line of `metrics.jsonl` as a mapping.
         progress: show how it goes; None to do so in a terminal and in a notebook.
         watcher: shows how it goes, in place of `progress`.
-        settings: fields of the recipe to change, for example `epochs=10`.
+        settings: fields of the recipe to change, for example `epochs=10`. `lr="auto"` finds the learning rate
+            by a range test, whose curve the run folder keeps.
 
     Returns:
         The finished run, with `test_accuracy` as a fraction and `folder`.
@@ -135,15 +146,17 @@ def train(
         ValueError: something does not fit, or the loss is no longer a number.
     """
     upkeep = Upkeep(save_every=save_every, keep=keep, callbacks=tuple(callbacks), tensorboard=tensorboard)
+    fixed = {name: value for name, value in settings.items() if (name, value) != ("lr", "auto")}
     spec = make_spec(
         network,
         data,
         recipe,
-        settings,
+        fixed,
         seed=seed,
         model=dict(model or {}),
         pretrained=pretrained,
         input_size=input_size,
+        fit=fit,
         exact=exact,
         compile=compile,
         on_nan=on_nan,
@@ -158,7 +171,13 @@ def train(
             return _go_on(open_run(launched), given, ranks, upkeep, shown, False, {})
         with arithmetic(ranks, exact=exact):
             source = make_source(data, test_data, spec, data_dir, shown.note)
+            if recipe == FINETUNE or (recipe is None and spec.pretrained):
+                count = round(len(source.train) * (1.0 - spec.recipe.validation))
+                spec = dataclasses.replace(spec, recipe=suited(spec.recipe, count, settings))
             setup = make_setup(spec, module, source, ranks, workers)
+            curve = None
+            if len(fixed) < len(settings):
+                setup, curve = with_found_lr(setup, shown.note)
             named = isinstance(data, str)
             plain = module is None and named and not isinstance(recipe, Recipe) and not model
             record = make_record(setup, settings, options, upkeep.record, named=named, repeatable=plain)
@@ -166,6 +185,8 @@ def train(
             check_room(setup, Path(out), keep)
             folder = make_folder(Path(out), name, setup)
             with hold(folder, ranks):
+                if curve is not None and ranks.is_first:
+                    write_lr_curve(folder, curve)
                 return work(setup, folder, record, upkeep, shown, None)
 
 

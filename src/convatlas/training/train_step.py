@@ -20,10 +20,11 @@ from convatlas.models.network import AuxLogits, Network
 from convatlas.training.cpu.choose import ExecutionPlan, prepare
 from convatlas.training.cpu.fused_layers import part
 from convatlas.training.distributed import Ranks
-from convatlas.training.ema import Ema
+from convatlas.training.ema import BestWeights, Ema, Soup
 from convatlas.training.losses import aux_loss, balanced_weights, make_loss
 from convatlas.training.optim import Optimiser
 from convatlas.training.recipes.recipe import Recipe
+from convatlas.training.tuning import Tuning
 from convatlas.weights.load import load_own
 
 # The scale of the loss for float16, as torch's own scaler has it: where it begins, and how long it stays.
@@ -69,11 +70,17 @@ class Learner:
         self.mean, self.std, self.num_classes = mean, std, num_classes
         weights = balanced_weights(labels, num_classes) if recipe.class_weights == "balanced" else None
         self.loss = make_loss(recipe, None if weights is None else weights.to(ranks.device))
+        self.tuning = Tuning(net, recipe)
+        self.tuning.set_progress(1.0)  # What learns at the end is all that learns.
         answering = _Answering(net, with_aux=recipe.aux_weight > 0.0 and _has_aux(net))
-        self._wrapped = ranks.wrap(answering, unused=_may_leave_unused(net, answering.with_aux))
+        unused = self.tuning.changes or _may_leave_unused(net, answering.with_aux)
+        self._wrapped = ranks.wrap(answering, unused=unused)
         self.forward = prepare(self._wrapped, execution)
-        params = [p for p in net.parameters() if p.requires_grad]
-        self.optimiser = Optimiser(params, recipe, fused=execution.fused)
+        params, options = self.tuning.params()
+        self.optimiser = Optimiser(params, recipe, fused=execution.fused, options=options)
+        self.best = BestWeights(net) if recipe.validation > 0.0 else None
+        self.soup = Soup(net) if recipe.soup else None
+        self._is_settled = False
         self.ema = None if recipe.ema_decay is None else Ema(net, recipe.ema_decay)
         self.scale = FIRST_SCALE if execution.scaler else 1.0
         self._preparing_s = 0.0
@@ -153,18 +160,32 @@ class Learner:
 
     def averaged(self) -> contextlib.AbstractContextManager[None]:
         """While it lasts, the network has the averaged weights, where the recipe has them: the final ones."""
-        return contextlib.nullcontext() if self.ema is None else self.ema.applied()
+        if self.ema is None or self._is_settled:
+            return contextlib.nullcontext()
+        return self.ema.applied()
+
+    def train(self, progress: float) -> None:
+        """Goes into training mode, where `progress` of the training is over: what is frozen stays so."""
+        self.net.train()
+        self.tuning.set_progress(progress)
+
+    def take_final(self, weights: Mapping[str, Tensor]) -> None:
+        """Gives the network the weights that the training ends with."""
+        self.net.load_state_dict(weights)
+        self._is_settled = True
 
     def settle(self) -> None:
         """Leaves the network with its own layers, and with the weights that are saved, perhaps averaged."""
         part(self.net)
-        if self.ema is not None:
+        self.tuning.release()
+        if self.ema is not None and not self._is_settled:
             self.net.load_state_dict(self.ema.state())
 
     def groups(self) -> dict[str, dict[str, Tensor]]:
         """The tensors of a checkpoint."""
-        average = {} if self.ema is None else {"average": self.ema.state()}
-        return {"weights": self.net.state_dict(), "optimiser": self.optimiser.state()} | average
+        kept = {"average": self.ema, "best": self.best, "soup": self.soup}
+        states = {name: each.state() for name, each in kept.items() if each is not None}
+        return {"weights": self.net.state_dict(), "optimiser": self.optimiser.state()} | states
 
     def load(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Takes over what `groups` gave.
@@ -174,8 +195,9 @@ class Learner:
         """
         load_own(self.net, groups["weights"])
         self.optimiser.load(groups["optimiser"])
-        if self.ema is not None:
-            self.ema.load(groups["average"])
+        for name, each in (("average", self.ema), ("best", self.best), ("soup", self.soup)):
+            if each is not None:
+                each.load(groups[name])
 
     def scaling(self) -> dict[str, Any]:
         """What is to be remembered of the scale, beside the tensors."""

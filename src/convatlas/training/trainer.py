@@ -14,16 +14,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from convatlas.data.batches import Batch, read_batches
+from convatlas.data.sets import Samples, choose_rows
 from convatlas.metrics.classification import Evaluation
 from convatlas.models.network import Network
 from convatlas.runs import checkpoint as files
 from convatlas.runs.checkpoint import CHECKPOINTS
 from convatlas.training import nonfinite
 from convatlas.training.evaluation import evaluate
+from convatlas.training.head_probe import check_probed, features_of, fit_head, probed_layer
 from convatlas.training.logging.metrics_logger import MetricsLogger, Stopwatch
 from convatlas.training.setup import TrainSetup
 from convatlas.training.signals import StopFlag, StoppedError
@@ -98,6 +102,8 @@ class Training:
         ours = isinstance(self.learner.net, Network) and self.learner.net.name == self.setup.spec.network
         if self.state.step == 0 and (not ours or self.setup.spec.on_nan == "rollback"):
             self.save()
+        if self.state.step == 0 and self.recipe.head_start == "probe" and self.recipe.optimizer != "lbfgs":
+            self.begin_with_probe()
 
     def run(self) -> Evaluation:
         """Trains from where it stands to the end, and measures the weights that it ends with.
@@ -115,7 +121,99 @@ class Training:
             except nonfinite.NotFiniteError as error:
                 nonfinite.go_back(self, str(error))
         early = self.state.step < self.batch_order.num_steps and self.setup.execution.autocast is not None
-        return self.evaluate(exactly=True) if evaluation is None or early else evaluation
+        is_chosen = self.take_final()
+        return self.evaluate(exactly=True) if evaluation is None or early or is_chosen else evaluation
+
+    def take_final(self) -> bool:
+        """Takes the final weights where they are not the last: those of the best epoch, or a mean."""
+        learner, state = self.learner, self.state
+        # A mean of fewer epochs than asked for, where training ended early, is none.
+        soup = learner.soup if state.souped == min(self.recipe.soup, self.recipe.epochs) else None
+        if learner.best is None and soup is None:
+            return False
+        if soup is not None:
+            learner.take_final(soup.state())
+        if learner.best is not None:
+            loss = self.measure(self.validation, exactly=True).loss if soup is not None else None
+            if loss is None or state.best_loss is None or not loss <= state.best_loss:
+                learner.take_final(learner.best.state())
+        return True
+
+    @property
+    def validation(self) -> Samples:
+        """The images that are held back."""
+        assert self.setup.validation is not None
+        return self.setup.validation
+
+    def begin_with_probe(self) -> None:
+        """Gives the classifier what logistic regression finds, and writes down the loss before."""
+        setup, layer = self.setup, probed_layer(self.learner.net)
+        if layer is None:
+            self.note(f"{setup.spec.network}: its classifier is not one linear layer, and begins as it is")
+            return
+        before = self.first_loss()
+        features = self.fit_head(layer)
+        after = F.cross_entropy(
+            layer(features.to(self.ranks.device)), setup.source.train.labels.to(self.ranks.device)
+        )
+        if self.metrics_logger is not None:
+            self.metrics_logger.begin(before, float(after.detach()))
+        if self.learner.ema is not None:
+            self.learner.ema.load(self.learner.net.state_dict())
+        if self.learner.best is not None:
+            self.keep_if_best(self.measure(self.validation, exactly=False).loss, 0)
+
+    def first_loss(self) -> float:
+        """The mean loss over some training images before anything is learnt."""
+        rows = np.arange(len(self.setup.source.train))[:: max(1, len(self.setup.source.train) // 64)]
+        part = choose_rows(self.setup.source.train, rows)
+        return self.measure(part, exactly=True).loss
+
+    def fit_head(self, layer: nn.Linear) -> Tensor:
+        """Fits the classifier on the features of the training images, which are returned: (N, C)."""
+        setup, recipe = self.setup, self.recipe
+        net: Any = self.learner.net
+        features = features_of(net, setup.source.train, setup.eval_transform, self.ranks)
+        found = fit_head(
+            layer,
+            features,
+            setup.source.train.labels,
+            self.ranks,
+            strength=recipe.weight_decay if recipe.optimizer == "lbfgs" and recipe.weight_decay else None,
+            seed=setup.spec.seed,
+            balanced=recipe.class_weights == "balanced",
+        )
+        if found is not None:
+            self.note(
+                f"the classifier is a logistic regression on features, with a penalty of {found.strength:g}"
+            )
+        return features
+
+    def learn_probe(self) -> tuple[Stopwatch, float]:
+        """The one epoch of a probe: the features of all images, once, and the classifier on them."""
+        watch, train = Stopwatch(), self.setup.source.train
+        layer = check_probed(self.learner.net, self.setup.spec.network)
+        before = self.first_loss()
+        features = self.fit_head(layer).to(self.ranks.device)
+        with torch.no_grad():
+            logits = layer(features)
+        labels = train.labels.to(self.ranks.device)
+        state = self.state
+        state.loss_sum = float(F.cross_entropy(logits, labels, reduction="sum"))
+        state.images, state.right = len(train), int((logits.argmax(dim=1) == labels).sum())
+        state.step = self.batch_order.num_steps
+        if self.metrics_logger is not None:
+            self.metrics_logger.begin(before, state.loss_sum / len(train))
+        watch.images = len(train)
+        return watch, 0.0
+
+    def keep_if_best(self, loss: float, epoch: int) -> None:
+        """Keeps the weights where their loss on the validation images is the lowest so far."""
+        state = self.state
+        if self.learner.best is not None and (state.best_loss is None or loss < state.best_loss):
+            state.best_loss, state.kept_epoch = loss, epoch
+            with self.learner.averaged():
+                self.learner.best.keep()
 
     def learn_epoch(self) -> tuple[Stopwatch, float]:
         """Takes the steps that are left of an epoch.
@@ -123,15 +221,19 @@ class Training:
         Returns:
             How fast it went, and the learning rate of its last step.
         """
+        if self.recipe.optimizer == "lbfgs":
+            return self.learn_probe()
         state, per_epoch = self.state, self.batch_order.steps_per_epoch
         epoch, first = divmod(state.step, per_epoch)
-        self.learner.net.train()
+        self.learner.train(state.step / self.batch_order.num_steps)
         watch, lr = Stopwatch(), 0.0
         for batches in watch.waiting(self.read(epoch, first)):
             begin, end = self.batch_order.bounds(state.step % per_epoch)
             lr = self.recipe.lr_at(state.step, self.batch_order.num_steps) * state.lr_factor
+            progress = state.step / self.batch_order.num_steps
+            self.learner.tuning.set_progress(progress)
             if isinstance(self.learner.net, Network):
-                self.learner.net.set_progress(state.step / self.batch_order.num_steps)
+                self.learner.net.set_progress(progress)
             with nonfinite.buffers_kept(self):
                 self.unseen += self.learner.gradients(batches, of=end - begin, epoch=epoch, step=state.step)
                 self._unseen_images += end - begin
@@ -205,12 +307,20 @@ class Training:
         evaluation = self.evaluate(exactly=last)
         loss, right = (total / max(1, state.images) for total in (state.loss_sum, state.right))
         state.loss_sum, state.images, state.right = 0.0, 0, 0
-        if evaluation.accuracy > state.best_accuracy:
-            state.best_accuracy, state.best_epoch = evaluation.accuracy, epoch
+        accuracy, held = evaluation.accuracy, None
+        if self.setup.validation is not None:
+            held = self.measure(self.setup.validation, exactly=last)
+            accuracy = held.accuracy
+            self.keep_if_best(held.loss, epoch)
+        if self.learner.soup is not None and epoch > self.recipe.epochs - self.recipe.soup:
+            self.learner.soup.add(state.souped)
+            state.souped += 1
+        if accuracy > state.best_accuracy:
+            state.best_accuracy, state.best_epoch = accuracy, epoch
         state.over = last or (patience is not None and epoch - state.best_epoch >= patience)
         if self.metrics_logger is not None:
-            accuracy = None if self.recipe.augment.mixes else right
-            self.metrics_logger.epoch(state.step, loss, lr, watch, evaluation, accuracy)
+            train_accuracy = None if self.recipe.augment.mixes else right
+            self.metrics_logger.epoch(state.step, loss, lr, watch, evaluation, train_accuracy, held)
         soon = self.save_every is None and time.perf_counter() - self._saved_at < LEAST_S
         stop, due = self._any(self.stop.asked, state.over or not soon)
         if stop or due:
@@ -222,13 +332,17 @@ class Training:
 
     def evaluate(self, *, exactly: bool) -> Evaluation:
         """Measures the network on all test images; `exactly` is in float32, whatever is trained in."""
+        return self.measure(self.setup.source.test, exactly=exactly)
+
+    def measure(self, part: Samples, *, exactly: bool) -> Evaluation:
+        """Measures the network on some images, as `evaluate` does on those of the test."""
         setup = self.setup
         dtype = None if exactly else setup.execution.autocast
         self.learner.follow_first()
         with self.learner.averaged():
             return evaluate(
                 self.learner.net,
-                setup.source.test,
+                part,
                 setup.eval_transform,
                 num_classes=setup.num_classes,
                 ranks=self.ranks,

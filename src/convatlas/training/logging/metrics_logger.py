@@ -130,6 +130,7 @@ class MetricsLogger:
         watch: Stopwatch,
         test: Evaluation,
         train_accuracy: float | None = None,
+        validation: Evaluation | None = None,
     ) -> None:
         """An epoch is done.
 
@@ -140,11 +141,15 @@ class MetricsLogger:
             watch: of the epoch.
             test: of the network as it is now.
             train_accuracy: share of its images that were right when they were learnt from; None for unknown.
+            validation: of the images that are held back; None where there are none.
         """
         epoch = step // self._plan.steps_per_epoch - 1
         line = {"step": step, "epoch": epoch + 1, "loss": loss, "lr": lr} | _speed(watch)
         train = {} if train_accuracy is None else {"train_accuracy": train_accuracy}
-        self._write(line | train | test_figures(test))
+        held: dict[str, float] = {}
+        if validation is not None:
+            held = {"validation_accuracy": validation.accuracy, "validation_loss": validation.loss}
+        self._write(line | train | held | test_figures(test))
         self._watcher.epoch(
             EpochDone(
                 step=step,
@@ -159,6 +164,15 @@ class MetricsLogger:
                 left_s=self._left_s(step),
             )
         )
+
+    def begin(self, loss: float, loss_after: float) -> None:
+        """The classifier was fitted before the first step.
+
+        Args:
+            loss: mean over some training images before that.
+            loss_after: mean over all training images, as the classifier was fitted.
+        """
+        self._write({"step": 0, "epoch": 0, "loss": loss, "probe_loss": loss_after, "lr": 0.0})
 
     def note(self, text: str) -> None:
         """Something that a person should know."""

@@ -41,5 +41,6 @@ PAPER_RECIPES = (
 The first that fits counts. A paper's networks and later variants of them share a recipe.
 """
 
-OTHER_RECIPES = ("modern", "super_convergence", "ffcv")
-"""Recipes that are nobody's default but that of networks which are not in the atlas, `modern`."""
+OTHER_RECIPES = ("modern", "finetune", "probe", "super_convergence", "ffcv")
+"""Recipes of no paper: `modern` is the default of networks that are not in the atlas, `finetune` of training
+that begins with published weights."""

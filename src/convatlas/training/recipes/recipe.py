@@ -11,7 +11,7 @@ from convatlas.config import check_types
 from convatlas.data.augment import Augment
 from convatlas.training.recipes.schedules import Constant, OneCycle, Schedule, warmed_decay
 
-Optimizer = Literal["sgd", "rmsprop", "adamw"]
+Optimizer = Literal["sgd", "rmsprop", "adamw", "lbfgs"]
 Loss = Literal["softmax", "hinge", "rbf"]
 
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
@@ -21,9 +21,19 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
         "a whole number of at least 1",
     ),
     (("lr", "eps", "clip_norm"), lambda value: 0.0 < value < math.inf, "a number above 0"),
-    (("weight_decay", "aux_weight"), lambda value: 0.0 <= value < math.inf, "a number of at least 0"),
     (
-        ("warmup", "momentum", "rms_decay", "label_smoothing", "ema_decay", "drop_rate", "drop_path_rate"),
+        ("weight_decay", "aux_weight", "l2_sp"),
+        lambda value: 0.0 <= value < math.inf,
+        "a number of at least 0",
+    ),
+    (("head_lr",), lambda value: 0.0 < value < math.inf, "a number above 0"),
+    (("layer_decay",), lambda value: 0.0 < value <= 1.0, "a factor above 0, up to 1"),
+    (("soup",), lambda value: value >= 0, "a whole number of at least 0"),
+    (
+        (
+            *("warmup", "momentum", "rms_decay", "label_smoothing", "ema_decay", "drop_rate"),
+            *("drop_path_rate", "head_first", "unfreeze", "validation"),
+        ),
         lambda value: 0.0 <= value < 1.0,
         "a rate of at least 0 and below 1",
     ),
@@ -41,7 +51,8 @@ class Recipe:
         epochs: passes over the training images.
         batch_size: images of one step, over all processes; the last batch of an epoch may be smaller.
         accumulate: parts in which a batch is computed one after the other, to save memory.
-        optimizer: "sgd", "rmsprop" (as TensorFlow defines it) or "adamw".
+        optimizer: "sgd", "rmsprop" (as TensorFlow defines it), "adamw", or "lbfgs": a logistic regression on
+            features that are computed once, for `freeze="backbone"`.
         lr: learning rate where the schedule's level is 1.
         schedule: what becomes of it; see `convatlas.training.recipes.schedules`.
         warmup: share of all steps over which the rate rises linearly from 0 to `lr`.
@@ -65,7 +76,26 @@ class Recipe:
         drop_path_rate: stochastic depth of the last block; None for the network's own.
         sizes: progressive resizing: pairs of a share of the training and the px to train at from there on;
             empty for one size.
-        patience: epochs without a better test accuracy after which training stops; None for never.
+        patience: epochs without a better accuracy after which training stops, on the validation images where
+            there are some, else on the test images; None for never.
+        validation: share of the training images, of each class, that is not learnt from but measured after
+            each epoch; the weights of the epoch with the lowest loss on them are those that are kept.
+        freeze: "backbone" trains the classifier alone; a number leaves that many of the first stages as they
+            are, with the statistics of their norms; None trains all.
+        head_start: "probe" begins with the classifier that logistic regression finds on the features of the
+            network as it is; None with the one that the network has.
+        head_first: share of the training in which the classifier learns alone, before all do.
+        unfreeze: share of the training up to which stages begin to learn one after the other, the deepest
+            first, from `head_first` on; 0 for all at once.
+        head_lr: learning rate of the classifier; None for `lr`.
+        layer_decay: factor of the learning rate from each stage to the one before it; the classifier is the
+            last stage.
+        freeze_norms: leave scale, shift and statistics of all norms as they are.
+        l2_sp: pulls each weight toward its first value, the classifier's excepted: times the distance,
+            added to the gradient, or with "adamw" times `lr` taken from it; see `weight_decay` for the pull
+            to 0, which then is the classifier's alone.
+        soup: the final weights are the mean of those after each of so many last epochs, or of all where there
+            are fewer; 0 for those of the last. Where training ends early there is no mean.
         augment: what happens to the training images.
     """
 
@@ -93,6 +123,16 @@ class Recipe:
     drop_path_rate: float | None = None
     sizes: tuple[tuple[float, int], ...] = ()
     patience: int | None = None
+    validation: float = 0.0
+    freeze: Literal["backbone"] | int | None = None
+    head_start: Literal["probe"] | None = None
+    head_first: float = 0.0
+    unfreeze: float = 0.0
+    head_lr: float | None = None
+    layer_decay: float = 1.0
+    freeze_norms: bool = False
+    l2_sp: float = 0.0
+    soup: int = 0
     schedule: Schedule = dataclasses.field(default_factory=Constant)
     augment: Augment = dataclasses.field(default_factory=Augment)
 
@@ -134,6 +174,36 @@ class Recipe:
         for name, value in (soft | {"augment.cutmix": self.augment.cutmix}).items():
             if value > 0.0 and self.loss != "softmax":
                 raise ValueError(f"`{name}`={value!r}; the loss {self.loss!r} needs it to be 0")
+        self._check_tuning()
+
+    def _check_tuning(self) -> None:
+        """Refuses options of fine-tuning that have no meaning together."""
+        if isinstance(self.freeze, int) and self.freeze < 1:
+            raise ValueError(
+                f"`freeze`={self.freeze}; expected 'backbone', a number of stages from 1, or none"
+            )
+        if self.soup and self.ema_decay is not None:
+            raise ValueError(f"`soup`={self.soup} and `ema_decay`={self.ema_decay!r} both average; set one")
+        if 0.0 < self.unfreeze <= self.head_first:
+            raise ValueError(
+                f"`unfreeze`={self.unfreeze!r}; expected more than `head_first`={self.head_first!r}, or 0"
+            )
+        if self.freeze == "backbone" and (self.unfreeze or self.head_first):
+            raise ValueError(
+                "`freeze`='backbone' leaves nothing to unfreeze: set `unfreeze` and `head_first` to 0"
+            )
+        if self.optimizer == "lbfgs":
+            self._check_probe()
+
+    def _check_probe(self) -> None:
+        other = {"freeze": "backbone", "epochs": 1, "loss": "softmax", "augment": Augment()}
+        for name, value in other.items():
+            if getattr(self, name) != value:
+                shown = "none" if name == "augment" else repr(value)
+                raise ValueError(
+                    f"`optimizer`='lbfgs' computes the features of images once; it needs `{name}`={shown}; "
+                    f"received {getattr(self, name)!r}"
+                )
 
     def lr_at(self, step: int, num_steps: int) -> float:
         """The learning rate of a step.
@@ -167,7 +237,7 @@ class RecipeFields(TypedDict, total=False):
     batch_size: int
     accumulate: int
     optimizer: Optimizer
-    lr: float
+    lr: float | Literal["auto"]
     warmup: float
     momentum: float
     nesterov: bool
@@ -187,5 +257,15 @@ class RecipeFields(TypedDict, total=False):
     drop_path_rate: float | None
     sizes: Sequence[tuple[float, int]]
     patience: int | None
+    validation: float
+    freeze: Literal["backbone", "none"] | int | None
+    head_start: Literal["probe", "none"] | None
+    head_first: float
+    unfreeze: float
+    head_lr: float | None
+    layer_decay: float
+    freeze_norms: bool
+    l2_sp: float
+    soup: int
     schedule: Schedule | str | Mapping[str, Any]
     augment: Augment | Mapping[str, Any]
