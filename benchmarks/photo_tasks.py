@@ -1,8 +1,8 @@
 """Small picture folders made from the real photographs that scikit-image and scikit-learn bring along.
 
-A class is a photograph; its images are windows of it at random places and scales, changed in colour, blur and
-noise. Windows to learn from and windows to test on come from different parts of the photograph, so that no pixel
-is in both. Also digits and Fashion-MNIST as such folders.
+A class is a photograph; its images are windows of it at random places and scales, changed in colour, blur
+and noise. Windows to learn from and windows to test on come from different parts of the photograph, so that
+no pixel is in both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ SKIMAGE = Path(skimage.__file__).parent / "data"
 SKLEARN = Path(sklearn.__file__).parent / "datasets" / "images"
 PHOTOS = {
     **{name: SKIMAGE / f"{name}.png" for name in ("coffee", "camera", "astronaut", "gravel", "brick", "ihc")},
-    **{name: SKIMAGE / f"{name}.png" for name in ("grass", "moon", "coins", "chelsea", "motorcycle_left", "page")},
+    **{
+        name: SKIMAGE / f"{name}.png"
+        for name in ("grass", "moon", "coins", "chelsea", "motorcycle_left", "page")
+    },
     **{name: SKIMAGE / f"{name}.jpg" for name in ("rocket", "retina", "hubble_deep_field")},
     **{name: SKLEARN / f"{name}.jpg" for name in ("flower", "china")},
 }
@@ -75,7 +78,10 @@ def _window(strip: Array, rng: np.random.Generator, hardness: float) -> Array:
     least = min(strip.shape[:2])
     side = int(np.clip(least * rng.uniform(1.0 - 0.85 * hardness, 1.0 - 0.4 * hardness), 16, least))
     height, width = side, int(np.clip(side * rng.uniform(0.75, 1.33), 16, strip.shape[1]))
-    top, left = (int(rng.integers(0, have - want + 1)) for have, want in zip(strip.shape, (height, width), strict=False))
+    top, left = (
+        int(rng.integers(0, have - want + 1))
+        for have, want in zip(strip.shape, (height, width), strict=False)
+    )
     image = Image.fromarray(strip[top : top + height, left : left + width])
     image = image.resize((int(width * 96 / height) or 1, 96), Image.Resampling.BILINEAR)
     image = image.rotate(float(rng.uniform(-20, 20) * hardness), Image.Resampling.BILINEAR)
@@ -84,7 +90,9 @@ def _window(strip: Array, rng: np.random.Generator, hardness: float) -> Array:
     image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0, 2.5) * hardness)))
     values = np.asarray(image).astype(np.float64)
     values = (values - 128) * rng.uniform(1 - 0.6 * hardness, 1 + 0.3 * hardness) + 128
-    values = values + rng.uniform(-50, 50) * hardness + rng.normal(0, 30 * hardness * rng.random(), values.shape)
+    values = (
+        values + rng.uniform(-50, 50) * hardness + rng.normal(0, 30 * hardness * rng.random(), values.shape)
+    )
     return np.clip(values, 0, 255).astype(np.uint8)
 
 

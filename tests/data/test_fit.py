@@ -1,4 +1,4 @@
-"""Images that are not square: a network sees the same of them in training, evaluation, prediction and files."""
+"""Images that are not square: seen alike in training, evaluation, prediction and files."""
 
 from __future__ import annotations
 
