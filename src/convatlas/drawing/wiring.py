@@ -20,6 +20,7 @@ from .pills import with_pills
 from .spine import main_family
 from .stages import stacks_of
 from .subject import Subject
+from .towers import split_towers
 from .tree import Cell, Lanes, decompose, series_nodes, sub_series
 from .units import Unit
 
@@ -190,7 +191,11 @@ def _panel(subject: Subject, unit: Unit, before: Unit | None, name: str, facts: 
 
 
 def _network_panel(subject: Subject, level: str) -> Panel:
-    graph = _coarse(subject, level)
+    towers = split_towers(subject.graph) if level == "block" else None
+    graph = _coarse(subject, level) if towers is None else towers[0]
+    facts = subject.facts
+    if towers is not None:
+        facts = (*facts, f"{towers[1]} towers; a layer that reads all of them has an arrow from each")
     series = decompose(graph)[1:]
     nodes = graph.nodes[1:]
     unit = Unit("chain", series, nodes, "")
@@ -199,7 +204,7 @@ def _network_panel(subject: Subject, level: str) -> Panel:
     return Panel(
         subject.title,
         subject.title,
-        subject.facts,
+        facts,
         unit,
         piece,
         style,
