@@ -13,7 +13,7 @@ import pytest
 from convatlas.cli.history import history_command
 from convatlas.drawing import Figure
 from convatlas.plots.history import draw_accuracy, draw_depth, draw_timeline, ideas, milestones, points
-from convatlas.plots.placing import Box, Mark, place_labels, shared_area
+from convatlas.plots.placing import Box, Mark, lead_labels, place_labels, shared_area
 from made_figures import faults, texts
 
 CHARTS: dict[str, Callable[..., Figure]] = {
@@ -101,6 +101,28 @@ def test_labels_lie_by_their_own_marks() -> None:
             ]
             # No other mark is as near as the label's own.
             assert sorted(away)[0] == away[marks.index(mark)] < sorted(away)[1] - 1
+
+
+def test_lines_lead_to_labels_that_have_no_room_nearby() -> None:
+    frame = Box(0, 0, 400, 300)
+    # A heap of marks in the middle: most labels must move away.
+    marks = [Mark(190 + 9.0 * (i % 4), 140 + 9.0 * (i // 4), 4, 50, 12) for i in range(12)]
+    near = place_labels(marks, frame)
+    led = lead_labels(marks, near, frame, reaches=(22.0, 48.0, 82.0))
+    assert sum(box is not None for box in near) + sum(way is not None for way in led) >= 8
+    assert not any(box is not None and way is not None for box, way in zip(near, led, strict=True))
+    boxes = [box for box in near if box is not None] + [way.box for way in led if way is not None]
+    assert all(shared_area(a, b) == 0 for a, b in combinations(boxes, 2))
+    assert all(box.x0 >= 0 and box.x1 <= 400 and box.y0 >= 0 and box.y1 <= 300 for box in boxes)
+    for way, mark in zip(led, marks, strict=True):
+        if way is None:
+            continue
+        # It begins at its own mark, and passes over no other and no label.
+        assert math.dist(way.start, (mark.x, mark.y)) == pytest.approx(mark.radius)
+        middle = (way.start[0] + way.end[0]) / 2, (way.start[1] + way.end[1]) / 2
+        others = [m for m in marks if m is not mark]
+        assert all(math.dist(middle, (m.x, m.y)) > m.radius for m in others)
+        assert not any(b.x0 < middle[0] < b.x1 and b.y0 < middle[1] < b.y1 for b in boxes)
 
 
 def test_no_room_for_a_label() -> None:

@@ -152,6 +152,7 @@ def rules(palette: Palette) -> dict[str, str]:
     # On images, which have any colour: a line in the background's colour over a wider one in the ink's.
     css["over"] = f"fill:none;stroke:{p.background};stroke-width:1.25"
     css["under"] = f"fill:none;stroke:{p.ink};stroke-width:2.5;stroke-opacity:.6"
+    css["lead"] = f"fill:none;stroke:{p.muted};stroke-width:.75"
     css["ring"] = f"stroke:{p.background};stroke-width:2"
     css["bubble"] = f"fill-opacity:.55;stroke:{p.background};stroke-width:1"
     return css

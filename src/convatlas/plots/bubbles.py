@@ -15,7 +15,7 @@ from convatlas.drawing import words
 from convatlas.drawing.canvas import MARGIN, Canvas, fitted
 from convatlas.drawing.figure import Figure, finish
 from convatlas.drawing.frame import Captions, heading, lines_of
-from convatlas.plots.placing import Box, Mark, place_labels
+from convatlas.plots.placing import Box, Mark, lead_labels, place_labels
 
 _WIDE, _TALL, _LEFT, _GUTTER = 500.0, 520.0, 76.0, 40.0
 _LARGEST = 20.0
@@ -171,9 +171,15 @@ def _bubbles(canvas: Canvas, panel: _Panel, found: Sequence[Bubble], most: int) 
         for p in ordered
     ]
     box = Box(panel.box.x0 + 2, panel.box.y0 + 2, panel.box.x1, panel.box.y1 - 2)
-    for point, place in zip(ordered, place_labels(marks, box, gap=3.0), strict=True):
-        if place is not None:
-            canvas.halo("t11", (place.x0 + place.x1) / 2, (place.y0 + place.y1) / 2, point.label)
+    near = place_labels(marks, box, gap=3.0)
+    led = lead_labels(marks, near, box, reaches=(22.0, 34.0, 48.0, 64.0, 82.0))
+    for way in led:
+        if way is not None:
+            canvas.line("lead", way.start, way.end)
+    for point, place, way in zip(ordered, near, led, strict=True):
+        where = place if way is None else way.box
+        if where is not None:
+            canvas.halo("t11", (where.x0 + where.x1) / 2, (where.y0 + where.y1) / 2, point.label)
 
 
 def _legend(canvas: Canvas, found: Sequence[Bubble], y: float, right: float) -> float:

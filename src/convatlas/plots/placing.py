@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -96,6 +97,112 @@ def place_labels(
         found.append(None if best is None else best[1])
         used += [] if best is None else [best[1]]
     return found
+
+
+class Led(NamedTuple):
+    """A label that a line leads to.
+
+    Attributes:
+        box: of the label.
+        start: of the line, on the mark's edge.
+        end: of the line, at the label.
+    """
+
+    box: Box
+    start: tuple[float, float]
+    end: tuple[float, float]
+
+
+def lead_labels(
+    marks: Sequence[Mark], placed: Sequence[Box | None], frame: Box, *, reaches: Sequence[float]
+) -> list[Led | None]:
+    """Finds places further away for labels that have none, with lines that cross no label and no other line.
+
+    Args:
+        marks: with the sizes of their labels, those that matter most first.
+        placed: of `place_labels`, for each mark.
+        frame: that no label leaves.
+        reaches: lengths of lines, shortest first.
+
+    Returns:
+        For each mark its label's place; None where it has one already, or none is free.
+    """
+    labels = [box for box in placed if box is not None]
+    lines: list[tuple[tuple[float, float], tuple[float, float]]] = []
+    found: list[Led | None] = []
+    for i, mark in enumerate(marks):
+        best: Led | None = None
+        if placed[i] is None:
+            others = [*marks[:i], *marks[i + 1 :]]
+            candidates = (_led(mark, turn, reach) for reach in reaches for turn in range(_TURNS))
+            free = (each for each in candidates if _is_free(each, others, labels, lines, frame))
+            best = next(free, None)
+        if best is not None:
+            labels.append(best.box)
+            lines.append((best.start, best.end))
+        found.append(best)
+    return found
+
+
+_TURNS = 16
+"""Directions in which a line may lead."""
+
+
+def _led(mark: Mark, turn: int, reach: float) -> Led:
+    angle = 2 * math.pi * turn / _TURNS
+    across, up = math.cos(angle), math.sin(angle)
+    start = mark.x + mark.radius * across, mark.y + mark.radius * up
+    end = mark.x + (mark.radius + reach) * across, mark.y + (mark.radius + reach) * up
+    # A label beside the line's end, or centred over it where the line is steep.
+    x0 = end[0] + 2 if across > 0.4 else end[0] - mark.wide - 2 if across < -0.4 else end[0] - mark.wide / 2
+    y0 = end[1] - mark.high / 2
+    if abs(across) <= 0.4:
+        y0 = end[1] if up > 0 else end[1] - mark.high
+    return Led(Box(x0, y0, x0 + mark.wide, y0 + mark.high), start, end)
+
+
+def _is_free(
+    each: Led,
+    others: Sequence[Mark],
+    labels: Sequence[Box],
+    lines: Sequence[tuple[tuple[float, float], tuple[float, float]]],
+    frame: Box,
+) -> bool:
+    if not _inside(each.box, frame) or any(_gap(each.box, other) < 3.0 for other in others):
+        return False
+    wider = Box(each.box.x0 - 2, each.box.y0 - 1, each.box.x1 + 2, each.box.y1 + 1)
+    if any(shared_area(wider, label) > 0 for label in labels):
+        return False
+    line = each.start, each.end
+    if any(_crosses(line, other) for other in lines) or any(_touches(other, wider) for other in lines):
+        return False
+    if any(_touches(line, label) for label in labels):
+        return False
+    # A line that passes over another mark would seem to lead to that.
+    (ax, ay), (bx, by) = line
+    points = [(ax + (bx - ax) * part / 8, ay + (by - ay) * part / 8) for part in range(9)]
+    return not any(math.dist(point, (o.x, o.y)) < o.radius + 1 for o in others for point in points)
+
+
+def _crosses(
+    one: tuple[tuple[float, float], tuple[float, float]],
+    other: tuple[tuple[float, float], tuple[float, float]],
+) -> bool:
+    """Whether two pieces of lines cross."""
+
+    def side(p: tuple[float, float], q: tuple[float, float], r: tuple[float, float]) -> float:
+        return (q[0] - p[0]) * (r[1] - p[1]) - (q[1] - p[1]) * (r[0] - p[0])
+
+    (a, b), (c, d) = one, other
+    return side(a, b, c) * side(a, b, d) < 0 and side(c, d, a) * side(c, d, b) < 0
+
+
+def _touches(line: tuple[tuple[float, float], tuple[float, float]], box: Box) -> bool:
+    """Whether a piece of a line enters a box."""
+    corners = (box.x0, box.y0), (box.x1, box.y0), (box.x1, box.y1), (box.x0, box.y1)
+    sides = [(corners[i], corners[(i + 1) % 4]) for i in range(4)]
+    inside = any(box.x0 < x < box.x1 and box.y0 < y < box.y1 for x, y in line)
+    return inside or any(_crosses(line, side) for side in sides)
 
 
 def _gap(box: Box, mark: Mark) -> float:
