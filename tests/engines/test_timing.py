@@ -3,7 +3,13 @@
 import pytest
 
 from convatlas.engines import timing as racing
-from convatlas.engines.timing import interleaved_timing, measure_undisturbed, median
+from convatlas.engines.timing import (
+    interleaved_timing,
+    measure_undisturbed,
+    median,
+    ratio_interval,
+    typical_ratio,
+)
 
 
 def test_who_is_hopeless_is_measured_less_and_the_rest_in_turns() -> None:
@@ -19,6 +25,7 @@ def test_who_is_hopeless_is_measured_less_and_the_rest_in_turns() -> None:
     entrants = {"fast": entrant("fast", 1.0), "near": entrant("near", 1.2), "slow": entrant("slow", 2.0)}
     times = interleaved_timing(entrants, dict.fromkeys(entrants, 1.0), limit=60.0, most=6)
     assert {name: len(found) for name, found in times.items()} == {"fast": 6, "near": 6, "slow": 2}
+    assert times["slow"] == [[2.0], [2.0]]
     assert turns[:8] == ["fast", "near", "slow", "fast", "near", "slow", "fast", "near"]
 
 
@@ -33,7 +40,33 @@ def test_who_stops_answering_is_left_out() -> None:
     entrants = {name: lambda _, name=name: next(answers[name]) for name in answers}
     times = interleaved_timing(entrants, dict.fromkeys(answers, 1.0), limit=0.0)
     assert times["ends"] == []
-    assert len(times["stays"]) == 3
+    assert times["stays"] == [[1.0]] * 3
+
+
+@pytest.mark.parametrize(
+    ("ratios", "ends"),
+    [
+        pytest.param([1.0] * 5, (0.0, float("inf")), id="five-say-nothing"),
+        # Two tails of the binomial distribution: 2 / 2^6 = 3.1 %.
+        pytest.param([3.0, 1.0, 2.0, 6.0, 5.0, 4.0], (1.0, 6.0), id="six-the-outermost"),
+        # 2 (1 + 8) / 2^8 = 7.0 %, above 5 %; with nine, 2 (1 + 9) / 2^9 = 3.9 %.
+        pytest.param(list(range(1, 9)), (1, 8), id="eight-the-outermost"),
+        pytest.param(list(range(1, 10)), (2, 8), id="nine-the-second"),
+    ],
+)
+def test_interval_of_the_ratio(ratios: list[float], ends: tuple[float, float]) -> None:
+    # Each round is as much slower as it likes, for both.
+    slow = [3.0**turn for turn in range(len(ratios))]
+    one = [[ratio * factor] for ratio, factor in zip(ratios, slow, strict=True)]
+    other = [[factor, factor, 9 * factor] for factor in slow]
+    assert ratio_interval(one, other) == pytest.approx(ends)
+    if len(ratios) % 2:
+        assert typical_ratio(one, other) == pytest.approx(sorted(ratios)[len(ratios) // 2])
+
+
+def test_rounds_of_one_alone_are_not_compared() -> None:
+    assert typical_ratio([[1.0]], []) == float("inf")
+    assert typical_ratio([[2.0], [9.0]], [[1.0]]) == 2.0
 
 
 def test_typical_is_not_moved_by_disturbances() -> None:

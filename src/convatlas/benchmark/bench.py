@@ -23,7 +23,7 @@ from convatlas.engines.backend import BatchFn, Precision
 from convatlas.engines.engine import Engine
 from convatlas.engines.optimize import optimize
 from convatlas.engines.request import EAGER, input_shape
-from convatlas.engines.timing import FEWEST, interleaved_timing
+from convatlas.engines.timing import FEWEST, all_calls, interleaved_timing
 from convatlas.engines.worker import seconds as timed
 from convatlas.errors import unknown
 from convatlas.models.model_file import is_model_file
@@ -207,7 +207,7 @@ def _timed(engines: dict[str, Engine], images: Tensor, limit: float) -> dict[str
     while rounds < FEWEST or time.monotonic() - begin < limit:
         # One round at a time: a longer race drops the slow ones, whose times are wanted here.
         for name, found in interleaved_timing(entrants, estimates, limit=0.0, most=1).items():
-            times[name] += found
+            times[name] += all_calls(found)
         rounds += 1
         if min(map(len, times.values())) >= MOST_CALLS:
             break

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from convatlas.engines.backend import Backend
 
 ENGINES = {
-    "native": "convatlas.engines.backends.native:ENGINE",
-    "openvino": "convatlas.engines.backends.openvino:ENGINE",
-    "onnxruntime": "convatlas.engines.backends.onnxruntime:ENGINE",
     "torch": "convatlas.engines.backends.torch:FOLDED_ENGINE",
+    "onnxruntime": "convatlas.engines.backends.onnxruntime:ENGINE",
+    "openvino": "convatlas.engines.backends.openvino:ENGINE",
+    "native": "convatlas.engines.backends.native:ENGINE",
     "torch-compiled": "convatlas.engines.backends.torch:COMPILED_ENGINE",
 }
+"""From simple to complex: of two that are about as fast, the first is taken."""
 
 
 def find_engine(name: str) -> Backend:

@@ -52,8 +52,9 @@ class Report:
         threads: that may work on one batch.
         device: "cpu" or "cuda".
         machine: name of the chip.
-        results: of everything that was tried: the chosen one, the others that were timed, from fast to slow,
-            those whose latency was only estimated, the dropped.
+        results: of everything that was tried: the chosen one (the simplest of those that are about as fast as
+            the fastest), the others that were timed, from fast to slow, those whose latency was only
+            estimated, the dropped.
         took: seconds from the question to the answer.
         remembered: whether the choice was made in an earlier call.
     """

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
@@ -16,13 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convatlas.engines import find_engine
+from convatlas.engines import ENGINES, find_engine
 from convatlas.engines.agreement import Agreement
-from convatlas.engines.backend import BackendConfig, BatchFn, EngineError, Job, Precision, require
+from convatlas.engines.backend import PRECISIONS, BackendConfig, BatchFn, EngineError, Job, Precision, require
 from convatlas.engines.engine import EngineResult
 from convatlas.engines.quiet import quiet
 from convatlas.engines.request import EAGER, EngineRequest, Inputs
-from convatlas.engines.timing import interleaved_timing, measure_undisturbed, median
+from convatlas.engines.timing import (
+    RESOLUTION,
+    all_calls,
+    interleaved_timing,
+    measure_undisturbed,
+    median,
+    typical_ratio,
+)
 from convatlas.engines.worker import LONG, estimate_latency, seconds
 from convatlas.engines.worker_pool import WorkerHandle, WorkerPool
 
@@ -66,8 +73,9 @@ def try_engines(
         rounding: gives the error of the network's own scores.
 
     Returns:
-        Those that may be used, fast to slow, the raced before those that only had a first look; then the
-        dropped ones with their notes.
+        Those that may be used, fast to slow, the raced before those that only had a first look, with the
+        simplest of those that are about as fast as the fastest at the front; then the dropped ones with their
+        notes.
     """
     dropped: list[EngineResult] = []
     begin = time.monotonic()
@@ -222,19 +230,40 @@ def _raced(
             _close(attempt, config)
     if len(entrants) < 2:
         return sorted(results.values(), key=_seconds)
-    times = interleaved_timing(
+    rounds = interleaved_timing(
         entrants, {key: _seconds(results[key]) for key in entrants}, limit=RACE_SECONDS
     )
-    raced: list[EngineResult] = []
+    raced: list[Key] = []
     for key in entrants:
-        result = results.pop(key)
-        if times[key]:
-            raced.append(dataclasses.replace(result, seconds=median(times[key])))
+        if rounds[key]:
+            results[key] = dataclasses.replace(results[key], seconds=median(all_calls(rounds[key])))
+            raced.append(key)
         else:
-            dropped.append(
-                dataclasses.replace(result, seconds=None, note="stopped answering while it was timed")
+            gone = dataclasses.replace(
+                results.pop(key), seconds=None, note="stopped answering while it was timed"
             )
-    return [*sorted(raced, key=_seconds), *sorted(results.values(), key=_seconds)]
+            dropped.append(gone)
+    order = _ranked(raced, results, rounds)
+    others = [key for key in results if key not in order]
+    return [results[key] for key in (*order, *sorted(others, key=lambda key: _seconds(results[key])))]
+
+
+def _ranked(
+    raced: Sequence[Key], results: Mapping[Key, EngineResult], rounds: Mapping[Key, list[list[float]]]
+) -> list[Key]:
+    """From fast to slow, but first the simplest of those that are about as fast as the fastest."""
+    order = sorted(raced, key=lambda key: _seconds(results[key]))
+    tied = [key for key in order if typical_ratio(rounds[key], rounds[order[0]]) <= 1 + RESOLUTION]
+    first = min(tied, key=lambda key: complexity(results[key]), default=None)
+    return order if first is None else [first, *(key for key in order if key != first)]
+
+
+def complexity(result: EngineResult) -> tuple[int, ...]:
+    """Smaller for engines that have less to build and that may go wrong, and for plainer settings of one."""
+    config = result.config or BackendConfig()
+    names = (EAGER, *ENGINES)
+    place = names.index(result.engine) if result.engine in names else len(names)
+    return (PRECISIONS.index(config.precision), place, config.at_once, config.graph)
 
 
 def _seconds(result: EngineResult) -> float:
