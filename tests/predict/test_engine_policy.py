@@ -157,6 +157,7 @@ def test_what_is_asked_for_is_used_and_never_changes(monkeypatch: pytest.MonkeyP
     predictor = Predictor(small_network(), engine="eager", workload=live)
     assert predictor.engine == "eager"
     assert Predictor(small_network(), engine="auto", workload=1).engine == "auto"
+    assert Predictor(small_network(), engine="eager", workload=Workload(9, begun="auto")).engine == "eager"
     assert Predictor(small_network(), precision="bf16").engine == "auto"
     with pytest.raises(AttributeError, match="engine"):
         predictor.engine = "auto"  # type: ignore[misc]

@@ -34,7 +34,8 @@ def export_command(
         network: Run folder that training left behind, or network with published weights, such as
             efficientnet_lite0; with --untrained a model file, too.
         model: With --untrained, change a field of the network's config; or a model file.
-        out: The file: .onnx, .pt2 (torch.export) or .xml (OpenVINO).
+        out: The file: .onnx, .pt2 (torch.export), .xml (OpenVINO), .ncnn.param, .mnn, .pte (ExecuTorch) or
+            .tflite (LiteRT).
         input: Height and width in px, or C,H,W; the network's own where not given.
         batch_size: Images at a time.
         dynamic_batch: Make a file for any number of images at a time.

@@ -1,4 +1,4 @@
-"""What can run a network: torch itself, torch compiled, ONNX Runtime, OpenVINO, and an engine of our own.
+"""What can run a network: torch, ONNX Runtime, OpenVINO, ncnn, MNN, ExecuTorch, and steps in our own C++.
 
 `ENGINES` says where each is; its module is imported when it is wanted.
 """
@@ -17,6 +17,9 @@ ENGINES = {
     "torch": "convatlas.engines.backends.torch:FOLDED_ENGINE",
     "onnxruntime": "convatlas.engines.backends.onnxruntime:ENGINE",
     "openvino": "convatlas.engines.backends.openvino:ENGINE",
+    "ncnn": "convatlas.engines.backends.ncnn:ENGINE",
+    "mnn": "convatlas.engines.backends.mnn:ENGINE",
+    "executorch": "convatlas.engines.backends.executorch:ENGINE",
     "native": "convatlas.engines.backends.native:ENGINE",
     "torch-compiled": "convatlas.engines.backends.torch:COMPILED_ENGINE",
 }

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+import torch
 from torch import Tensor
 
+from convatlas.engines.quiet import quiet
 from convatlas.files import with_tuples
 
 Precision = Literal["fp32", "bf16", "int8"]
@@ -116,7 +118,26 @@ def require(*packages: str, extra: str = "engines") -> None:
     """
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
-        raise EngineError(f"{' and '.join(missing)} not installed: pip install 'convatlas[{extra}]'")
+        names = " ".join(package.replace("_", "-") for package in missing)
+        raise EngineError(
+            f"{' and '.join(missing)} not installed: pip install {names}, or '.[{extra}]' in a checkout"
+        )
+
+
+def read_program(folder: Path) -> torch.export.ExportedProgram:
+    """The network of a job's folder, for any batch size where it can be."""
+    path = folder / "dynamic.pt2"
+    return _read(path if path.exists() else folder / "net.pt2")
+
+
+def read_exact_program(folder: Path) -> torch.export.ExportedProgram:
+    """The network of a job's folder, for the job's batch size."""
+    return _read(folder / "net.pt2")
+
+
+def _read(path: Path) -> torch.export.ExportedProgram:
+    with quiet():
+        return torch.export.load(path)
 
 
 def versions(*packages: str) -> dict[str, str]:

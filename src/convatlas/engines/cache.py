@@ -29,7 +29,18 @@ from convatlas.machine import abilities, processor
 FORMAT = 1
 RECORD = "choice.json"
 MAX_BYTES = 4 * 1024**3
-PACKAGES = ("torch", "openvino", "onnx", "onnxscript", "onnxruntime", "nncf")
+PACKAGES = (
+    "torch",
+    "openvino",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "nncf",
+    "ncnn",
+    "pnnx",
+    "MNN",
+    "executorch",
+)
 
 
 @dataclasses.dataclass(frozen=True)

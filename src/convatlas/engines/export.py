@@ -1,4 +1,4 @@
-"""Networks into files that run elsewhere: ONNX, torch.export and OpenVINO."""
+"""Networks into files that run elsewhere: ONNX, torch.export, OpenVINO, and those for phones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from convatlas.catalog.cards import find_card
 from convatlas.data.transforms import card_transform
 from convatlas.engines.agreement import compare, rounding_error
 from convatlas.engines.backend import EngineError, Job, require
-from convatlas.engines.exported import SUFFIXES, metadata_of, open_exported
+from convatlas.engines.exported import check_suffix, further_files, metadata_of, open_exported
+from convatlas.engines.mobile import check_batch, find_format, write_mobile
 from convatlas.engines.quiet import quiet
 from convatlas.engines.request import (
     AGREEMENT,
@@ -40,7 +41,7 @@ class Exported:
     """What was written.
 
     Attributes:
-        path: the file; beside an .xml lies a .bin.
+        path: the file; beside an .xml lies a .bin, beside those for phones a .json.
         bytes: of all files.
         error: largest difference between the file's scores and the network's, relative to the largest.
         same_top: share of the images compared whose most likely class stays the same.
@@ -68,15 +69,16 @@ def export(
 ) -> Exported:
     """Writes a network into a file, runs the file, and compares its scores with the network's own.
 
-    The network's `transform` and `class_names` go along as metadata. A file that does not agree is not left
-    behind.
+    The network's `transform` and `class_names` go along as metadata, for phones as PATH.json. A file that
+    does not agree is not left behind.
 
     Args:
         model: any network with one input, on the CPU.
-        path: what it ends in says the format: .onnx, .pt2 (torch.export) or .xml (OpenVINO).
+        path: what it ends in says the format: .onnx, .pt2 (torch.export), .xml (OpenVINO), .ncnn.param, .mnn,
+            .pte (ExecuTorch) or .tflite (LiteRT).
         input_size: px, or C, H, W; None for the network's own.
-        batch_size: B of the file.
-        dynamic_batch: make a file for any B.
+        batch_size: B of the file; 1 for ncnn.
+        dynamic_batch: make a file for any B; not for ncnn, ExecuTorch and LiteRT.
         int8: quantise weights and activations; .onnx and .xml only.
         calibration: images that int8 takes its ranges from, as in `convatlas.optimize`.
         tolerance: largest relative difference between scores that is allowed; None as in
@@ -90,7 +92,7 @@ def export(
         OSError: the file cannot be written.
     """
     path = Path(path)
-    _check_arguments(path, int8, batch_size)
+    _check_arguments(path, int8, batch_size, dynamic_batch)
     check_bounds(tolerance, agreement)
     precision = "int8" if int8 else "fp32"
     shape = (batch_size, *input_shape(model, input_size))
@@ -102,9 +104,13 @@ def export(
     request = EngineRequest(job, TOLERANCES[precision] if tolerance is None else tolerance, agreement, ())
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".convatlas-") as folder:
         draft = Path(folder) / path.name
-        program = _program(net, shape, dynamic_batch)
-        _write(program, draft, metadata_of(net, job.shape[1:]), inputs.calibration)
-        scores = _scores(draft, inputs.check, batch_size)
+        program, facts = _program(net, shape, dynamic_batch), metadata_of(net, job.shape[1:])
+        if find_format(path) is None:
+            _write(program, draft, facts, inputs.calibration)
+            scores = _scores(draft, inputs.check, batch_size)
+        else:
+            file_shape = (None if dynamic_batch else batch_size, *job.shape[1:])
+            scores = write_mobile(program, draft, facts, inputs.check, file_shape)
         found = compare(scores, expected)
         refusal = request.refusal(
             found,
@@ -134,14 +140,18 @@ def untrained_network(name: str | ModelFile) -> Network[Any]:
     return net.eval()
 
 
-def _check_arguments(path: Path, int8: bool, batch_size: int) -> None:
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}")
-    if int8 and path.suffix == ".pt2":
+def _check_arguments(path: Path, int8: bool, batch_size: int, dynamic_batch: bool) -> None:
+    check_suffix(path)
+    if int8 and path.suffix not in (".onnx", ".xml"):
         raise ValueError(f"{path}: int8 is written as .onnx or .xml")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such folder")
     check_count("batch_size", batch_size, least=1)
+    form = find_format(path)
+    if form is not None:
+        check_batch(path, form, batch_size, dynamic_batch)
+        require(*form.load().PACKAGES, extra=form.extra)
+        return
     require(*PACKAGES[path.suffix], *(("nncf",) if int8 and path.suffix == ".xml" else ()))
 
 
@@ -221,11 +231,9 @@ def _scores(path: Path, images: Tensor, batch: int) -> Tensor:
 
 
 def _move(draft: Path, path: Path) -> int:
-    """Moves the finished file to its place, weights first; returns bytes."""
+    """Moves the finished file to its place, what belongs to it first; returns bytes."""
     size = 0
-    for suffix in (".bin", path.suffix):
-        part = draft.with_suffix(suffix)
-        if part.exists():
-            size += part.stat().st_size
-            shutil.move(part, path.with_suffix(suffix))
+    for part in (*further_files(draft), draft):
+        size += part.stat().st_size
+        shutil.move(part, path.with_name(part.name))
     return size

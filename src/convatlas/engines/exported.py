@@ -15,10 +15,12 @@ from convatlas.catalog.cards import is_model
 from convatlas.data.transforms import Transform, read_transform
 from convatlas.devices import torch_threads
 from convatlas.engines.backend import BackendConfig, BatchFn, EngineError, require
+from convatlas.engines.mobile import FORMATS, find_format, open_mobile, read_sidecar, sidecar
 from convatlas.models.network import Network, check_count
 from convatlas.runs.model_spec import overrides_of
 
 SUFFIXES = (".onnx", ".pt2", ".xml")
+ALL_SUFFIXES = (*SUFFIXES, *FORMATS)
 
 
 class ExportedNetwork(nn.Module):
@@ -82,7 +84,8 @@ def open_exported(path: str | Path, *, threads: int | None = None) -> ExportedNe
     """Opens an exported network on the engine that its file is for.
 
     Args:
-        path: .onnx, .pt2 or .xml (with the .bin beside it).
+        path: .onnx, .pt2, .xml (with the .bin beside it), or, with the .json beside it, .ncnn.param (and
+            .ncnn.bin), .mnn, .pte or .tflite.
         threads: that may work on a batch; None for `torch.get_num_threads()`.
 
     Raises:
@@ -90,13 +93,13 @@ def open_exported(path: str | Path, *, threads: int | None = None) -> ExportedNe
         ValueError: another suffix, or `threads` out of its range.
     """
     path = Path(path)
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}")
+    check_suffix(path)
     if not path.is_file():
         raise EngineError(f"{path}: no such file")
     if threads is not None:
         check_count("threads", threads, least=1)
-    opener = {".onnx": _open_onnx, ".pt2": _open_pt2, ".xml": _open_xml}[path.suffix]
+    openers = {".onnx": _open_onnx, ".pt2": _open_pt2, ".xml": _open_xml}
+    opener = openers.get(path.suffix, _open_mobile)
     try:
         return opener(path, threads or torch.get_num_threads())
     except ValueError:
@@ -104,6 +107,29 @@ def open_exported(path: str | Path, *, threads: int | None = None) -> ExportedNe
     except Exception as error:  # Each runtime has errors of its own.
         first = " ".join(str(error).split())[:200]
         raise EngineError(f"{path}: damaged, or no network of this kind ({first})") from None
+
+
+def has_suffix(path: Path) -> bool:
+    """Whether a name ends in what an exported file ends in."""
+    return path.name.endswith(ALL_SUFFIXES)
+
+
+def check_suffix(path: Path) -> None:
+    """Checks what a name ends in.
+
+    Raises:
+        ValueError: that is of no format.
+    """
+    if not has_suffix(path):
+        raise ValueError(f"{path}: expected a file that ends in {', '.join(ALL_SUFFIXES)}")
+
+
+def further_files(path: Path) -> tuple[Path, ...]:
+    """The files beside an exported one that belong to it."""
+    form = find_format(path)
+    if form is None:
+        return (path.with_suffix(".bin"),) if path.suffix == ".xml" else ()
+    return (*((path.with_suffix(form.weights),) if form.weights else ()), sidecar(path))
 
 
 def metadata_of(net: nn.Module, input_size: tuple[int, int, int]) -> dict[str, str]:
@@ -190,6 +216,16 @@ def _open_pt2(path: Path, threads: int) -> ExportedNetwork:
             return net(x)
 
     return ExportedNetwork(path, metadata, *shape, lambda batch: run)
+
+
+def _open_mobile(path: Path, threads: int) -> ExportedNetwork:
+    metadata, sizes = read_sidecar(path)
+    shape = _shape(path, sizes)
+
+    def open_for(batch: int) -> BatchFn:
+        return open_mobile(path, (batch, *shape[0][1:]), threads)
+
+    return ExportedNetwork(path, metadata, *shape, open_for)
 
 
 def _shape(path: Path, sizes: list[Any]) -> tuple[tuple[int | None, int, int, int], int]:

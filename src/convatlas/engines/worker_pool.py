@@ -171,7 +171,7 @@ class WorkerPool:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
-                env=_environment(self.folder),
+                env=worker_environment(self.folder),
                 start_new_session=True,
             )
             log.close()
@@ -204,7 +204,7 @@ class WorkerPool:
                 connection.close()
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def worker_environment(folder: Path) -> dict[str, str]:
     """One thread until the job is known, caches in the job's folder, and our own package on the path."""
     paths = [str(PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]
     return {

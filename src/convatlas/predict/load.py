@@ -12,7 +12,7 @@ import torch
 from convatlas.catalog.cards import all_aliases, all_cards, find_card, is_model
 from convatlas.data.transforms import Transform
 from convatlas.engines.backend import Precision
-from convatlas.engines.exported import SUFFIXES, ExportedNetwork, open_exported
+from convatlas.engines.exported import ExportedNetwork, has_suffix, open_exported
 from convatlas.errors import nearest
 from convatlas.metrics.probabilities import Outputs
 from convatlas.models.network import Network
@@ -85,7 +85,7 @@ def open_network(source: str | os.PathLike[str]) -> Network[Any] | ExportedNetwo
 
 def is_exported(source: str | os.PathLike[str]) -> bool:
     """Whether a source is a file that `convatlas export` wrote, which is run by the engine of its kind."""
-    return Path(source).suffix in SUFFIXES and not Path(source).is_dir()
+    return has_suffix(Path(source)) and not Path(source).is_dir()
 
 
 def load_network(source: str | os.PathLike[str]) -> Network[Any]:

@@ -18,7 +18,7 @@ from convatlas.data.image_files import ImageError
 from convatlas.data.transforms import Transform
 from convatlas.devices import find_device
 from convatlas.engines.backend import Precision
-from convatlas.engines.exported import ExportedNetwork, open_exported
+from convatlas.engines.exported import ExportedNetwork, further_files, open_exported
 from convatlas.metrics.probabilities import Outputs, check_outputs, to_logits
 from convatlas.models.network import check_count
 from convatlas.predict.engine_policy import EngineName, Workload, choose_engine
@@ -237,7 +237,7 @@ class Predictor(Summary, nn.Module):
         known = isinstance(self.transform, Transform)
         digest = hashlib.sha256(repr((self.transform if known else "", self.class_names)).encode())
         if isinstance(self.network, ExportedNetwork):
-            for path in (self.network.path, self.network.path.with_suffix(".bin")):
+            for path in (self.network.path, *further_files(self.network.path)):
                 digest.update(path.read_bytes() if path.is_file() else b"")
         for name, tensor in self.network.state_dict().items():
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

@@ -12,7 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convatlas.engines.backend import Backend, BackendConfig, BatchFn, Job, Precision, require, stream_sizes
+from convatlas.engines.backend import (
+    Backend,
+    BackendConfig,
+    BatchFn,
+    Job,
+    Precision,
+    read_program,
+    require,
+    stream_sizes,
+)
 from convatlas.engines.ports import image_shape
 from convatlas.engines.quiet import quiet
 
@@ -140,10 +149,7 @@ def _build(job: Job, precision: Precision, source: Path, target: Path) -> None:
         images = np.load(source / "calibration.npy")
         quantise(target / FILES["fp32"], target / FILES["int8"], images)
         return
-    path = source / ("dynamic.pt2" if (source / "dynamic.pt2").exists() else "net.pt2")
-    with quiet():
-        program = torch.export.load(path)
-    write_onnx(program, target / FILES["fp32"], {})
+    write_onnx(read_program(source), target / FILES["fp32"], {})
 
 
 def _open(job: Job, folder: Path, config: BackendConfig) -> BatchFn:

@@ -11,7 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convatlas.engines.backend import Backend, BackendConfig, BatchFn, Job, Precision, require, stream_sizes
+from convatlas.engines.backend import (
+    Backend,
+    BackendConfig,
+    BatchFn,
+    Job,
+    Precision,
+    read_program,
+    require,
+    stream_sizes,
+)
 from convatlas.engines.ports import image_shape
 from convatlas.engines.quiet import quiet
 
@@ -181,10 +190,7 @@ def _build(job: Job, precision: Precision, source: Path, target: Path) -> None:
         model.reshape([1, *job.shape[1:]])
         save(quantise(model, np.load(source / "calibration.npy")), target / FILES["int8"])
         return
-    path = source / ("dynamic.pt2" if (source / "dynamic.pt2").exists() else "net.pt2")
-    with quiet():
-        program = torch.export.load(path)
-    save(convert(program), target / FILES["fp32"])
+    save(convert(read_program(source)), target / FILES["fp32"])
 
 
 def _open(job: Job, folder: Path, config: BackendConfig) -> BatchFn:

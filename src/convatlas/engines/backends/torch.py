@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from convatlas.devices import torch_threads
-from convatlas.engines.backend import Backend, BackendConfig, BatchFn, Job, Precision
+from convatlas.engines.backend import Backend, BackendConfig, BatchFn, Job, Precision, read_exact_program
 from convatlas.engines.fold import fold
-from convatlas.engines.quiet import quiet
 
 FOLDED = "net.pt"
 COMPILED = "net-{precision}.pt2"
@@ -43,14 +42,9 @@ class Narrow(nn.Module):
         return self.net(x.to(torch.bfloat16)).float()
 
 
-def _read_program(folder: Path) -> torch.export.ExportedProgram:
-    with quiet():
-        return torch.export.load(folder / "net.pt2")
-
-
 def _build_folded(job: Job, precision: Precision, source: Path, target: Path) -> None:
     if precision == "fp32":
-        torch.save(fold(_read_program(source)), target / FOLDED)
+        torch.save(fold(read_exact_program(source)), target / FOLDED)
 
 
 def _folded_configs(job: Job, precision: Precision) -> tuple[BackendConfig, ...]:
@@ -86,7 +80,7 @@ def _graphs(job: Job) -> tuple[bool, ...]:
 def _build_compiled(job: Job, precision: Precision, source: Path, target: Path) -> None:
     import torch._inductor  # Takes seconds, which the other engines need not wait for.
 
-    program = _read_program(source)
+    program = read_exact_program(source)
     options: dict[str, Any] = {"freezing": True}
     if job.device == "cuda":
         options = {"max_autotune": True, "coordinate_descent_tuning": True}
