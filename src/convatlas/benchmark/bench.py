@@ -55,7 +55,8 @@ def bench(
     Args:
         names: names, aliases, model files or patterns such as "resnet*".
         batch_sizes: values of B.
-        engines: of "eager", "openvino", "onnxruntime", "torch", "torch-compiled"; "all" for each of them.
+        engines: of "eager", "torch", "onnxruntime", "openvino", "ncnn", "mnn", "executorch", "native",
+            "torch-compiled"; "all" for each of them.
         precision: "fp32", or "bf16" to allow that too.
         input_size: px, or C, H, W; None for the size that each network was published for.
         threads: that may work on a batch; None for `torch.get_num_threads()`.

@@ -36,7 +36,8 @@ def bench_command(
         networks: Names, model files, or patterns such as "resnet*".
         model: Change a field of the networks' config, such as width_mult=0.5; or a model file.
         batch_size: Images at a time; several with commas, such as 1,16.
-        engines: all, or some of eager, native, torch, torch-compiled, onnxruntime and openvino, with commas.
+        engines: all, or some of eager, torch, onnxruntime, openvino, ncnn, mnn, executorch, native and
+            torch-compiled, with commas.
         precision: fp32, or bf16 to allow that too.
         input: Height and width in px, or C,H,W; each network's published size where not given.
         seconds: To spend on timing each engine.

@@ -33,8 +33,9 @@ def choose_command(
         max_macs: Most multiply-adds for one image, for example 1.5G.
         min_top1: Lowest published top-1 accuracy, per cent.
         batch_size: Images at a time.
-        engine: That latencies are for: eager, native, torch, torch-compiled, onnxruntime, openvino, or auto
-            for the fastest. If not given, eager, or the fastest where that is remembered, or needed to fit.
+        engine: That latencies are for: eager, torch, onnxruntime, openvino, ncnn, mnn, executorch, native or
+            torch-compiled; or auto for the fastest. If not given, eager, or the fastest where that is
+            remembered, or needed to fit.
         threads: That work on a batch; torch's own choice where not given.
         measure: Measure now, even without --max-latency, and what was measured before.
         output: Format of the table; json also has what fell out, and why.

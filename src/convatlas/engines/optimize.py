@@ -70,8 +70,8 @@ def optimize(
             more), 0.05 with bf16 and 0.5 with int8.
         agreement: smallest share of the checked images whose most likely class must stay the same, for bf16
             and int8, where `calibration` is given.
-        engines: those to try, of "eager", "native", "openvino", "onnxruntime", "torch", "torch-compiled";
-            None for all.
+        engines: those to try, of "eager", "torch", "onnxruntime", "openvino", "ncnn", "mnn", "executorch",
+            "native", "torch-compiled"; None for all that are installed.
         calibration: images as the network sees them, (N, C, H, W) or several of (C, H, W) or (B, C, H, W).
             All are for the check; with int8, of eight or more, every fourth, the others for its ranges.
         threads: that may work on a batch; None for `torch.get_num_threads()`.
