@@ -149,7 +149,7 @@ def test_an_engine_that_fails_has_a_note(monkeypatch: pytest.MonkeyPatch) -> Non
     from convatlas.engines.backend import EngineError
 
     def missing(*packages: str) -> None:
-        raise EngineError("openvino not installed: pip install 'convatlas[engines]'")
+        raise EngineError("openvino not installed: pip install openvino")
 
     monkeypatch.setattr(results, "require", missing)
     rows = bench("lenet5", engines=("eager", "torch"), threads=1, seconds=0.0, remember=False)
@@ -232,7 +232,7 @@ def test_no_image_without_accuracy() -> None:
         pytest.param({"names": "lenet6"}, "unknown network 'lenet6'; nearest: lenet5", id="name"),
         pytest.param({"names": "lenot*"}, "unknown network 'lenot\\*'; nearest: lenet5", id="pattern"),
         pytest.param({"names": []}, "`names` is empty", id="nothing"),
-        pytest.param({"engines": ("onyx",)}, "unknown engine 'onyx'; expected eager, native, ", id="engine"),
+        pytest.param({"engines": ("onyx",)}, "unknown engine 'onyx'; expected eager, torch, ", id="engine"),
         pytest.param({"engines": ()}, "`engines` is empty; expected all", id="no-engine"),
         pytest.param({"batch_sizes": (1, 0)}, "`batch_sizes`=\\(1, 0\\); expected whole", id="batch"),
         pytest.param({"threads": 0}, "`threads`=0; expected a whole number", id="threads"),

@@ -49,8 +49,8 @@ def scale_command(
         latency: Most time of a batch on this machine, such as 20ms; it is measured.
         rule: compound, printed, fast, resnet-rs, efficientnet-v2, depth, width, resolution or grid; compound
             where not given, or width where depth cannot be turned.
-        engine: That latency is for: auto, eager, torch, onnxruntime, openvino, ncnn, mnn, executorch, native or
-            torch-compiled.
+        engine: That latency is for: auto, eager, torch, onnxruntime, openvino, ncnn, mnn, executorch, native
+            or torch-compiled.
         batch_size: Images at a time, for latency and memory.
         threads: That work on a batch; torch's own choice where not given.
         input: Smallest and largest input, such as 128..320 px; or one size.
