@@ -1,10 +1,10 @@
-"""Every network of the atlas into every format: what fails, and by how much scores differ.
+"""Every network of the atlas into every format: what fails, and by how much logits differ.
 
 ./run python benchmarks/export_matrix.py [NAME ...] [--formats .onnx .xml] [--dynamic-batch]
     [--out matrix.jsonl] [--seconds 150]
 
-Each network is built as it is initialised, its norms' statistics taken from images like those that scores are
-compared on (of noise, SENet-154's scores would be rounding alone), at its published size. What stands in
+Each network is built as it is initialised, its norms' statistics taken from images like those that logits are
+compared on (of noise, SENet-154's logits would be rounding alone), at its published size. What stands in
 --out is not done again, and after --seconds no new network is begun: the matrix can be made in pieces.
 """
 

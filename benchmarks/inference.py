@@ -117,7 +117,7 @@ def photographs(count: int, shape: tuple[int, ...]) -> Tensor:
 
 
 def prepare(net: nn.Module, images: Tensor) -> nn.Module:
-    """Gives norms the statistics of photographs, so that scores of untrained weights do not fade away."""
+    """Gives norms the statistics of photographs, so that logits of untrained weights do not fade away."""
     norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0
@@ -198,8 +198,8 @@ def split(label: str, batch: int, precision: str, arguments: argparse.Namespace)
     }
 
 
-def relative(scores: Tensor, expected: Tensor) -> float:
-    return float((scores - expected).abs().max() / expected.abs().max())
+def relative(logits: Tensor, expected: Tensor) -> float:
+    return float((logits - expected).abs().max() / expected.abs().max())
 
 
 def show(found: dict[str, object]) -> None:

@@ -146,7 +146,7 @@ def data_seconds(case: Case) -> float:
     """What a batch in memory takes to be picked, augmented and normalised by ours, the median of 30."""
     from convatlas.data.apply import augment_batch
     from convatlas.data.batches import read_batches
-    from convatlas.data.draws import permutation
+    from convatlas.data.counter_random import permutation
     from convatlas.data.sources import load_source
 
     source, size = load_source(case.data), case.batch_size

@@ -59,6 +59,6 @@ def expected(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     mean, std = np.array(TRANSFORM.mean), np.array(TRANSFORM.std)
     x = ((image / 255.0 - mean) / std).transpose(2, 0, 1)[None].astype(np.float32)
     with torch.no_grad():
-        scores = net(torch.from_numpy(x))[0].double().numpy()
-    shares = np.exp(scores - scores.max())
+        logits = net(torch.from_numpy(x))[0].double().numpy()
+    shares = np.exp(logits - logits.max())
     return shares / shares.sum()

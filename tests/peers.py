@@ -24,7 +24,7 @@ def randomise_norms(net: nn.Module, low: float = 0.5, high: float = 1.5) -> nn.M
 
 @torch.no_grad()
 def randomise(net: nn.Module) -> nn.Module:
-    """Also draws every weight by He's rule, so that the image reaches the scores."""
+    """Also draws every weight by He's rule, so that the image reaches the logits."""
     for layer in net.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight)
@@ -49,7 +49,7 @@ def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 @torch.no_grad()
 def assert_same_outputs(net: nn.Module, peer: nn.Module, x: torch.Tensor, modules: list[str]) -> None:
-    """The network's stages are what the peer's named modules answer, and the scores are the peer's."""
+    """The network's stages are what the peer's named modules answer, and the logits are the peer's."""
     expected = peer_outputs(peer, x, modules)
     outputs = [*net.forward_stages(x), net(x)]
     for ours, theirs in zip(outputs, expected, strict=True):

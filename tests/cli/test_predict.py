@@ -113,7 +113,7 @@ def test_class_names_from_a_file(folder: Path, run: Run) -> None:
     assert shown.startswith(f"photos/000.png: {'abcdefghij'[expected(pixels(0)).argmax()]} ")
     (folder / "names.txt").write_text("a\nb\n")
     code, _, errors = run("predict w.safetensors photos/000.png --classes names.txt")
-    assert (code, errors) == (2, "convatlas: `class_names` names 2 classes; the network has 10 scores\n")
+    assert (code, errors) == (2, "convatlas: `class_names` names 2 classes; the network has 10 logits\n")
 
 
 def test_names_for_a_terminal_are_harmless(folder: Path, run: Run) -> None:

@@ -6,7 +6,7 @@ import torch
 
 from convatlas.data.augment import ColourJitter
 from convatlas.data.colour import LIGHT_AXES, adjust, jitter_factors, light_steps, normalise
-from convatlas.data.draws import uniform
+from convatlas.data.counter_random import uniform
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 STILL = np.ones((4, 3))

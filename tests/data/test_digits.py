@@ -11,7 +11,7 @@ def test_the_data_set_is_the_published_one() -> None:
     images, labels = read_digits()
     assert images.shape == (1797, 1, 32, 32)
     assert images.dtype == torch.uint8
-    # UCI's description of the test part: class counts of optdigits.tes.
+    # UCI's description of the test split: class counts of optdigits.tes.
     assert labels.bincount().tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
     assert images.amax().item() == 255
     assert (images[:, :, [0, 1, 30, 31]] == 0).all()

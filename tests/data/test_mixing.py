@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from convatlas.data.augment import Augment
-from convatlas.data.draws import uniform
+from convatlas.data.counter_random import uniform
 from convatlas.data.mixing import beta, mix
 
 KINDS = {

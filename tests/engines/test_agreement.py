@@ -1,4 +1,4 @@
-"""How scores are compared."""
+"""How logits are compared."""
 
 import math
 
@@ -11,7 +11,7 @@ INF, NAN = math.inf, math.nan
 
 
 @pytest.mark.parametrize(
-    ("scores", "expected", "error", "same_top"),
+    ("logits", "expected", "error", "same_top"),
     [
         ([[1.0, 2.0]], [[1.0, 2.0]], 0.0, 1.0),
         ([[1.0, 3.0]], [[1.0, 4.0]], 0.25, 1.0),
@@ -29,9 +29,9 @@ INF, NAN = math.inf, math.nan
     ids=lambda value: str(value),
 )
 def test_error_and_top_class(
-    scores: list[list[float]], expected: list[list[float]], error: float, same_top: float
+    logits: list[list[float]], expected: list[list[float]], error: float, same_top: float
 ) -> None:
-    found = compare(torch.tensor(scores), torch.tensor(expected))
+    found = compare(torch.tensor(logits), torch.tensor(expected))
     assert found.error == pytest.approx(error)
     assert found.same_top == same_top
     assert found.images == len(expected)

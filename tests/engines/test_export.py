@@ -1,4 +1,4 @@
-"""Exported files: they give the network's scores, and say how to prepare images."""
+"""Exported files: they give the network's logits, and say how to prepare images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FILES = [
 
 
 def network(name: str, size: int) -> nn.Module:
-    """The network with its norms' statistics taken from images, so that scores do not fade away."""
+    """The network with its norms' statistics taken from images, so that logits do not fade away."""
     torch.manual_seed(0)
     net = untrained_network(name)
     chans = net.config.in_chans
@@ -49,8 +49,8 @@ def network(name: str, size: int) -> nn.Module:
     return net.eval()
 
 
-def relative(scores: Tensor, expected: Tensor) -> float:
-    return ((scores - expected).abs().max() / expected.abs().max()).item()
+def relative(logits: Tensor, expected: Tensor) -> float:
+    return ((logits - expected).abs().max() / expected.abs().max()).item()
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +69,14 @@ def digits() -> Tensor:
 
 @torch.no_grad()
 @pytest.mark.parametrize(("name", "size", "suffix"), FILES)
-def test_a_file_gives_the_network_s_scores(name: str, size: int, suffix: str, tmp_path: Path) -> None:
+def test_a_file_gives_the_network_s_logits(name: str, size: int, suffix: str, tmp_path: Path) -> None:
     net = network(name, size)
     made = export(net, tmp_path / f"net{suffix}", size)
     assert made.error <= 1e-4 and made.path.is_file()
     x = synthetic_images((3, net.config.in_chans, size, size))
-    scores = open_exported(made.path)(x)
+    logits = open_exported(made.path)(x)
     assert net(x).std() > 1e-3
-    assert relative(scores, net(x)) <= 1e-4
+    assert relative(logits, net(x)) <= 1e-4
 
 
 @torch.no_grad()
@@ -126,7 +126,7 @@ def test_int8_that_does_not_agree_is_refused(
     lenet: nn.Module, digits: Tensor, suffix: str, tmp_path: Path
 ) -> None:
     images = lenet.transform.normalise(digits)
-    with pytest.raises(EngineError, match=r"was not written, as its scores differ by .* 1\.0e-04 is allowed"):
+    with pytest.raises(EngineError, match=r"was not written, as its logits differ by .* 1\.0e-04 is allowed"):
         export(lenet, tmp_path / f"net{suffix}", int8=True, calibration=images, tolerance=1e-4)
     assert list(tmp_path.iterdir()) == []
 
@@ -134,7 +134,7 @@ def test_int8_that_does_not_agree_is_refused(
 def test_what_stood_there_is_replaced_only_by_what_agrees(lenet: nn.Module, tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     path.write_text("what stood there")
-    refused = r"was not written, as its scores differ by .* 0\.0e\+00 is allowed"
+    refused = r"was not written, as its logits differ by .* 0\.0e\+00 is allowed"
     with pytest.raises(EngineError, match=refused):
         export(lenet, path, tolerance=0.0)
     assert path.read_text() == "what stood there"
@@ -218,7 +218,7 @@ def test_other_px_are_refused(lenet: nn.Module, suffix: str, tmp_path: Path) -> 
 def test_class_names_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     net = untrained_network("lenet5")
     net.class_names = ("one", "two")
-    with pytest.raises(EngineError, match="names 2 classes; there are 10 scores"):
+    with pytest.raises(EngineError, match="names 2 classes; there are 10 logits"):
         export(net, tmp_path / "net.pt2")
 
 

@@ -23,7 +23,7 @@ def operations(net: torch.fx.GraphModule) -> list[str]:
     ("name", "left"),
     [("resnet18", 0), ("mobilenet_v2_035", 0), ("googlenet_tv", 0), ("densenet40_12_cifar", 39)],
 )
-def test_scores_stay_and_norms_after_convolutions_go(name: str, left: int) -> None:
+def test_logits_stay_and_norms_after_convolutions_go(name: str, left: int) -> None:
     # In DenseNet-40, a norm precedes each of the 36 layers, the two transitions and the head, and each reads
     # what later layers read too.
     torch.manual_seed(0)

@@ -39,7 +39,7 @@ class Body(nn.Module):
         return self.do(x, *self.layers)
 
 
-def with_scores(body: nn.Module, shape: tuple[int, int, int, int]) -> nn.Module:
+def with_logits(body: nn.Module, shape: tuple[int, int, int, int]) -> nn.Module:
     """Adds a linear layer that reads every value of the last map."""
     torch.manual_seed(0)
     values = body(torch.randn(shape)).flatten(1).shape[1]
@@ -93,7 +93,7 @@ def assert_like_torch(
 
 
 def assert_built_like_torch(body: nn.Module, shape: tuple[int, int, int, int], folder: Path) -> None:
-    net = with_scores(body, shape)
+    net = with_logits(body, shape)
     assert_like_torch(net, build_and_open(net, shape, folder), shape)
 
 
@@ -208,7 +208,7 @@ CHAINS: dict[str, tuple[nn.Module, tuple[int, int, int, int], list[int]]] = {
 def test_depthwise_convolution_together_with_its_neighbours(
     body: nn.Module, shape: tuple[int, int, int, int], chained: list[int], threads: int, tmp_path: Path
 ) -> None:
-    net = with_scores(body, shape)
+    net = with_logits(body, shape)
     job = build(net, shape, tmp_path, threads)
     program = json.loads((tmp_path / "target" / "program.json").read_text())
     assert [step["chained"] for step in program["steps"]][: len(chained)] == chained
@@ -237,7 +237,7 @@ WINOGRAD: dict[str, tuple[nn.Module, tuple[int, int, int, int]]] = {
 def test_winograd_in_blocks_of_tiles(
     body: nn.Module, shape: tuple[int, int, int, int], side: int, tmp_path: Path
 ) -> None:
-    net = with_scores(body, shape)
+    net = with_logits(body, shape)
     job = build(net, shape, tmp_path, threads=2)
     for block in (0, 1, 6, 24, 96):
         force(tmp_path, side, block)
@@ -257,7 +257,7 @@ FILTERS: dict[str, tuple[nn.Module, int, int]] = {
 @pytest.mark.parametrize(("body", "chans", "side"), FILTERS.values(), ids=FILTERS)
 def test_other_filters_in_tiles(body: nn.Module, chans: int, side: int, tmp_path: Path) -> None:
     shape = (2, chans, 9, 10)
-    net = with_scores(body, shape)
+    net = with_logits(body, shape)
     job = build(net, shape, tmp_path, threads=2)
     force(tmp_path, 0, 0)
     direct = ENGINE.open(job, tmp_path / "target", BackendConfig())
@@ -292,7 +292,7 @@ BY_THE_MATRIX_UNIT: dict[str, tuple[nn.Module, tuple[int, int, int, int]]] = {
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(("body", "shape"), BY_THE_MATRIX_UNIT.values(), ids=BY_THE_MATRIX_UNIT)
 def test_matrix_unit(body: nn.Module, shape: tuple[int, int, int, int], threads: int, tmp_path: Path) -> None:
-    net = with_scores(body, shape)
+    net = with_logits(body, shape)
     job = build(net, shape, tmp_path, threads)
     force(tmp_path, 0, 0)
     direct = ENGINE.open(job, tmp_path / "target", BackendConfig())
@@ -308,7 +308,7 @@ def test_matrix_unit(body: nn.Module, shape: tuple[int, int, int, int], threads:
 @torch.no_grad()
 def test_matrix_unit_is_left_alone_where_it_would_lose_too_many_digits(tmp_path: Path) -> None:
     shape = (2, 64, 8, 8)
-    net = with_scores(conv(64, 64, 3, padding=1), shape)
+    net = with_logits(conv(64, 64, 3, padding=1), shape)
     has_unit = bool(steps.library().net_has_tiles())
     for tolerance, may_use in ((1e-4, has_unit), (1e-7, False)):
         folder = tmp_path / str(tolerance)
@@ -324,7 +324,7 @@ def test_matrix_unit_is_left_alone_where_it_would_lose_too_many_digits(tmp_path:
 @torch.no_grad()
 def test_matrix_unit_keeps_the_digits_of_three_products(tmp_path: Path) -> None:
     shape = (1, 256, 9, 9)
-    net = with_scores(conv(256, 64, 3, bias=False), shape)
+    net = with_logits(conv(256, 64, 3, bias=False), shape)
     job = build(net, shape, tmp_path)
     force(tmp_path, MATRIX, 0)
     x = torch.randn(shape)
@@ -338,16 +338,16 @@ def test_matrix_unit_keeps_the_digits_of_three_products(tmp_path: Path) -> None:
 @torch.no_grad()
 def test_torch_can_use_the_matrix_unit_before_and_after(tmp_path: Path) -> None:
     shape = (1, 64, 9, 9)
-    net = with_scores(conv(64, 64, 3), shape)
+    net = with_logits(conv(64, 64, 3), shape)
     job = build(net, shape, tmp_path)
     force(tmp_path, MATRIX, 0)
     run = ENGINE.open(job, tmp_path / "target", BackendConfig())
     half = conv(64, 64, 3).bfloat16().to(memory_format=torch.channels_last)
     x = torch.randn(shape)
-    expected, scores = half(x.bfloat16()), run(x)
+    expected, logits = half(x.bfloat16()), run(x)
     for _ in range(3):
         assert torch.equal(half(x.bfloat16()), expected)
-        assert torch.equal(run(x), scores)
+        assert torch.equal(run(x), logits)
 
 
 @torch.no_grad()
@@ -356,19 +356,19 @@ def test_matrix_unit_leaves_other_images_alone_where_one_has_nan(tmp_path: Path)
     for number, body in enumerate((conv(20, 33, 3, padding=1), conv(20, 33, 1))):
         folder = tmp_path / str(number)
         folder.mkdir()
-        net = with_scores(body, shape)
+        net = with_logits(body, shape)
         job = build(net, shape, folder)
         force(folder, MATRIX, 0)
         x = torch.randn(shape)
         x[1] = math.nan
-        scores, expected = ENGINE.open(job, folder / "target", BackendConfig())(x), net(x)
-        assert scores[1].isnan().all()
-        assert relative(scores[::2], expected[::2]) <= 3e-5
+        logits, expected = ENGINE.open(job, folder / "target", BackendConfig())(x), net(x)
+        assert logits[1].isnan().all()
+        assert relative(logits[::2], expected[::2]) <= 3e-5
 
 
 def test_a_method_that_a_filter_has_not_got_is_the_direct_one(tmp_path: Path) -> None:
     shape = (1, 16, 9, 9)
-    net = with_scores(conv(16, 8, 7), shape)
+    net = with_logits(conv(16, 8, 7), shape)
     job = build(net, shape, tmp_path)
     force(tmp_path, 4, 6)
     assert_like_torch(net, ENGINE.open(job, tmp_path / "target", BackendConfig()), shape)
@@ -539,20 +539,20 @@ def test_nan_comes_out_where_it_does_in_torch(
     body: nn.Module, place: tuple[int, int, int], tmp_path: Path
 ) -> None:
     shape = (2, 9, 6, 6)
-    net = with_scores(body.eval(), shape)
+    net = with_logits(body.eval(), shape)
     x = torch.randn(shape)
     x[0, *place] = math.nan
-    scores, expected = build_and_open(net, shape, tmp_path)(x), net(x)
+    logits, expected = build_and_open(net, shape, tmp_path)(x), net(x)
     assert expected[0].isnan().all()
-    assert torch.equal(scores.isnan(), expected.isnan())
-    assert relative(scores[1], expected[1]) <= 3e-5
+    assert torch.equal(logits.isnan(), expected.isnan())
+    assert relative(logits[1], expected[1]) <= 3e-5
 
 
 @torch.no_grad()
 def test_relu_leaves_infinity(tmp_path: Path) -> None:
     net = Body(lambda x: functional.relu(x).mean((2, 3)))
-    scores = build_and_open(net, (1, 3, 2, 2), tmp_path)(torch.full((1, 3, 2, 2), math.inf))
-    assert torch.equal(scores, torch.full((1, 3), math.inf))
+    logits = build_and_open(net, (1, 3, 2, 2), tmp_path)(torch.full((1, 3, 2, 2), math.inf))
+    assert torch.equal(logits, torch.full((1, 3), math.inf))
 
 
 NETWORKS = {
@@ -595,19 +595,19 @@ USES = {
 
 @pytest.mark.parametrize(("batch", "threads", "at_once"), USES.values(), ids=USES)
 @torch.no_grad()
-def test_scores_do_not_depend_on_layout_or_neighbours(
+def test_logits_do_not_depend_on_layout_or_neighbours(
     resnet: nn.Module, batch: int, threads: int, at_once: int, tmp_path: Path
 ) -> None:
     shape = (batch, 3, 17, 18)
     run = build_and_open(resnet, shape, tmp_path, threads, at_once)
     x = torch.randn(shape)
-    scores = run(x)
-    assert relative(scores, resnet(x)) <= 3e-5
-    assert torch.equal(run(x.contiguous(memory_format=torch.channels_last)), scores)
-    assert torch.equal(run(x.transpose(2, 3).contiguous().transpose(2, 3)), scores)
+    logits = run(x)
+    assert relative(logits, resnet(x)) <= 3e-5
+    assert torch.equal(run(x.contiguous(memory_format=torch.channels_last)), logits)
+    assert torch.equal(run(x.transpose(2, 3).contiguous().transpose(2, 3)), logits)
     others = torch.randn(shape)
     others[0] = x[0]
-    assert torch.equal(run(others)[0], scores[0])
+    assert torch.equal(run(others)[0], logits[0])
 
 
 @torch.no_grad()
@@ -638,7 +638,7 @@ def test_two_sessions_and_two_callers_at_a_time(resnet: nn.Module, tmp_path: Pat
     ids=["batch", "size", "type"],
 )
 def test_images_of_another_shape_are_refused(x: Tensor, tmp_path: Path) -> None:
-    run = build_and_open(with_scores(conv(3, 5, 3), (2, 3, 16, 16)), (2, 3, 16, 16), tmp_path)
+    run = build_and_open(with_logits(conv(3, 5, 3), (2, 3, 16, 16)), (2, 3, 16, 16), tmp_path)
     with pytest.raises(ValueError, match=r"float32 of shape \(B, 3, 16, 16\) with B a multiple of 2, not"):
         run(x)
 
@@ -676,7 +676,7 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
 
 @pytest.mark.parametrize(("body", "reason"), REFUSED.values(), ids=REFUSED)
 def test_what_it_has_not_got_is_named(body: nn.Module, reason: str, tmp_path: Path) -> None:
-    net = with_scores(body.eval(), (2, 4, 8, 8))
+    net = with_logits(body.eval(), (2, 4, 8, 8))
     with pytest.raises(EngineError, match=reason):
         build(net, (2, 4, 8, 8), tmp_path)
 
@@ -687,8 +687,8 @@ def test_lenet_as_printed_multiplies_by_maps_of_its_own(tmp_path: Path) -> None:
         build(net, (1, 1, 32, 32), tmp_path)
 
 
-def test_maps_are_no_scores(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="it gives scores only"):
+def test_maps_are_no_logits(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="it gives logits only"):
         build(conv(3, 5, 3), (1, 3, 8, 8), tmp_path)
 
 
@@ -726,7 +726,7 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(EngineError, match=r"needs a C\+\+ compiler, such as g\+\+ or clang\+\+"):
-        build(with_scores(conv(3, 5, 3), (1, 3, 8, 8)), (1, 3, 8, 8), tmp_path)
+        build(with_logits(conv(3, 5, 3), (1, 3, 8, 8)), (1, 3, 8, 8), tmp_path)
 
 
 @pytest.mark.usefixtures("no_library_in_memory")

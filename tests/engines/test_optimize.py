@@ -36,8 +36,8 @@ def net(seed: int = 0) -> nn.Module:
     return convatlas.create_model("lenet5")
 
 
-def relative(scores: Tensor, expected: Tensor) -> float:
-    return ((scores - expected).abs().max() / expected.abs().max()).item()
+def relative(logits: Tensor, expected: Tensor) -> float:
+    return ((logits - expected).abs().max() / expected.abs().max()).item()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -86,15 +86,15 @@ class TestChoice:
         assert any("a stream per thread" in result.label for result in engine.report.results)
 
     @pytest.mark.parametrize("batch", [0, 1, 4, 6])
-    def test_any_batch_is_scored_as_the_network_scores_it(
+    def test_any_batch_is_scored_as_the_network_logits_it(
         self, engine: Engine, model: nn.Module, batch: int
     ) -> None:
         x = torch.randn(batch, 1, 32, 32)
         expected = copy.deepcopy(model).eval()(x).detach()
-        scores = engine(x)
-        assert scores.shape == (batch, 10)
+        logits = engine(x)
+        assert logits.shape == (batch, 10)
         if batch:
-            assert relative(scores, expected) <= 1e-4
+            assert relative(logits, expected) <= 1e-4
 
     def test_answers_are_not_overwritten_by_the_next_call(self, engine: Engine) -> None:
         first = engine(torch.zeros(4, 1, 32, 32))
@@ -337,7 +337,7 @@ class TestTrouble:
         assert found.name == "eager"
         assert "pip install" in notes(found)["missing"]
 
-    def test_scores_that_are_no_numbers_stay_so(self) -> None:
+    def test_logits_that_are_no_numbers_stay_so(self) -> None:
         class Odd(nn.Module):
             def forward(self, x: Tensor) -> Tensor:
                 return x.flatten(1) / 0.0

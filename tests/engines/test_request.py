@@ -50,25 +50,25 @@ def test_whole_batches_are_checked(images: Tensor) -> None:
     [
         pytest.param(9e-5, 0.0, "", id="within"),
         pytest.param(
-            2e-4, 1e-5, "its scores differ by 2.0e-04 of the largest; 1.0e-04 is allowed", id="beyond"
+            2e-4, 1e-5, "its logits differ by 2.0e-04 of the largest; 1.0e-04 is allowed", id="beyond"
         ),
         pytest.param(3.9e-3, 1e-3, "", id="within-four-roundings"),
         pytest.param(
-            4.1e-3, 1e-3, "its scores differ by 4.1e-03 of the largest; 4.0e-03 is allowed", id="beyond-them"
+            4.1e-3, 1e-3, "its logits differ by 4.1e-03 of the largest; 4.0e-03 is allowed", id="beyond-them"
         ),
         pytest.param(
             0.2,
             0.3,
-            "its scores differ by 2.0e-01 of the largest (the network's own are off by 3.0e-01, from "
+            "its logits differ by 2.0e-01 of the largest (the network's own are off by 3.0e-01, from "
             "rounding); 1.0e-04 is allowed",
             id="nothing-but-rounding",
         ),
         pytest.param(
-            float("nan"), 0.3, "its scores differ by nan of the largest; 1.0e-04 is allowed", id="no-number"
+            float("nan"), 0.3, "its logits differ by nan of the largest; 1.0e-04 is allowed", id="no-number"
         ),
     ],
 )
-def test_scores_are_held_to_the_rounding_of_the_network_itself(
+def test_logits_are_held_to_the_rounding_of_the_network_itself(
     error: float, rounding: float, refusal: str
 ) -> None:
     request = EngineRequest(Job((1, 1, 4, 4), "fp32", 1), 1e-4, 0.9, ())

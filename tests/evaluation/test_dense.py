@@ -11,7 +11,7 @@ from convatlas.models.network import Network
 NETWORKS = [
     pytest.param("resnet20_cifar", {}, 32, id="global average"),
     pytest.param("resnet20_cifar", {"global_pool": "max"}, 32, id="global maximum"),
-    pytest.param("nin_cifar", {}, 32, id="pooled scores"),
+    pytest.param("nin_cifar", {}, 32, id="pooled logits"),
     pytest.param("convnet_cs231n", {}, 32, id="one fully connected layer"),
     pytest.param("alexnet_owt", {"num_classes": 5}, 224, id="three fully connected layers"),
     pytest.param("lenet5", {}, 32, id="a head of its own"),
@@ -43,10 +43,10 @@ def test_the_head_at_every_place(name: str, options: dict[str, Any], px: int) ->
     dense = Dense(net, (px, px))
     x = images(net, px * 5 // 4, px * 3 // 2)
     with torch.no_grad():
-        scores, features = dense.score_map(x), net.forward_features(x)
+        logits, features = dense.score_map(x), net.forward_features(x)
         height, width = net.forward_features(images(net, px, px)).shape[2:]
         rows, columns = features.shape[2] - height + 1, features.shape[3] - width + 1
-        assert scores.shape[2:] == (rows, columns)
+        assert logits.shape[2:] == (rows, columns)
         assert rows * columns > 1
         wanted = [
             net.forward_head(features[:, :, top : top + height, left : left + width])
@@ -54,7 +54,7 @@ def test_the_head_at_every_place(name: str, options: dict[str, Any], px: int) ->
             for left in range(columns)
         ]
         torch.testing.assert_close(
-            scores.flatten(2).permute(2, 0, 1), torch.stack(wanted), rtol=1e-4, atol=1e-5
+            logits.flatten(2).permute(2, 0, 1), torch.stack(wanted), rtol=1e-4, atol=1e-5
         )
         torch.testing.assert_close(dense(x), torch.stack(wanted).mean(dim=0), rtol=1e-4, atol=1e-5)
 

@@ -84,7 +84,7 @@ def folder(path: Path, count: int = 8) -> Path:
     return path / "data"
 
 
-def test_equal_scores_are_ordered_by_class() -> None:
+def test_equal_logits_are_ordered_by_class() -> None:
     net = small_network()
     torch.nn.init.zeros_(net.get_classifier().weight)  # type: ignore[arg-type]
     torch.nn.init.zeros_(net.get_classifier().bias)  # type: ignore[arg-type]
@@ -182,10 +182,10 @@ def test_a_image_that_goes_bad_is_left_out(monkeypatch: pytest.MonkeyPatch) -> N
     assert [(entry.path, entry.reason) for entry in found.skipped] == [("image 5", "cut off")]
 
 
-def test_scores_that_are_no_numbers() -> None:
+def test_logits_that_are_no_numbers() -> None:
     net = small_network()
     torch.nn.init.constant_(net.get_classifier().bias, float("nan"))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"image 0: the network's scores are no numbers \(NaN\)"):
+    with pytest.raises(ValueError, match=r"image 0: the network's logits are NaN"):
         evaluate(Predictor(net), source())
 
 
@@ -213,11 +213,11 @@ def test_an_ensemble_of_other_classes() -> None:
 
 
 def test_dense_needs_the_network_itself() -> None:
-    class Scores(torch.nn.Module):
+    class Logits(torch.nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x.mean(dim=(2, 3))
 
-    plain = Predictor(Scores(), transform=TRANSFORM, class_names=NAMES[:3])
+    plain = Predictor(Logits(), transform=TRANSFORM, class_names=NAMES[:3])
     data = dataclasses.replace(
         source(3), class_names=NAMES[:3], test=ImageSet(source(3).test.images, labels(3) % 3)
     )  # type: ignore[attr-defined]
@@ -225,7 +225,7 @@ def test_dense_needs_the_network_itself() -> None:
     with pytest.raises(ValueError, match="'dense' rebuilds the classifier"):
         evaluate(plain, data, protocol="dense")
     with pytest.raises(ValueError, match="the predictor's transform is a function"):
-        evaluate(Predictor(Scores(), transform=lambda image: image, class_names=NAMES[:3]), data)
+        evaluate(Predictor(Logits(), transform=lambda image: image, class_names=NAMES[:3]), data)
 
 
 def written(report: Report, path: Path) -> set[str]:

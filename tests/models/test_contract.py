@@ -18,7 +18,7 @@ from convatlas.models.network import AuxLogits, Network, check_input
 from convatlas.models.registry import find_config
 
 NAMES = list_models()
-# A pass through a thousand layers takes seconds even where nothing is computed: of these two the scores and
+# A pass through a thousand layers takes seconds even where nothing is computed: of these two the logits and
 # the gradients are looked at, of the shallower networks of their class all.
 MOST_LAYERS = {"resnet1202_cifar", "preact_resnet1001_cifar"}
 SHALLOWER = [name for name in NAMES if name not in MOST_LAYERS]
@@ -85,7 +85,7 @@ def usual_size(name: str) -> int:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_scores_have_one_column_for_each_class(name: str) -> None:
+def test_logits_have_one_column_for_each_class(name: str) -> None:
     net = build(name)
     card = find_card(name)
     assert isinstance(net, Network)

@@ -175,8 +175,8 @@ def count_kept_bytes(net: nn.Module) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        scores = net(torch.randn(2, 3, 16, 16))
-    assert scores.requires_grad
+        logits = net(torch.randn(2, 3, 16, 16))
+    assert logits.requires_grad
     own = {tensor.data_ptr() for tensor in net.state_dict().values()}
     return sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in own)
 

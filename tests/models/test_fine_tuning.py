@@ -47,9 +47,9 @@ def test_the_first_loss_of_a_replaced_head_is_that_of_guessing(name: str) -> Non
         if head is net.head:
             net.reset_classifier(classes)
         # What comes before an auxiliary classifier's last layer takes maps; the layer itself is looked at.
-        scores = (head if head is net.head else head.fc).train()(x)
-        assert scores.shape == (8, classes)
-        loss = F.cross_entropy(scores, torch.arange(8) % classes)
+        logits = (head if head is net.head else head.fc).train()(x)
+        assert logits.shape == (8, classes)
+        loss = F.cross_entropy(logits, torch.arange(8) % classes)
         assert float(loss.detach()) == pytest.approx(math.log(classes), rel=0.05)
         loss.backward()
         gradients = [p.grad for p in head.parameters() if p.grad is not None]

@@ -51,16 +51,16 @@ def test_what_stands_between_layers(name: str, pools: list[type | None], dropout
     assert all(stage["dropout"].p == 0.5 for stage in stages if "dropout" in stage)
 
 
-def test_scores_are_means_of_rectified_class_maps() -> None:
+def test_logits_are_means_of_rectified_class_maps() -> None:
     net = create_model("nin_cifar").eval()
     nn.init.normal_(net.head.fc.weight)
     nn.init.normal_(net.head.fc.bias)
     maps = net.forward_features(torch.randn(4, 3, 32, 32))
     weight, bias = net.head.fc.weight[:, :, 0, 0], net.head.fc.bias
     class_maps = torch.einsum("bchw,kc->bkhw", maps, weight) + bias[:, None, None]
-    scores = net.forward_head(maps)
-    torch.testing.assert_close(scores, class_maps.clamp(min=0).mean(dim=(2, 3)), rtol=1e-4, atol=1e-5)
-    assert (class_maps < 0).any() and (scores >= 0).all()
+    logits = net.forward_head(maps)
+    torch.testing.assert_close(logits, class_maps.clamp(min=0).mean(dim=(2, 3)), rtol=1e-4, atol=1e-5)
+    assert (class_maps < 0).any() and (logits >= 0).all()
 
 
 def test_global_pool_is_an_option() -> None:

@@ -96,7 +96,7 @@ def test_maps_of_the_paper() -> None:
 
 
 def reference(state: dict[str, Tensor], x: Tensor, blocks: int, shortcut: str | None) -> list[Tensor]:
-    """The stem's and the stages' maps and the scores, by functions on bare tensors."""
+    """The stem's and the stages' maps and the logits, by functions on bare tensors."""
 
     def conv_norm(x: Tensor, path: str, stride: int = 1) -> Tensor:
         weight = state[f"{path}.conv.weight"]

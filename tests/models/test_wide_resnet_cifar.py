@@ -68,7 +68,7 @@ def test_name_counts_the_convolutions(name: str) -> None:
 
 
 def reference(state: dict[str, Tensor], x: Tensor, blocks: int) -> list[Tensor]:
-    """The stem's and the stages' maps and the scores, by functions on bare tensors."""
+    """The stem's and the stages' maps and the logits, by functions on bare tensors."""
 
     def act(x: Tensor, path: str) -> Tensor:
         mean, var, scale, bias = (

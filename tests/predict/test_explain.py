@@ -56,7 +56,7 @@ def hooked_cam(net: nn.Module, layer: str, x: Tensor, target: int) -> Tensor:
         pytest.param("resnet20_cifar", 1, id="residual, early"),
         pytest.param("convnet_cs231n", 0, id="fully connected"),
         pytest.param("lenet5", 1, id="lenet"),
-        pytest.param("nin_cifar", 2, id="pooled scores"),
+        pytest.param("nin_cifar", 2, id="pooled logits"),
     ],
 )
 def test_heat_is_that_of_hooks(name: str, stage: int) -> None:

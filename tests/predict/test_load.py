@@ -45,7 +45,7 @@ def test_class_names_and_options(tmp_path: Path) -> None:
     path = weights_file(tmp_path / "weights.safetensors")
     predictor = convatlas.load(path, class_names="abcdefghij", batch_size=5, workers=2)
     assert (predictor.class_names, predictor.batch_size, predictor.workers) == (tuple("abcdefghij"), 5, 2)
-    with pytest.raises(ValueError, match="`class_names` names 3 classes; the network has 10 scores"):
+    with pytest.raises(ValueError, match="`class_names` names 3 classes; the network has 10 logits"):
         convatlas.load(path, class_names=["a", "b", "c"])
 
 
@@ -209,7 +209,7 @@ def test_an_exported_file(tmp_path: Path, suffix: str, package: str) -> None:
     assert convatlas.load(tmp_path / f"other.{suffix}").fingerprint() != predictor.fingerprint()
     with pytest.raises(ValueError, match="a network in a file is run by the engine of its kind"):
         convatlas.load(path, engine="auto")
-    with pytest.raises(ValueError, match="`class_names` names 3 classes; the network has 10 scores"):
+    with pytest.raises(ValueError, match="`class_names` names 3 classes; the network has 10 logits"):
         convatlas.load(path, class_names="abc")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=f"{path}: "):

@@ -60,8 +60,8 @@ def test_the_user_may_say_what_they_are() -> None:
 
 
 def test_another_word_is_refused() -> None:
-    with pytest.raises(ValueError, match="`outputs`='scores'; allowed are 'auto', 'logits', 'probabilities'"):
-        predictor(LOGITS, outputs="scores")
+    with pytest.raises(ValueError, match="`outputs`='logits'; allowed are 'auto', 'logits', 'probabilities'"):
+        predictor(LOGITS, outputs="logits")
 
 
 @pytest.mark.parametrize(

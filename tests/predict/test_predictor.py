@@ -22,7 +22,7 @@ GREY = np.repeat(pixels(1)[:, :, :1], 3, axis=2)
 
 
 def assert_answer(results: Any, image: np.ndarray[Any, Any], tolerance: float = 1e-5) -> None:
-    """Compares the classes of an answer with the network's own scores."""
+    """Compares the classes of an answer with the network's own logits."""
     assert isinstance(results, Prediction), results
     shares = expected(image)
     order = np.argsort(-shares)[: len(results.top)]
@@ -268,11 +268,11 @@ def test_a_copy_leaves_engines_behind(asked: list[Any]) -> None:
     assert_answer(copied.predict(IMAGE)[0], IMAGE)
 
 
-def test_scores_that_are_no_numbers() -> None:
+def test_logits_that_are_no_numbers() -> None:
     net = small_network()
     next(net.parameters()).data[0] = float("nan")
     (results,) = Predictor(net).predict(IMAGE)
-    assert results == Skipped("image", "image: the network's scores are no numbers (NaN)")
+    assert results == Skipped("image", "image: the network's logits are NaN")
 
 
 def test_calling_it_gives_logits() -> None:

@@ -125,7 +125,7 @@ def test_a_search_of_failures_stops(tmp_path: Path) -> None:
         ({"rungs": (3, 1)}, r"`rungs`=\(3, 1\); expected rising numbers of epochs"),
         ({"repeats": 2}, "`repeats`=2; expected a whole number of at least 3"),
         ({"cluster": "slurm"}, "`cluster`='slurm'; expected 'ray'"),
-        ({"evaluate": None, "data": "digits", "validation_share": 0.001}, "too small for a validation part"),
+        ({"evaluate": None, "data": "digits", "validation_share": 0.001}, "too small for a validation split"),
     ],
 )
 def test_bad_input(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_the_gradient_of_a_path_is_the_product_of_its_branches() -> None:
     net.stem, net.head = nn.Identity(), nn.Flatten()
     x, labels = torch.tensor([0.3, -0.2]).view(1, 2, 1, 1), torch.tensor([0])
     measure = path_gradient(net, blocks, x, labels)
-    # Cross-entropy of the whole network's scores, (1 + 2)(1 + 3)(1 + 5) = 72 times the input.
+    # Cross-entropy of the whole network's logits, (1 + 2)(1 + 3)(1 + 5) = 72 times the input.
     slope = (72.0 * x.flatten()).softmax(dim=0) - torch.tensor([1.0, 0.0])
     for chosen, product in (((), 1.0), ((0,), 2.0), ((1, 2), 15.0), ((0, 1, 2), 30.0)):
         assert measure(chosen) == pytest.approx(product * float(slope.norm()), rel=1e-5)

@@ -49,10 +49,10 @@ def test_printed_losses_are_reproduced() -> None:
 
 
 def test_a_softmax_loss_is_never_0() -> None:
-    scores = torch.tensor([[100.0, 0.0, 0.0], [3.2, 5.1, -1.7]], dtype=torch.float64)
-    sure, cat = softmax_losses(scores, torch.tensor([0, 0])).tolist()
+    logits = torch.tensor([[100.0, 0.0, 0.0], [3.2, 5.1, -1.7]], dtype=torch.float64)
+    sure, cat = softmax_losses(logits, torch.tensor([0, 0])).tolist()
     assert sure == pytest.approx(2.0 * math.exp(-100.0), rel=1e-9)
-    # 24.53, 164.02 and 0.18 are the exponentials of the scores.
+    # 24.53, 164.02 and 0.18 are the exponentials of the logits.
     assert cat == pytest.approx(-math.log(24.53 / (24.53 + 164.02 + 0.18)), abs=1e-3)
 
 

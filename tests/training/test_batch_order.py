@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from convatlas.data.draws import permutation
+from convatlas.data.counter_random import permutation
 from convatlas.training.batch_order import BatchOrder
 from convatlas.training.distributed import Ranks
 

@@ -44,10 +44,10 @@ def test_a_mixture_has_the_mixture_of_the_losses() -> None:
 
 def test_hinge_of_the_courses_example() -> None:
     """Three images (columns) of a cat, a car and a frog: losses 2.9, 0 and 12.9, 5.27 on average."""
-    scores = torch.tensor([[3.2, 5.1, -1.7], [1.3, 4.9, 2.0], [2.2, 2.5, -3.1]])
+    logits = torch.tensor([[3.2, 5.1, -1.7], [1.3, 4.9, 2.0], [2.2, 2.5, -3.1]])
     labels = torch.tensor([0, 1, 2])
-    torch.testing.assert_close(hinge_losses(scores, labels), torch.tensor([2.9, 0.0, 12.9]))
-    assert loss(loss="hinge")(scores, labels).item() == pytest.approx(15.8 / 3)
+    torch.testing.assert_close(hinge_losses(logits, labels), torch.tensor([2.9, 0.0, 12.9]))
+    assert loss(loss="hinge")(logits, labels).item() == pytest.approx(15.8 / 3)
 
 
 def test_hinge_has_torchs_gradient() -> None:

@@ -132,7 +132,7 @@ def test_labels_that_do_not_fit(tmp_path: Path, labels: list[int], message: str)
 
 
 class Flat(nn.Module):
-    """Scores for ten classes, from images of 28 px and one channel alone."""
+    """Logits for ten classes, from images of 28 px and one channel alone."""
 
     def __init__(self) -> None:
         super().__init__()

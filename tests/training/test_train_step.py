@@ -2,7 +2,7 @@ import torch
 from torch import Tensor, nn
 
 from convatlas.data.batches import Batch
-from convatlas.data.draws import uniform
+from convatlas.data.counter_random import uniform
 from convatlas.training.cpu.choose import ExecutionPlan, choose_execution
 from convatlas.training.distributed import Ranks
 from convatlas.training.recipes.recipe import Recipe

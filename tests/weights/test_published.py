@@ -84,13 +84,13 @@ def test_weights_are_loaded(checkpoint: dict[str, torch.Tensor], tag: bool | str
 
 
 @pytest.mark.parametrize("classes", [0, 7])
-def test_another_head_begins_at_equal_scores(checkpoint: dict[str, torch.Tensor], classes: int) -> None:
+def test_another_head_begins_at_equal_logits(checkpoint: dict[str, torch.Tensor], classes: int) -> None:
     net = create_model("resnet18", pretrained=True, num_classes=classes)
     assert torch.equal(net.stem.conv.weight, checkpoint["conv1.weight"])
     if classes:
-        scores = net(torch.randn(2, 3, 64, 64))
-        assert scores.shape == (2, classes)
-        assert torch.equal(scores, torch.zeros_like(scores))
+        logits = net(torch.randn(2, 3, 64, 64))
+        assert logits.shape == (2, classes)
+        assert torch.equal(logits, torch.zeros_like(logits))
 
 
 def test_one_channel_gets_the_sum_and_others_are_refused(checkpoint: dict[str, torch.Tensor]) -> None:
@@ -225,10 +225,10 @@ def test_a_cat_is_a_cat(name: str) -> None:
     entry = find_published(name)
     pytest.importorskip(entry.package)
     net = create_model(name, pretrained=True).eval()
-    scores = net(cat(entry)).softmax(dim=1)[0]
+    logits = net(cat(entry)).softmax(dim=1)[0]
     cats = [imagenet_classes().index(name) for name in ("tabby", "tiger cat", "Egyptian cat")]
-    assert int(scores.argmax()) in cats
-    assert float(scores[cats].sum()) > 0.7
+    assert int(logits.argmax()) in cats
+    assert float(logits[cats].sum()) > 0.7
 
 
 def test_fine_tuning_begins_at_the_loss_of_guessing() -> None:

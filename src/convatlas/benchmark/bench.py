@@ -228,7 +228,7 @@ def _percentiles(times: list[float]) -> tuple[float, float]:
 
 
 def peak_memory(net: nn.Module, images: Tensor) -> int:
-    """Most bytes that tensors hold at once while a network scores images, weights and images included.
+    """Most bytes that tensors hold at once during a forward pass, weights and images included.
 
     Counted from what each operation of one forward allocates, and when it is let go. The space that an
     operation takes for itself while it works is not in it.

@@ -32,7 +32,7 @@ class Measurement:
         images_per_second: B over the median latency.
         peak_memory: most bytes that tensors hold at once in a forward, weights included; None for engines
             that do not let torch count.
-        error: largest difference from eager's scores, relative to eager's largest score.
+        error: largest difference from eager's logits, relative to eager's largest logit.
         params: trainable parameters.
         macs: multiply-adds for one image.
         top1: published accuracy on ImageNet for this input size, per cent; None where there is none.

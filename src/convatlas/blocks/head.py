@@ -1,4 +1,4 @@
-"""From the last feature map to class scores."""
+"""From the last feature map to class logits."""
 
 from typing import Literal
 
@@ -40,22 +40,22 @@ class ClassifierHead(nn.Module):
         self.fc = nn.Linear(self.num_features, num_classes) if num_classes > 0 else nn.Identity()
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Scores a feature map; with `pre_logits` the pooled features come out instead."""
+        """Computes the logits of a feature map; with `pre_logits` the pooled features come out instead."""
         x = global_pool_2d(x, self.global_pool)  # (B, C)
         return x if pre_logits else self.fc(self.dropout(x))
 
 
-def equalise_scores(head: nn.Module) -> None:
+def equalise_logits(head: nn.Module) -> None:
     """Sets the last layer of a classifier so that all classes score the same: the loss is ln K.
 
     A layer that replaces a trained one follows features whose scale no rule of initialisation knows: drawn
     at random, it can begin far above ln K, and its first steps then spoil the trained layers.
 
     Args:
-        head: with its last layer as `fc`, whose parameters become 0; or with a method `equalise_scores`,
+        head: with its last layer as `fc`, whose parameters become 0; or with a method `equalise_logits`,
             where zeros would not do.
     """
-    own = getattr(head, "equalise_scores", None)
+    own = getattr(head, "equalise_logits", None)
     if callable(own):
         own()
         return

@@ -172,7 +172,7 @@ class AuxHead(nn.Module):
             self.fc.to(device=like.device, dtype=like.dtype).train(self.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores x (B, C, H, W)."""
+        """Logits x (B, C, H, W)."""
         return self.fc(self.body(x))
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class MlpHead(nn.Module):
-    """A feature map, flattened, through hidden fully connected layers with ReLU to class scores.
+    """A feature map, flattened, through hidden fully connected layers with ReLU to class logits.
 
     The hidden layers are `hidden.fc1`, `hidden.fc2`, ...; the last layer is `fc`.
 
@@ -60,7 +60,7 @@ class MlpHead(nn.Module):
         self.fc = nn.Linear(self.hidden_size, num_classes) if num_classes > 0 else nn.Identity()
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Scores a feature map; with `pre_logits` the last hidden layer comes out instead."""
+        """Computes the logits of a feature map; with `pre_logits` the last hidden layer comes out instead."""
         x = self.hidden(self.pool(x).flatten(1))
         return x if pre_logits else self.fc(self.dropout(x))
 

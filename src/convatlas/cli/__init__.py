@@ -37,7 +37,7 @@ BUGS = (
 # Letters of an error's line.
 LONGEST = 4000
 
-OTHER_FLAGS = {"input_size": "--input", "part": "--split"}
+OTHER_FLAGS = {"input_size": "--input"}
 """Flags that are not named as the argument that they set."""
 
 # Name, and what it does; the command is `NAME_command` in `cli/NAME.py`.

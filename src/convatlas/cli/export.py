@@ -26,7 +26,7 @@ def export_command(
     agreement: float = 0.9,
     untrained: Annotated[bool, Flag] = False,
 ) -> None:
-    """Write a network into a file that runs elsewhere, and check that it gives the same scores.
+    """Write a network into a file that runs elsewhere, and check that it gives the same logits.
 
     Preprocessing and class names go along as metadata.
 
@@ -72,5 +72,5 @@ def export_command(
     )
     any_batch = "any batch" if dynamic_batch else f"batch {batch_size}"
     print(f"{made.path}: {made.bytes / 1e6:,.1f} MB, {any_batch}")
-    print(f"its scores differ from the network's by {made.error:.1e} of the largest", end="")
+    print(f"its logits differ from the network's by {made.error:.1e} of the largest", end="")
     print(f"; same top class on {made.same_top:.1%} of {made.images} images" if int8 else "")

@@ -55,7 +55,7 @@ def predict_command(
         workers: Threads that read images; one for each core if not given.
         exact: Decode large JPEGs at their full size, which takes longer.
         device: cpu or cuda; a GPU if there is one, if not given.
-        classes: File with a name for each class, one a line, in the order of the scores.
+        classes: File with a name for each class, one a line, in the order of the logits.
         cluster: Spread the files of a job with --out over a cluster: ray, at the address in RAY_ADDRESS.
     """
     for image in images:  # The parser lets them through, for the sake of "-".

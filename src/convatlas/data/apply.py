@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from convatlas.data import colour, warp
+from convatlas.data import colour, geometric
 from convatlas.data.augment import Augment
-from convatlas.data.draws import uniform
+from convatlas.data.counter_random import uniform
 
 
 def augment_batch(
@@ -45,17 +45,17 @@ def augment_batch(
         return uniform(seed, epoch, samples, purpose, count)
 
     if augment.pad_crop is not None:
-        images = warp.random_crop(images, draw("crop", 2), augment.pad_crop)
+        images = geometric.random_crop(images, draw("crop", 2), augment.pad_crop)
     if augment.flip > 0.0:
-        images = warp.random_flip(images, draw("flip", 1), augment.flip)
+        images = geometric.random_flip(images, draw("flip", 1), augment.flip)
     if augment.affine is not None:
-        images = warp.random_affine(images, draw("affine", 5), augment.affine)
+        images = geometric.random_affine(images, draw("affine", 5), augment.affine)
     if augment.colour_jitter is None and augment.lighting == 0.0:
         x = colour.normalise(images, mean, std)
     else:
         x = colour.recolour(images, draw, augment.colour_jitter, augment.lighting, mean, std)
     if augment.erase is not None:
-        warp.erase(x, draw, augment.erase)
+        geometric.erase(x, draw, augment.erase)
     if augment.cutout:
-        warp.cut_out(x, draw("cutout", 2), augment.cutout)
+        geometric.cut_out(x, draw("cutout", 2), augment.cutout)
     return x

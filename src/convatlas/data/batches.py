@@ -38,7 +38,7 @@ class Batch:
     Attributes:
         images: (B, C, H, W) of uint8.
         labels: (B,) of int64.
-        samples: index of each in its part, (B,).
+        samples: index of each in its split, (B,).
         skipped: the images that were to be in it but cannot be read.
     """
 
@@ -49,7 +49,7 @@ class Batch:
 
 
 def read_batches(
-    part: Samples,
+    split: Samples,
     plan: Plan,
     fit: Fit | None = None,
     *,
@@ -63,7 +63,7 @@ def read_batches(
     `fit` that are the same give the same batches.
 
     Args:
-        part: of a source.
+        split: of a source.
         plan: of each batch the indices of its samples (B,), and the height and width in px that its
             images shall have; None for the size that they have.
         fit: brings an image (C, H, W) of uint8, the sample of that index, to a size in px; needs to be
@@ -78,10 +78,10 @@ def read_batches(
     """
     if workers < 0:
         raise ValueError(f"`workers`={workers}; expected 0 or more")
-    if isinstance(part, ImageSet) and fit is None:
-        yield from (_pick(part, samples, px) for samples, px in plan)
+    if isinstance(split, ImageSet) and fit is None:
+        yield from (_pick(split, samples, px) for samples, px in plan)
         return
-    reader = _Reader(part, fit, on_bad_image)
+    reader = _Reader(split, fit, on_bad_image)
     source = map(reader.read, plan) if workers == 0 else _read_by_workers(reader, plan, workers)
     for result in source:
         if isinstance(result, _Refused):
@@ -89,12 +89,12 @@ def read_batches(
         yield result
 
 
-def _pick(part: ImageSet, samples: IntArray, px: int | None) -> Batch:
+def _pick(split: ImageSet, samples: IntArray, px: int | None) -> Batch:
     rows = torch.from_numpy(samples)
-    images = part.images.index_select(0, rows)  # whole rows: ten times as fast as indexing
+    images = split.images.index_select(0, rows)  # whole rows: ten times as fast as indexing
     if px is not None and images.shape[-2:] != (px, px):
         images = F.interpolate(images, (px, px), mode="bilinear", antialias=True)
-    return Batch(images, part.labels[rows], samples)
+    return Batch(images, split.labels[rows], samples)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,12 +109,12 @@ class _Refused:
 class _Reader:
     """Reads a batch, here or in a worker."""
 
-    part: Samples
+    split: Samples
     fit: Fit | None
     on_bad_image: OnBadImage
 
     def __len__(self) -> int:
-        return len(self.part)
+        return len(self.split)
 
     def __getitem__(self, entry: tuple[IntArray, int | None]) -> Batch | _Refused:
         return self.read(entry)
@@ -126,11 +126,11 @@ class _Reader:
         skipped: list[SkippedImage] = []
         for sample in samples.tolist():
             try:
-                image = self.part.image(sample)
+                image = self.split.image(sample)
             except ImageError as error:
                 if self.on_bad_image == "refuse":
                     return _Refused(str(error), is_image=True)
-                name = self.part.name(sample)
+                name = self.split.name(sample)
                 skipped.append(SkippedImage(name, str(error).removeprefix(f"{name}: ")))
                 continue
             decoded.append(image if self.fit is None else self.fit(image, sample, px))
@@ -139,12 +139,12 @@ class _Reader:
                 return _Refused(self._mismatch(kept, decoded), is_image=False)
         rows = np.array(kept, dtype=np.int64)
         images = torch.stack(decoded) if decoded else torch.empty(0, 3, px or 1, px or 1, dtype=torch.uint8)
-        return Batch(images, self.part.labels[torch.from_numpy(rows)], rows, tuple(skipped))
+        return Batch(images, self.split.labels[torch.from_numpy(rows)], rows, tuple(skipped))
 
     def _mismatch(self, kept: list[int], decoded: list[Tensor]) -> str:
         first, last = (tuple(decoded[i].shape) for i in (0, -1))
         return (
-            f"{self.part.name(kept[-1])} has the shape {last} and {self.part.name(kept[0])} {first}; "
+            f"{self.split.name(kept[-1])} has the shape {last} and {self.split.name(kept[0])} {first}; "
             "a batch needs one: say which size, by --input (from Python, input_size=...)"
         )
 

@@ -74,19 +74,19 @@ def recolour(
     return adjust(images, factors, steps, mean, std)
 
 
-def jitter_factors(draws: NDArray[np.float64], jitter: ColourJitter) -> NDArray[np.float64]:
+def jitter_factors(uniforms: NDArray[np.float64], jitter: ColourJitter) -> NDArray[np.float64]:
     """Factors of brightness, contrast and saturation: from draws (B, 3) in [0, 1) to (B, 3)."""
     amounts = np.array([jitter.brightness, jitter.contrast, jitter.saturation])
-    return 1.0 + amounts * (draws * 2.0 - 1.0)
+    return 1.0 + amounts * (uniforms * 2.0 - 1.0)
 
 
-def light_steps(draws: NDArray[np.float64], deviation: float) -> NDArray[np.float64]:
+def light_steps(uniforms: NDArray[np.float64], deviation: float) -> NDArray[np.float64]:
     """What is added to red, green and blue, for values in [0, 1]: from draws (B, 6) in [0, 1) to (B, 3).
 
     Source: Krizhevsky et al. 2012, Section 4.1.
     """
     # Two uniform numbers make a normal one (Box and Muller 1958).
-    normal = np.sqrt(-2.0 * np.log1p(-draws[:, :3])) * np.cos(2.0 * np.pi * draws[:, 3:])
+    normal = np.sqrt(-2.0 * np.log1p(-uniforms[:, :3])) * np.cos(2.0 * np.pi * uniforms[:, 3:])
     steps = deviation * normal * LIGHT_DEVIATIONS
     # A sum of products, not a matrix product, whose rounding may depend on the number of rows.
     return (steps[:, None, :] * LIGHT_AXES).sum(axis=2)

@@ -17,7 +17,7 @@ from convatlas.data.image_files import ImageError
 from convatlas.data.sets import ImageFileSet, ImageSet, Samples, SkippedImage, Source, counted
 from convatlas.data.tables import IntArray
 
-PARTS = ("train", "test")
+SPLITS = ("train", "test")
 # Bytes from the end of a file that tell most files apart.
 TAIL = 4096
 # Times that the largest class may have the images of the smallest before it is worth a word.
@@ -63,7 +63,7 @@ class Duplicates:
     """Images that are there more than once, byte for byte.
 
     Attributes:
-        samples: of each, where its copies lie, the part first.
+        samples: of each, where its copies lie, the split first.
         across: whether it is both learnt from and tested on.
         labels: the classes that it is given; two are a mistake.
     """
@@ -86,7 +86,7 @@ class DataReport:
         sizes: of the images.
         classes: how many images each class has, in the order of their numbers.
         imbalance: images to learn from in the largest class for each in the smallest.
-        duplicates: images that are there more than once; those in both parts come first.
+        duplicates: images that are there more than once; those in both splits come first.
         skipped: images that cannot be used.
     """
 
@@ -120,8 +120,8 @@ def describe(source: Source) -> DataReport:
         source: best loaded with on_bad_image="skip", so that bad images are listed rather than refused.
     """
     counts = [
-        np.bincount(part.labels.numpy(), minlength=len(source.class_names)).tolist()
-        for part in (source.train, source.test)
+        np.bincount(split.labels.numpy(), minlength=len(source.class_names)).tolist()
+        for split in (source.train, source.test)
     ]
     classes = tuple(ClassCount(*row) for row in zip(source.class_names, *counts, strict=True))
     return DataReport(
@@ -139,7 +139,7 @@ def describe(source: Source) -> DataReport:
 
 
 def _sizes(source: Source) -> SizeRange:
-    rows = [_sides(part) for part in (source.train, source.test)]
+    rows = [_sides(split) for split in (source.train, source.test)]
     sides = np.concatenate(rows)
     known = sides[(sides > 0).all(axis=1)]
     if not len(known):
@@ -151,15 +151,15 @@ def _sizes(source: Source) -> SizeRange:
     )
 
 
-def _sides(part: Samples) -> IntArray:
-    if isinstance(part, ImageSet):
-        return np.tile(np.array(part.images.shape[-2:], dtype=np.int64), (len(part), 1))
-    return part.sizes if isinstance(part, ImageFileSet) else np.zeros((len(part), 2), dtype=np.int64)
+def _sides(split: Samples) -> IntArray:
+    if isinstance(split, ImageSet):
+        return np.tile(np.array(split.images.shape[-2:], dtype=np.int64), (len(split), 1))
+    return split.sizes if isinstance(split, ImageFileSet) else np.zeros((len(split), 2), dtype=np.int64)
 
 
 def _duplicates(source: Source) -> list[Duplicates]:
-    parts = (source.train, source.test)
-    places = [(part, index) for part in range(2) for index in range(len(parts[part]))]
+    splits = (source.train, source.test)
+    places = [(split, index) for split in range(2) for index in range(len(splits[split]))]
     if isinstance(source.train, ImageFileSet) and isinstance(source.test, ImageFileSet):
         images = (source.train, source.test)
         keys: list[Hashable] = np.concatenate([p.files.num_bytes[p.rows] for p in images]).tolist()
@@ -170,7 +170,7 @@ def _duplicates(source: Source) -> list[Duplicates]:
                 look = functools.partial(_file_hash, images, whole)
                 rows, keys = _repeated(rows, list(zip(keys, pool.map(look, here), strict=True)))
     else:
-        keys = [_pixel_hash(parts[part], index) for part, index in places]
+        keys = [_pixel_hash(splits[split], index) for split, index in places]
         rows, keys = _repeated(list(range(len(places))), keys)
     groups: defaultdict[Hashable, list[tuple[int, int]]] = defaultdict(list)
     for row, key in zip(rows, keys, strict=True):
@@ -186,27 +186,27 @@ def _repeated(rows: list[int], keys: list[Hashable]) -> tuple[list[int], list[Ha
     return [rows[place] for place in kept], [keys[place] for place in kept]
 
 
-def _file_hash(parts: tuple[ImageFileSet, ImageFileSet], whole: bool, place: tuple[int, int]) -> Hashable:
-    part, index = parts[place[0]], place[1]
-    row = int(part.rows[index])
-    size = int(part.files.num_bytes[row])
+def _file_hash(splits: tuple[ImageFileSet, ImageFileSet], whole: bool, place: tuple[int, int]) -> Hashable:
+    split, index = splits[place[0]], place[1]
+    row = int(split.rows[index])
+    size = int(split.files.num_bytes[row])
     try:
-        content = part.files.read(row, start=0 if whole else max(size - TAIL, 0))
+        content = split.files.read(row, start=0 if whole else max(size - TAIL, 0))
     except ImageError:  # gone since it was loaded; it is like no other
         return place
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-def _pixel_hash(part: Samples, index: int) -> Hashable:
-    image = part.image(index).contiguous()
+def _pixel_hash(split: Samples, index: int) -> Hashable:
+    image = split.image(index).contiguous()
     return tuple(image.shape), hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest()
 
 
 def _found(source: Source, group: list[tuple[int, int]]) -> Duplicates:
-    parts = (source.train, source.test)
-    names = tuple(f"{PARTS[part]}: {parts[part].name(index)}" for part, index in group)
-    labels = {int(parts[part].labels[index]) for part, index in group}
-    across = len({part for part, _ in group}) == 2
+    splits = (source.train, source.test)
+    names = tuple(f"{SPLITS[split]}: {splits[split].name(index)}" for split, index in group)
+    labels = {int(splits[split].labels[index]) for split, index in group}
+    across = len({split for split, _ in group}) == 2
     return Duplicates(names, across, tuple(source.class_names[label] for label in sorted(labels)))
 
 

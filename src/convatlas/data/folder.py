@@ -1,4 +1,4 @@
-"""Folders of images: a folder for each class, with or without a part to learn and one to test."""
+"""Folders of images: a folder for each class, with or without a training and a test split."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def read_folder(
     """Reads images that lie in a folder for each class.
 
     Classes are numbered in the order of their sorted names. Where `path` holds train and val (or test),
-    these are the parts; else a share of each class, chosen by `seed`, is the part to test.
+    these are the splits; else a share of each class, chosen by `seed`, is the test split.
 
     Args:
         path: the folder.
@@ -80,20 +80,20 @@ def read_folder(
         DataError: the folder cannot be used as it is.
     """
     check_folder(path)
-    train, test = (find_part(path, names) for names in (TRAIN_NAMES, TEST_NAMES))
+    train, test = (find_split_folder(path, names) for names in (TRAIN_NAMES, TEST_NAMES))
     if train is None and test is not None and len(subfolders(path)) == 1:
         raise DataError(f"{path}: holds {test.name} but no train; {LAYOUT}")
     if train is None:
         train, test = path, None
     class_names = class_folders(train)
-    parts = [labelled_by_folder(train, class_names, note)]
+    splits = [labelled_by_folder(train, class_names, note)]
     if test is not None:
         check_test_classes(test, class_names)
-        parts.append(labelled_by_folder(test, class_names, note))
-    skipped = settle_bad(path, parts, on_bad_image)
+        splits.append(labelled_by_folder(test, class_names, note))
+    skipped = settle_bad(path, splits, on_bad_image)
     if test is None:
-        parts = split(parts[0], seed, test_share)
-    return images_source(f"folder:{path}", path, parts, class_names, skipped)
+        splits = split_by_class(splits[0], seed, test_share)
+    return images_source(f"folder:{path}", path, splits, class_names, skipped)
 
 
 def check_folder(path: Path) -> None:
@@ -127,8 +127,8 @@ def subfolders(path: Path) -> tuple[str, ...]:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def find_part(path: Path, names: tuple[str, ...]) -> Path | None:
-    """The part with one of these names; a class may be called "train", too, but holds no classes.
+def find_split_folder(path: Path, names: tuple[str, ...]) -> Path | None:
+    """The split with one of these names; a class may be called "train", too, but holds no classes.
 
     Capitals do not matter, and a word may stand before the name or behind it, as in `seg_train`.
     """
@@ -136,9 +136,9 @@ def find_part(path: Path, names: tuple[str, ...]) -> Path | None:
     exact = [name for name in names if name in there]
     others = [each for name in names for each in there if name in re.split(r"[_\-. ]", each.casefold())]
     for name in (*exact, *others):
-        part = path / name
-        if subfolders(part) and not _holds_images(part):
-            return part
+        split = path / name
+        if subfolders(split) and not _holds_images(split):
+            return split
     return None
 
 
@@ -157,7 +157,7 @@ def class_folders(path: Path) -> tuple[str, ...]:
 
 
 def check_test_classes(path: Path, class_names: tuple[str, ...]) -> None:
-    """Refuses a part to test with a class that the part to learn has not.
+    """Refuses a test split with a class that the training split has not.
 
     Raises:
         DataError: there is one.
@@ -198,24 +198,24 @@ def checked(listing: Listing, labels: IntArray, note: Note | None) -> Labelled:
     return Labelled(listing.files, labels, listing.sizes, reasons)
 
 
-def split(images: Labelled, seed: int, test_share: float) -> list[Labelled]:
-    """Splits images into a part to learn and one to test; bad ones count: mending them moves none."""
+def split_by_class(images: Labelled, seed: int, test_share: float) -> list[Labelled]:
+    """Splits images into a training and a test split; bad ones count: mending them moves none."""
     labels = images.labels
     is_test = stratified_mask(torch.from_numpy(labels), share=test_share, seed=seed).numpy()
     masks = (~is_test, is_test)
     return [dataclasses.replace(images, labels=np.where(mask, labels, NO_LABEL)) for mask in masks]
 
 
-def settle_bad(path: Path, parts: Sequence[Labelled], on_bad_image: OnBadImage) -> tuple[SkippedImage, ...]:
-    """The bad images of all parts, where they are to be skipped.
+def settle_bad(path: Path, splits: Sequence[Labelled], on_bad_image: OnBadImage) -> tuple[SkippedImage, ...]:
+    """The bad images of all splits, where they are to be skipped.
 
     Raises:
         DataError: there are some, and they are to be refused.
     """
     skipped = tuple(
-        SkippedImage(part.files.name(row), part.reasons[row])
-        for part in parts
-        for row in sorted(part.reasons)
+        SkippedImage(split.files.name(row), split.reasons[row])
+        for split in splits
+        for row in sorted(split.reasons)
     )
     if not skipped or on_bad_image == "skip":
         return skipped
@@ -230,17 +230,17 @@ def settle_bad(path: Path, parts: Sequence[Labelled], on_bad_image: OnBadImage) 
 def images_source(
     name: str,
     path: Path,
-    parts: Sequence[Labelled],
+    splits: Sequence[Labelled],
     class_names: tuple[str, ...],
     skipped: tuple[SkippedImage, ...],
 ) -> Source:
-    """Makes a source of a part to learn and a part to test, without their bad images.
+    """Makes a source of a training and a test split, without their bad images.
 
     Raises:
         DataError: nothing is left to learn or to test.
     """
     digest = hashlib.sha256(json.dumps(class_names).encode())
-    train, test = (_usable(part, digest) for part in parts)
+    train, test = (_usable(split, digest) for split in splits)
     for number, count in enumerate(np.bincount(train.labels.numpy(), minlength=len(class_names))):
         if count == 0:
             raise DataError(f"{path}: there is no image of {class_names[number]!r} to learn from")
@@ -249,16 +249,16 @@ def images_source(
     return Source(name, train, test, class_names, digest.hexdigest(), None, skipped)
 
 
-def _usable(part: Labelled, digest: Digest) -> ImageFileSet:
-    """The good images of a part; their names, sizes in bytes and labels go into the fingerprint."""
-    is_good = part.labels >= 0
-    is_good[list(part.reasons)] = False
+def _usable(split: Labelled, digest: Digest) -> ImageFileSet:
+    """The good images of a split; their names, sizes in bytes and labels go into the fingerprint."""
+    is_good = split.labels >= 0
+    is_good[list(split.reasons)] = False
     rows = np.flatnonzero(is_good)
-    labels = part.labels[rows]
-    names = part.files.names.all()
+    labels = split.labels[rows]
+    names = split.files.names.all()
     digest.update(os.fsencode("\0".join([names[row] for row in rows.tolist()])))
-    digest.update(part.files.num_bytes[rows].tobytes() + labels.tobytes())
-    return ImageFileSet(part.files, rows, torch.from_numpy(labels), part.sizes[rows])
+    digest.update(split.files.num_bytes[rows].tobytes() + labels.tobytes())
+    return ImageFileSet(split.files, rows, torch.from_numpy(labels), split.sizes[rows])
 
 
 def _holds_images(path: Path) -> bool:

@@ -15,7 +15,7 @@ from convatlas.data.folder import (
     check_test_classes,
     checked,
     class_folders,
-    find_part,
+    find_split_folder,
     images_source,
     labelled_by_folder,
     settle_bad,
@@ -62,7 +62,7 @@ def read_imagenet(
     """
     check_folder(path)
     roots = [path / below for below in ROOTS if (path / below).is_dir()]
-    found = [(root, train) for root in roots if (train := find_part(root, TRAIN_NAMES)) is not None]
+    found = [(root, train) for root in roots if (train := find_split_folder(root, TRAIN_NAMES)) is not None]
     if not found:
         raise DataError(f"{path}: holds no train with class folders; expected ImageNet's train and val")
     root, train = found[0]
@@ -75,9 +75,9 @@ def read_imagenet(
     test = next((root / name for name in TEST_NAMES if (root / name).is_dir()), None)
     if test is None:
         raise DataError(f"{root}: holds train but no val; expected both")
-    parts = [labelled_by_folder(train, ids, note), _test_part(path, test, ids, note)]
-    skipped = settle_bad(path, parts, on_bad_image)
-    return images_source(f"imagenet:{path}", path, parts, _class_names(ids), skipped)
+    splits = [labelled_by_folder(train, ids, note), _test_split(path, test, ids, note)]
+    skipped = settle_bad(path, splits, on_bad_image)
+    return images_source(f"imagenet:{path}", path, splits, _class_names(ids), skipped)
 
 
 def _class_names(ids: tuple[str, ...]) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ def _class_names(ids: tuple[str, ...]) -> tuple[str, ...]:
     return names if len(ids) == len(names) and (ids[0], ids[-1]) == ENDS else ids
 
 
-def _test_part(path: Path, test: Path, ids: tuple[str, ...], note: Note | None) -> Labelled:
+def _test_split(path: Path, test: Path, ids: tuple[str, ...], note: Note | None) -> Labelled:
     if subfolders(test):
         check_test_classes(test, ids)
         return labelled_by_folder(test, ids, note)

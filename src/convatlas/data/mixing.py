@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convatlas.data.augment import Augment
-from convatlas.data.draws import uniform
-from convatlas.data.warp import box_mask
+from convatlas.data.counter_random import uniform
+from convatlas.data.geometric import box_mask
 
 TRIES = 64
 """Pairs drawn for one number of the Beta distribution; each fits with a probability of half at least."""
@@ -67,11 +67,11 @@ def mix(
     return mixed, classes[:-1] * shares + classes[1:] * (1.0 - shares)
 
 
-def beta(draws: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
+def beta(uniforms: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
     """Numbers of the Beta(alpha, alpha) distribution by Jöhnk's method.
 
     Args:
-        draws: (B, 2 * tries) in [0, 1).
+        uniforms: (B, 2 * tries) in [0, 1).
         alpha: 0 to 1; with 0 all are 1.
 
     Returns:
@@ -80,9 +80,9 @@ def beta(draws: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
     Source: Jöhnk 1964; Devroye 1986, "Non-Uniform Random Variate Generation", Section IX.3.
     """
     if alpha == 0.0:
-        return np.ones(len(draws))
+        return np.ones(len(uniforms))
     # In logarithms, since a small alpha makes powers that double precision cannot hold.
-    first, second = np.split(np.log1p(-draws) / alpha, 2, axis=1)
+    first, second = np.split(np.log1p(-uniforms) / alpha, 2, axis=1)
     total = np.logaddexp(first, second)
     fits = total <= 0.0
     chosen = fits.argmax(axis=1)[:, None]

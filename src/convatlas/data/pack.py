@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from convatlas.data.draws import permutation
+from convatlas.data.counter_random import permutation
 from convatlas.data.sets import DataError, ImageFileSet, ImageSet, Samples, Source
 from convatlas.data.shards import CLASSES, INDEX, index_shards, write_index
 from convatlas.data.tables import IntArray
@@ -28,7 +28,7 @@ def write_shards(source: Source, folder: Path, *, shard_bytes: int = SHARD_BYTES
 
     Image files go in as they are, images in memory as PNG. The archives are train-000000.tar and so on
     and test-000000.tar and so on; in them, samples lie in a random order, for those who read from the
-    beginning, and their names give back the order of the source: sample i of a part is i there, too.
+    beginning, and their names give back the order of the source: sample i of a split is i there, too.
     The same source gives the same archives, to the bit. Nothing is left behind where it fails.
 
     Args:
@@ -44,13 +44,13 @@ def write_shards(source: Source, folder: Path, *, shard_bytes: int = SHARD_BYTES
     """
     if shard_bytes < 1:
         raise ValueError(f"`shard_bytes`={shard_bytes}; expected at least 1")
-    needed = sum(_bytes(part) for part in (source.train, source.test))
+    needed = sum(_bytes(split) for split in (source.train, source.test))
     _check_room(folder, needed)
     building = folder.parent / f".{folder.name}.{os.getpid()}"
     try:
         building.mkdir()
-        parts = {"train": source.train, "test": source.test}
-        sizes = [_write_part(building, name, part, shard_bytes) for name, part in parts.items()]
+        splits = {"train": source.train, "test": source.test}
+        sizes = [_write_split(building, name, split, shard_bytes) for name, split in splits.items()]
         (building / CLASSES).write_text("".join(f"{name}\n" for name in source.class_names), encoding="utf-8")
         write_index(building / INDEX, index_shards(building, np.concatenate(sizes)))
         with contextlib.suppress(FileNotFoundError):
@@ -65,32 +65,32 @@ def write_shards(source: Source, folder: Path, *, shard_bytes: int = SHARD_BYTES
     return tuple(sorted(folder.glob("*.tar")))
 
 
-def _write_part(folder: Path, name: str, part: Samples, shard_bytes: int) -> IntArray:
-    """Writes the shards of a part; height and width of its images, (N, 2)."""
-    sizes = np.zeros((len(part), 2), dtype=np.int64)
-    waiting = permutation(0, 0, len(part), f"pack {name}").tolist()[::-1]
+def _write_split(folder: Path, name: str, split: Samples, shard_bytes: int) -> IntArray:
+    """Writes the shards of a split; height and width of its images, (N, 2)."""
+    sizes = np.zeros((len(split), 2), dtype=np.int64)
+    waiting = permutation(0, 0, len(split), f"pack {name}").tolist()[::-1]
     number = 0
     while waiting:
         with (folder / f"{name}-{number:06d}.tar").open("wb") as file:
             with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
                 while waiting and file.tell() < shard_bytes:
                     index = waiting.pop()
-                    suffix, content, sizes[index] = _packed(part, index)
+                    suffix, content, sizes[index] = _packed(split, index)
                     _add(archive, f"{index:09d}.{suffix}", content)
-                    _add(archive, f"{index:09d}.cls", b"%d" % int(part.labels[index]))
+                    _add(archive, f"{index:09d}.cls", b"%d" % int(split.labels[index]))
             file.flush()
             os.fsync(file.fileno())
         number += 1
     return sizes
 
 
-def _packed(part: Samples, index: int) -> tuple[str, bytes, tuple[int, int]]:
+def _packed(split: Samples, index: int) -> tuple[str, bytes, tuple[int, int]]:
     """Suffix and content of the file of a sample, and its height and width."""
-    if isinstance(part, ImageFileSet):
-        row = int(part.rows[index])
-        height, width = part.sizes[index].tolist()
-        return part.files.names[row].rsplit(".", 1)[1].lower(), part.files.read(row), (height, width)
-    pixels = part.image(index).permute(1, 2, 0).numpy()
+    if isinstance(split, ImageFileSet):
+        row = int(split.rows[index])
+        height, width = split.sizes[index].tolist()
+        return split.files.names[row].rsplit(".", 1)[1].lower(), split.files.read(row), (height, width)
+    pixels = split.image(index).permute(1, 2, 0).numpy()
     content = io.BytesIO()
     Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(content, format="png")
     return "png", content.getvalue(), (pixels.shape[0], pixels.shape[1])
@@ -102,13 +102,13 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     archive.addfile(member, io.BytesIO(content))
 
 
-def _bytes(part: Samples) -> int:
-    """Bytes that the shards of a part need; for images that have yet to be packed, at most."""
-    size = len(part) * BYTES_PER_SAMPLE
-    if isinstance(part, ImageFileSet):
-        return size + int(part.files.num_bytes[part.rows].sum())
-    if isinstance(part, ImageSet):
-        return size + part.images.numel()
+def _bytes(split: Samples) -> int:
+    """Bytes that the shards of a split need; for images that have yet to be packed, at most."""
+    size = len(split) * BYTES_PER_SAMPLE
+    if isinstance(split, ImageFileSet):
+        return size + int(split.files.num_bytes[split.rows].sum())
+    if isinstance(split, ImageSet):
+        return size + split.images.numel()
     return size
 
 

@@ -1,4 +1,4 @@
-"""What a data set is: numbered samples, each an image with a label, in a part to learn and one to test."""
+"""What a data set is: numbered samples, each an image with a label, in a training and a test split."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from convatlas.data.counter_random import permutation
 from convatlas.data.crops import with_channels
-from convatlas.data.draws import permutation
 from convatlas.data.image_files import ImageError, decode_image, plain_image
 from convatlas.data.tables import Files, IntArray
 
@@ -80,7 +80,7 @@ class ImageFileSet:
     """Labelled image files, on disk or in shards, decoded when they are asked for.
 
     Attributes:
-        files: where they lie; shared between the parts of one source.
+        files: where they lie; shared between the splits of one source.
         rows: which of the files are the samples, (N,).
         labels: (N,) of int64.
         sizes: height and width in px where they are known, else 0: (N, 2).
@@ -196,7 +196,7 @@ class Source:
         train: what is trained on.
         test: what is only measured on.
         class_names: a name for each label.
-        fingerprint: SHA-256 over both parts, in hexadecimal; the same data have the same.
+        fingerprint: SHA-256 over both splits, in hexadecimal; the same data have the same.
         image_size: C, H, W where all images have that size; None for images of any size.
         skipped: the images that are left out because they cannot be read.
     """

@@ -31,7 +31,7 @@ from convatlas.data.folder import (
     check_folder,
     images_source,
     settle_bad,
-    split,
+    split_by_class,
 )
 from convatlas.data.listing import FEW, SUFFIXES
 from convatlas.data.sets import DataError, Note, OnBadImage, Source, counted
@@ -103,15 +103,15 @@ def read_shards(
         np.array([shard.startswith(names) for shard in shards]) for names in (TRAIN_NAMES, TEST_NAMES)
     )
     if not is_test.any():
-        parts = split(images, seed, test_share)
+        splits = split_by_class(images, seed, test_share)
     elif (is_train | is_test).all():
         masks = [chosen[index.files.shard] for chosen in (is_train, is_test)]
         labels = [np.where(mask, index.labels, NO_LABEL) for mask in masks]
-        parts = [dataclasses.replace(images, labels=entry) for entry in labels]
+        splits = [dataclasses.replace(images, labels=entry) for entry in labels]
     else:
         strange = path / shards[int(np.flatnonzero(~(is_train | is_test))[0])]
         raise DataError(f"{strange}: to learn from, or to test on? expected train-*.tar or test-*.tar")
-    return images_source(f"shards:{path}", path, parts, class_names, skipped)
+    return images_source(f"shards:{path}", path, splits, class_names, skipped)
 
 
 def index_shards(folder: Path, sizes: IntArray | None = None) -> ShardIndex:

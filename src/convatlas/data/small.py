@@ -36,7 +36,7 @@ FASHION_NAMES = (
 DEBIAN = {"fashion-mnist": Path("/usr/share/datasets/fashion-mnist")}
 # Names of torchvision's classes for what it downloads.
 PUBLISHED = {"fashion-mnist": "FashionMNIST", "mnist": "MNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
-IDX_PARTS = ("train", "t10k")
+IDX_SPLITS = ("train", "t10k")
 UNSIGNED_BYTE = 0x08
 
 
@@ -64,7 +64,7 @@ def load_mnist_like(name: str, data_dir: Path | None) -> Source:
         root = data_dir or cache_folder() / "data"
         _download(name, root, "the four files in idx format (train-images-idx3-ubyte.gz and so on)")
         folder = root / PUBLISHED[name] / "raw"
-    train, test = (_read_part(folder, part) for part in IDX_PARTS)
+    train, test = (_read_split(folder, split) for split in IDX_SPLITS)
     return memory_source(name, train, test, DIGIT_NAMES if name == "mnist" else FASHION_NAMES)
 
 
@@ -81,18 +81,18 @@ def load_cifar(name: str, data_dir: Path | None) -> Source:
     root = data_dir or cache_folder() / "data"
     expected = "the unpacked folder (cifar-10-batches-py or cifar-100-python)"
     train, test = _download(name, root, expected)
-    parts = [
-        ImageSet(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))
-        for part in (train, test)
+    splits = [
+        ImageSet(torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(split.targets))
+        for split in (train, test)
     ]
-    return memory_source(name, parts[0], parts[1], tuple(train.classes))
+    return memory_source(name, splits[0], splits[1], tuple(train.classes))
 
 
 def memory_source(name: str, train: ImageSet, test: ImageSet, class_names: Sequence[str]) -> Source:
-    """A source of two parts in memory."""
+    """A source of two splits in memory."""
     digest = hashlib.sha256()
-    for part in (train.images, train.labels, test.images, test.labels):
-        digest.update(part.contiguous().numpy().data)
+    for split in (train.images, train.labels, test.images, test.labels):
+        digest.update(split.contiguous().numpy().data)
     chans, height, width = train.images.shape[1:]
     return Source(name, train, test, tuple(class_names), digest.hexdigest(), (chans, height, width))
 
@@ -102,7 +102,7 @@ def _find_idx(name: str, data_dir: Path | None) -> Path | None:
     folders = [given, given / name, given / "raw", given / PUBLISHED[name] / "raw", given / PUBLISHED[name]]
     if data_dir is None and name in DEBIAN:
         folders.insert(0, DEBIAN[name])
-    first = f"{IDX_PARTS[0]}-images-idx3-ubyte"
+    first = f"{IDX_SPLITS[0]}-images-idx3-ubyte"
     return next((folder for folder in folders if _find_packed(folder, first) is not None), None)
 
 
@@ -113,17 +113,17 @@ def _find_packed(folder: Path, stem: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _read_part(folder: Path, part: str) -> ImageSet:
+def _read_split(folder: Path, split: str) -> ImageSet:
     images, labels = (
-        _read_found(folder, f"{part}-{stem}") for stem in ("images-idx3-ubyte", "labels-idx1-ubyte")
+        _read_found(folder, f"{split}-{stem}") for stem in ("images-idx3-ubyte", "labels-idx1-ubyte")
     )
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or not len(labels):
         raise DataError(
-            f"{folder}: the images of {part} have the shape {tuple(images.shape)} and the labels "
+            f"{folder}: the images of {split} have the shape {tuple(images.shape)} and the labels "
             f"{tuple(labels.shape)}; expected (N, H, W) and (N,)"
         )
     if int(labels.max()) > 9:
-        raise DataError(f"{folder}: the labels of {part} go up to {int(labels.max())}; expected 0 to 9")
+        raise DataError(f"{folder}: the labels of {split} go up to {int(labels.max())}; expected 0 to 9")
     return ImageSet(images[:, None], labels.long())
 
 
@@ -158,13 +158,13 @@ def read_idx(path: Path) -> Tensor:
 
 
 def _download(name: str, root: Path, expected: str) -> tuple[Any, Any]:
-    """Both parts from torchvision, which downloads what is missing and checks it."""
+    """Both splits from torchvision, which downloads what is missing and checks it."""
     from torchvision import datasets
 
     make = getattr(datasets, PUBLISHED[name])
     try:
         root.mkdir(parents=True, exist_ok=True)
-        return tuple(make(str(root), train=part, download=True) for part in (True, False))
+        return tuple(make(str(root), train=split, download=True) for split in (True, False))
     except (OSError, RuntimeError) as error:
         debian = " or install Debian's package dataset-fashion-mnist" if name in DEBIAN else ""
         why = textwrap.shorten(str(error), 160)

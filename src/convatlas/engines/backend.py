@@ -20,7 +20,7 @@ Precision = Literal["fp32", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 
 FP32_TOLERANCE = 1e-4
-"""Largest difference between scores, relative to the largest score, where nobody says otherwise."""
+"""Largest difference between logits, relative to the largest logit, where nobody says otherwise."""
 
 BatchFn = Callable[[Tensor], Tensor]
 """Runs one batch of exactly the job's shape, float32: (B, C, H, W) -> (B, K) in float32."""
@@ -35,7 +35,7 @@ class Job:
     """A network to run, by the files of a folder.
 
     The folder holds `net.pt2` (exported for the shape), `dynamic.pt2` (for any batch; may be missing),
-    `example.npy` (one batch), `check.npy` and `expected.npy` (images and the network's own scores), and for
+    `example.npy` (one batch), `check.npy` and `expected.npy` (images and the network's own logits), and for
     int8 `calibration.npy`.
 
     Attributes:
@@ -43,8 +43,8 @@ class Job:
         precision: the lowest that is allowed.
         threads: that may work on one batch.
         device: "cpu" or "cuda".
-        tolerance: error of scores that is allowed in float32, relative to the largest. An engine may choose
-            by it among ways of its own; scores are compared in any case.
+        tolerance: error of logits that is allowed in float32, relative to the largest. An engine may choose
+            by it among ways of its own; logits are compared in any case.
     """
 
     shape: tuple[int, int, int, int]

@@ -20,7 +20,7 @@ class EngineResult:
         engine: name.
         config: how it was used; None where it did not come so far.
         seconds: typical time of a batch; None where it was not measured.
-        error: largest difference between scores relative to the network's largest; None if not compared.
+        error: largest difference between logits relative to the network's largest; None if not compared.
         same_top: share of the images compared whose most likely class stays the same; None likewise.
         note: why it was dropped; "" where it was not.
     """
@@ -104,7 +104,7 @@ class Engine:
         report: how it was chosen.
         shape: B, C, H, W that it was made for.
         transform: the network's; brings an image to what the engine takes.
-        class_names: the network's; a name for each score.
+        class_names: the network's; a name for each logit.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Engine:
         self.class_names = class_names
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Scores images: (B, C, H, W) -> logits (B, K) in float32.
+        """Images to logits: (B, C, H, W) -> logits (B, K) in float32.
 
         B may be any number: fewer images than the engine was made for are filled up with zeros, and more are
         cut into batches.

@@ -33,7 +33,7 @@ class ExportedNetwork(nn.Module):
         batch_size: B that the file is for; None for any.
         transform: brings an image to the tensor that the network was trained on; None where the file does
             not say.
-        class_names: a name for each score, likewise.
+        class_names: a name for each logit, likewise.
         num_classes: K.
 
     Shape: x (B, C, H, W) -> (B, K). B may be any number: portions of `batch_size` are run one by one.
@@ -57,7 +57,7 @@ class ExportedNetwork(nn.Module):
         self._runners: dict[int, BatchFn] = {}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores images.
+        """Computes the logits of images.
 
         Raises:
             ValueError: they have another C, H or W than the file is for.
@@ -158,7 +158,7 @@ def _read_metadata(
     except (ValueError, TypeError) as error:
         raise EngineError(f"{path}: its metadata is damaged ({error})") from None
     if names and len(names) != num_classes:
-        raise EngineError(f"{path}: its metadata names {len(names)} classes; there are {num_classes} scores")
+        raise EngineError(f"{path}: its metadata names {len(names)} classes; there are {num_classes} logits")
     return transform, names
 
 
@@ -234,11 +234,11 @@ def _shape(path: Path, sizes: list[Any]) -> tuple[tuple[int | None, int, int, in
     Raises:
         EngineError: there is no such network.
     """
-    images, scores = ([size if isinstance(size, int) else None for size in port] for port in sizes)
-    if len(images) != 4 or None in images[1:] or len(scores) != 2 or scores[1] is None:
+    images, logits = ([size if isinstance(size, int) else None for size in port] for port in sizes)
+    if len(images) != 4 or None in images[1:] or len(logits) != 2 or logits[1] is None:
         raise EngineError(
-            f"{path}: takes {images} and gives {scores}; expected images (B, C, H, W) and scores (B, K)"
+            f"{path}: takes {images} and gives {logits}; expected images (B, C, H, W) and logits (B, K)"
         )
     batch, chans, height, width = images
     assert chans is not None and height is not None and width is not None
-    return (batch, chans, height, width), scores[1]
+    return (batch, chans, height, width), logits[1]

@@ -23,12 +23,12 @@ def fold(program: ExportedProgram) -> fx.GraphModule:
         program: exported in evaluation mode, with one input.
 
     Returns:
-        A module that takes the images and returns the scores.
+        A module that takes the images and returns the logits.
     """
     net = program.module()
     assert isinstance(net, fx.GraphModule)
     graph = net.graph
-    graph.set_codegen(CodeGen())  # Images in, scores out, with no tree to flatten.
+    graph.set_codegen(CodeGen())  # Images in, logits out, with no tree to flatten.
     for node in list(graph.nodes):
         if node.op == "call_module" and node.target == "_guards_fn":
             graph.erase_node(node)

@@ -31,7 +31,7 @@ from convatlas.engines.request import (
     read_request,
 )
 from convatlas.engines.search import try_engines
-from convatlas.engines.worker import timed_scores
+from convatlas.engines.worker import timed_logits
 from convatlas.engines.worker_pool import LATE
 from convatlas.machine import processor
 
@@ -55,7 +55,7 @@ def optimize(
 ) -> Engine:
     """Finds the fastest way to run a network here: tries what is installed, checks it, measures it.
 
-    Each engine is built in a process of its own, its scores are compared with the network's, and those that
+    Each engine is built in a process of its own, its logits are compared with the network's, and those that
     agree are timed in turns. What fails, hangs, crashes or disagrees is dropped with a note; where nothing is
     left, the network itself is used. The choice is remembered in the user's cache folder.
 
@@ -65,7 +65,7 @@ def optimize(
         batch_size: B that is measured; the engine takes any, in portions of B.
         precision: the lowest that is allowed; a higher one is kept where it is faster. "bf16" needs a chip
             that has it, "int8" needs `calibration`.
-        tolerance: largest difference between scores that is allowed, relative to the largest score; None for
+        tolerance: largest difference between logits that is allowed, relative to the largest logit; None for
             1e-4 with fp32 (or four times the error that the network's own rounding makes, where that is
             more), 0.05 with bf16 and 0.5 with int8.
         agreement: smallest share of the checked images whose most likely class must stay the same, for bf16
@@ -88,9 +88,9 @@ def optimize(
     inputs = make_inputs(request.job, calibration_images(calibration, request.job))
     net = copy.deepcopy(model).eval() if any(module.training for module in model.modules()) else model
     eager = _eager(net, request.job)
-    expected, once = _timed_scores(eager, inputs, request.job)
+    expected, once = _timed_logits(eager, inputs, request.job)
     limit = TIME_LIMITS[precision] if time_limit is None else time_limit
-    # Nobody is closer to the network's own scores than these are to the true ones.
+    # Nobody is closer to the network's own logits than these are to the true ones.
     rounding = functools.cache(
         lambda: 0.0 if tolerance is not None else rounding_error(net, inputs.check, expected)
     )
@@ -143,7 +143,7 @@ def _find(
 
 @dataclasses.dataclass(frozen=True)
 class _Task:
-    """A question, with the network, its own scores and what a call for them took, and when it was asked."""
+    """A question, with the network, its own logits and what a call for them took, and when it was asked."""
 
     net: nn.Module
     request: EngineRequest
@@ -158,10 +158,10 @@ class _Task:
     def refusal(self, batch_fn: BatchFn, config: BackendConfig) -> str:
         """Why a runner cannot be used; "" where it can."""
         try:
-            scores, _ = _timed_scores(batch_fn, self.inputs, self.request.job)
+            logits, _ = _timed_logits(batch_fn, self.inputs, self.request.job)
         except Exception as error:  # Whatever a library raises, the network itself still works.
             return f"it worked in its own process, and failed here ({type(error).__name__}: {error})"
-        found = compare(scores, self.expected)
+        found = compare(logits, self.expected)
         return self.request.refusal(found, config.precision, self.inputs.are_real, self.rounding)
 
     def engine(self, batch_fn: BatchFn, results: Sequence[EngineResult], *, remembered: bool) -> Engine:
@@ -273,9 +273,9 @@ def _open(engine: str, job: Job, files: Path, config: BackendConfig) -> BatchFn:
     return find_engine(engine).open(job, files, config)
 
 
-def _timed_scores(batch_fn: BatchFn, inputs: Inputs, job: Job) -> tuple[Tensor, float | None]:
-    """Scores of images that engines are compared on, and seconds of a call."""
-    return timed_scores(batch_fn, inputs.check.to(job.device).split(job.shape[0]))
+def _timed_logits(batch_fn: BatchFn, inputs: Inputs, job: Job) -> tuple[Tensor, float | None]:
+    """Logits of images that engines are compared on, and seconds of a call."""
+    return timed_logits(batch_fn, inputs.check.to(job.device).split(job.shape[0]))
 
 
 def _eager(net: nn.Module, job: Job) -> BatchFn:

@@ -8,13 +8,13 @@ from torch.export import ExportedProgram
 
 
 def ports(program: ExportedProgram) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Shapes of the images and of the scores; a size is a number, or a symbol where any will do."""
+    """Shapes of the images and of the logits; a size is a number, or a symbol where any will do."""
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
     signature = program.graph_signature
-    images, scores = (
+    images, logits = (
         values[str(next(iter(names)))] for names in (signature.user_inputs, signature.user_outputs)
     )
-    return tuple(images.shape), tuple(scores.shape)
+    return tuple(images.shape), tuple(logits.shape)
 
 
 def image_shape(program: ExportedProgram) -> tuple[Any, ...]:

@@ -30,7 +30,7 @@ class EngineRequest:
 
     Attributes:
         job: what is to be run.
-        tolerance: largest difference between scores, relative to the largest score.
+        tolerance: largest difference between logits, relative to the largest logit.
         agreement: smallest share of images whose most likely class must stay the same.
         engines: names of those to try.
     """
@@ -43,14 +43,14 @@ class EngineRequest:
     def refusal(
         self, found: Agreement, precision: Precision, real_images: bool, rounding: Callable[[], float]
     ) -> str:
-        """Why such scores are refused; "" where they are not.
+        """Why such logits are refused; "" where they are not.
 
         Args:
             found: the comparison.
-            precision: that the scores were computed in. A higher one than the lowest allowed is held to its
+            precision: that the logits were computed in. A higher one than the lowest allowed is held to its
                 own bound.
             real_images: whether images were given; most likely classes of noise mean nothing.
-            rounding: gives the error of the network's own scores, which other engines cannot be held to
+            rounding: gives the error of the network's own logits, which other engines cannot be held to
                 fall below.
         """
         bound = self.tolerance
@@ -61,7 +61,7 @@ class EngineRequest:
             bound = max(bound, ROUNDINGS * own)
         if not found.error <= bound:
             cause = f" (the network's own are off by {own:.1e}, from rounding)" if own > bound else ""
-            return f"its scores differ by {found.error:.1e} of the largest{cause}; {bound:.1e} is allowed"
+            return f"its logits differ by {found.error:.1e} of the largest{cause}; {bound:.1e} is allowed"
         if precision != "fp32" and real_images and found.same_top < self.agreement:
             return (
                 f"the most likely class stays the same on {found.same_top:.1%} of {found.images} images; "
@@ -76,7 +76,7 @@ class Inputs:
 
     Attributes:
         example: one batch, to time.
-        check: some batches, to compare scores on.
+        check: some batches, to compare logits on.
         calibration: some to take ranges from; None where nobody needs them.
         are_real: whether they were given, rather than drawn.
     """
@@ -134,7 +134,7 @@ def read_request(
 
 
 def check_bounds(tolerance: float | None, agreement: float) -> None:
-    """Checks how well scores must agree.
+    """Checks how well logits must agree.
 
     Raises:
         ValueError: a bound is out of its range.
@@ -216,7 +216,7 @@ def make_inputs(job: Job, images: Tensor | None) -> Inputs:
 def synthetic_images(shape: tuple[int, int, int, int]) -> Tensor:
     """Random images with as much contrast at each scale as photographs have, of mean 0 and deviation 1.
 
-    White noise is nothing that a network has seen; its scores for that can hang on the last digit.
+    White noise is nothing that a network has seen; its logits for that can hang on the last digit.
 
     Args:
         shape: B, C, H, W.

@@ -64,13 +64,13 @@ def try_engines(
     Args:
         request: what is asked.
         inputs: images to try on.
-        expected: the network's own scores on `inputs.check`.
+        expected: the network's own logits on `inputs.check`.
         once: seconds that a call took for these; None where that is not known.
         net: in evaluation mode.
         eager: runs it.
         folder: an empty one; what engine NAME was built into is left in its folder NAME.
         time_limit: seconds for building; the slow ones have two thirds, less what the calls after it need.
-        rounding: gives the error of the network's own scores.
+        rounding: gives the error of the network's own logits.
 
     Returns:
         Those that may be used, fast to slow, the raced before those that only had a first look, with the
@@ -183,7 +183,7 @@ def _checked(
     fastest: float,
     dropped: list[EngineResult],
 ) -> dict[Key, EngineResult]:
-    """Opens an engine in each setting and compares its scores; keeps who agrees, with a first look at it.
+    """Opens an engine in each setting and compares its logits; keeps who agrees, with a first look at it.
 
     `fastest` is the time of the fastest engine that was looked at before.
     """

@@ -69,11 +69,11 @@ class Worker:
         return {"configs": [dataclasses.asdict(config) for config in configs]}
 
     def check(self, config: BackendConfig) -> dict[str, Any]:
-        """Opens the engine, compares its scores with the network's, and takes a first look at its time."""
+        """Opens the engine, compares its logits with the network's, and takes a first look at its time."""
         batch_fn = self.runners[config] = self.backend.open(self.job, self.target, config)
         batches = self._read("check").to(self.job.device).split(self.job.shape[0])
-        scores, once = timed_scores(batch_fn, batches)
-        found = compare(scores, self._read("expected"))
+        logits, once = timed_logits(batch_fn, batches)
+        found = compare(logits, self._read("expected"))
         look = estimate_latency(batch_fn, self.example, once)
         return {**dataclasses.asdict(found), "seconds": look}
 
@@ -94,7 +94,7 @@ class Worker:
 
 
 def seconds(batch_fn: BatchFn, images: Tensor) -> float:
-    """Wall-clock time of one call, from images in memory to scores in memory."""
+    """Wall-clock time of one call, from images in memory to logits in memory."""
     begin = time.perf_counter()
     batch_fn(images)
     if images.is_cuda:
@@ -102,15 +102,15 @@ def seconds(batch_fn: BatchFn, images: Tensor) -> float:
     return time.perf_counter() - begin
 
 
-def timed_scores(batch_fn: BatchFn, batches: Sequence[Tensor]) -> tuple[Tensor, float | None]:
-    """Scores of some batches, in memory, and seconds of a call, roughly.
+def timed_logits(batch_fn: BatchFn, batches: Sequence[Tensor]) -> tuple[Tensor, float | None]:
+    """Logits of some batches, in memory, and seconds of a call, roughly.
 
     The seconds are None where the host of this virtual machine took processors away meanwhile.
     """
     begin, before = time.perf_counter(), steal_time()
-    scores = [batch_fn(batch).cpu() for batch in batches]
+    logits = [batch_fn(batch).cpu() for batch in batches]
     once = (time.perf_counter() - begin) / len(batches)
-    return torch.cat(scores), once if steal_time() == before else None
+    return torch.cat(logits), once if steal_time() == before else None
 
 
 def estimate_latency(batch_fn: BatchFn, images: Tensor, once: float | None = None) -> float:

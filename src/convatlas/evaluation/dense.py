@@ -72,7 +72,7 @@ class Dense(nn.Module):
 
 
 def _sliding(head: nn.Module, window: tuple[int, int]) -> ScoreMap:
-    """From the last map (B, C, H, W) to the head's scores at each place of a window, (B, K, H', W')."""
+    """From the last map (B, C, H, W) to the head's logits at each place of a window, (B, K, H', W')."""
     if isinstance(head, ClassifierHead):
         return lambda x: _linear(_pooled(x, head.global_pool, window), head.fc)
     if isinstance(head, NiNHead):

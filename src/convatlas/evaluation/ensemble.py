@@ -166,10 +166,10 @@ def _training_images(net: Network[Any], folder: Path) -> Iterator[Tensor]:
     source = trained_on(folder, record)
     transform: Any = net.transform
     views = Views(Protocol(), transform, is_ready=source.image_size is not None)
-    part: Samples = source.train
-    count = min(len(part), MOST_IMAGES)
-    chosen = np.linspace(0, len(part) - 1, count).round().astype(np.int64).tolist()
+    split: Samples = source.train
+    count = min(len(split), MOST_IMAGES)
+    chosen = np.linspace(0, len(split) - 1, count).round().astype(np.int64).tolist()
     for begin in range(0, count, BATCH):
         rows = chosen[begin : begin + BATCH]
         if len(rows) > 1:
-            yield transform.normalise(torch.cat([views(part.image(row))[0] for row in rows]))
+            yield transform.normalise(torch.cat([views(split.image(row))[0] for row in rows]))

@@ -17,7 +17,7 @@ from convatlas.data.transforms import Transform
 from convatlas.evaluation.crops import Average, Protocol, ProtocolName
 from convatlas.evaluation.ensemble import load_weights_of
 from convatlas.evaluation.labels import Match, Split, choose_split, match_classes
-from convatlas.evaluation.scoring import Member, Tables, make_member, score_images
+from convatlas.evaluation.logits import Member, Tables, make_member, measure_images
 from convatlas.metrics.calibration import Calibration, ClassMetrics, by_class, calibrate
 from convatlas.metrics.classification import Evaluation, count_answers
 from convatlas.metrics.error_analysis import interval
@@ -44,7 +44,7 @@ class Report(Summary):
         protocol: how images were shown.
         scales: px of the images' short side at each scale, for each network.
         views: views of each image that one network saw.
-        class_names: a name for each score.
+        class_names: a name for each logit.
         samples: the images; their labels are numbers in `class_names`.
         evaluation: counts, and for each image its answer and its loss, the negated logarithm of the
             probability of the right class.
@@ -200,7 +200,7 @@ def evaluate(
     members = [make_member(each, shown, source.image_size is not None) for each in predictors]
     samples = choose_split(_as_trained(source, members), split, classes)
     tables = Tables(samples.labels, average)
-    predictions = score_images(
+    predictions = measure_images(
         members, samples, tables, names, batch_size=batch_size, workers=predictors[0].workers
     )
     results = watched(predictions, len(samples)) if progress else predictions
@@ -284,10 +284,10 @@ def _find_data(
         if record["data"]["fingerprint"] != source.fingerprint:
             notes.append(
                 f"{source.name} has changed since the run was trained on it (its fingerprint differs): its "
-                "part to test may hold images that the run learnt from"
+                "test split may hold images that the run learnt from"
             )
         elif split != "test":
-            notes.append(f"the part {split!r} holds the images that the run learnt from")
+            notes.append(f"the split {split!r} holds the images that the run learnt from")
     return source
 
 

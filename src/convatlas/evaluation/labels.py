@@ -1,4 +1,4 @@
-"""Which images of a data set are measured, and which score of a network belongs to which of its classes."""
+"""Which images of a data set are measured, and which logit of a network belongs to which of its classes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Match = Literal["names", "index"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Relabelled:
-    """The samples of some parts in a row, with labels of a network's.
+    """The samples of some splits in a row, with labels of a network's.
 
     Attributes:
-        parts: of a source.
-        labels: (N,) of int64, N being the samples of all parts.
+        splits: of a source.
+        labels: (N,) of int64, N being the samples of all splits.
     """
 
-    parts: tuple[Samples, ...]
+    splits: tuple[Samples, ...]
     labels: Tensor
 
     def __len__(self) -> int:
@@ -49,13 +49,13 @@ class Relabelled:
         return split.name(row)
 
     def _find(self, index: int) -> tuple[Samples, int]:
-        ends = list(itertools.accumulate(map(len, self.parts)))
+        ends = list(itertools.accumulate(map(len, self.splits)))
         place = bisect.bisect_right(ends, index)
-        return self.parts[place], index - (ends[place - 1] if place else 0)
+        return self.splits[place], index - (ends[place - 1] if place else 0)
 
 
 def choose_split(source: Source, split: Split, classes: Sequence[int]) -> Relabelled:
-    """The samples of a part, with the network's numbers for their classes.
+    """The samples of a split, with the network's numbers for their classes.
 
     Args:
         source: the data.
@@ -63,14 +63,14 @@ def choose_split(source: Source, split: Split, classes: Sequence[int]) -> Relabe
         classes: for each class of the data, its number in the network.
 
     Raises:
-        ValueError: there is no such part, or nothing in it.
+        ValueError: there is no such split, or nothing in it.
     """
     known = {"test": (source.test,), "train": (source.train,), "all": (source.train, source.test)}
     if split not in known:
         raise ValueError(f"`split`={split!r}; expected 'test', 'train' or 'all'")
     labels = torch.cat([each.labels for each in known[split]])
     if not len(labels):
-        raise ValueError(f"{source.name}: has no image in its part {split!r}")
+        raise ValueError(f"{source.name}: has no image in its split {split!r}")
     return Relabelled(known[split], torch.tensor(classes, dtype=torch.int64)[labels])
 
 
@@ -123,5 +123,5 @@ def _find(name: str, places: dict[str, set[int]], network: Sequence[str]) -> int
 
 def _keys(name: str) -> list[str]:
     """A name as it is compared, and each of its synonyms."""
-    parts = [name, *name.split(",")] if "," in name else [name]
-    return [" ".join(part.replace("_", " ").replace("-", " ").casefold().split()) for part in parts]
+    words = [name, *name.split(",")] if "," in name else [name]
+    return [" ".join(word.replace("_", " ").replace("-", " ").casefold().split()) for word in words]

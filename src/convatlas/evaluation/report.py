@@ -95,15 +95,15 @@ def summary(report: Report) -> str:
 def how_shown(report: Report) -> str:
     """The protocol in words: "10crop, short side 256 px, 10 views, mean of probabilities"."""
     protocol = report.protocol
-    parts = [protocol.name]
+    splits = [protocol.name]
     if protocol.name != "single" or protocol.scales is not None:
         sizes = dict.fromkeys(", ".join(map(str, scales)) for scales in report.scales)
-        parts.append(f"short side {' or '.join(sizes)} px")
+        splits.append(f"short side {' or '.join(sizes)} px")
     if report.views > 1:
-        parts.append(counted(report.views, "view") + (" with mirror images" if protocol.flip else ""))
+        splits.append(counted(report.views, "view") + (" with mirror images" if protocol.flip else ""))
     if report.views > 1 or len(report.networks) > 1:
-        parts.append(f"mean of {protocol.average}")
-    return ", ".join(parts)
+        splits.append(f"mean of {protocol.average}")
+    return ", ".join(splits)
 
 
 def _heading(report: Report) -> str:
@@ -117,7 +117,7 @@ def _heading(report: Report) -> str:
 **Top-1 accuracy {_share(report.top1, report.top1_interval)}**: {found.correct:,} of
 {counted(found.count, "image")}.{top5}
 
-Protocol: {how_shown(report)}; part of the data: {report.split}.
+Protocol: {how_shown(report)}; split: {report.split}.
 The mean log loss is {found.loss:.4f}.{notes}"""
 
 

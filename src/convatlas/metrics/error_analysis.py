@@ -75,7 +75,7 @@ class HardImage:
     """A test image with a high loss.
 
     Attributes:
-        index: in the test part.
+        index: in the test split.
         name: where a person finds it.
         truth: name of its class.
         answer: name of the class that it was taken for.

@@ -237,7 +237,7 @@ class SplitHead(nn.Module):
         self.fc = nn.Linear(HIDDEN, num_classes) if num_classes > 0 else nn.Identity()
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Scores a feature map; with `pre_logits` the last hidden layer comes out instead."""
+        """Computes the logits of a feature map; with `pre_logits` the last hidden layer comes out instead."""
         x = self.pool(x).flatten(1)
         x = self._hidden("fc1", self.dropout(x) if self.drop_first else x)
         x = self._hidden("fc2", self.dropout(x))

@@ -156,9 +156,9 @@ class FractalNet(Network[FractalNetConfig]):
         config = self.config
         if not self.training or config.drop_path_rate == 0.0 or config.num_columns == 1:
             return None
-        draws = x.new_empty((2, x.shape[0]), dtype=torch.float32).uniform_()
-        column = (draws[0] * config.num_columns).long().clamp(max=config.num_columns - 1)
-        return torch.where(draws[1] < config.global_share, column, -1)
+        uniforms = x.new_empty((2, x.shape[0]), dtype=torch.float32).uniform_()
+        column = (uniforms[0] * config.num_columns).long().clamp(max=config.num_columns - 1)
+        return torch.where(uniforms[1] < config.global_share, column, -1)
 
     def features(self, x: Tensor, tap: FeatureHook = identity) -> Tensor:
         """Runs the blocks; while training, with one draw of global drop-path for all of them."""

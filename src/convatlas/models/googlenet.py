@@ -254,7 +254,7 @@ class GoogLeNet(Network[GoogLeNetConfig]):
         return x
 
     def forward_aux(self, x: Tensor) -> AuxLogits:
-        """Scores of the end, and of the side classifiers on 4a and 4d.
+        """Logits of the end, and of the side classifiers on 4a and 4d.
 
         The paper adds 0.3 of each side classifier's loss.
 

@@ -251,7 +251,7 @@ class InceptionV3(Network[InceptionV3Config]):
         return x
 
     def forward_aux(self, x: Tensor) -> AuxLogits:
-        """Scores of the end, and of the side classifier on the map of stride 16.
+        """Logits of the end, and of the side classifier on the map of stride 16.
 
         Raises:
             ValueError: as `forward`.

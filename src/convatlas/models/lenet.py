@@ -14,7 +14,7 @@ Section II.B, Figure 2 and Table I. Shapes in comments are those of both variant
 | OUTPUT | 10       | linear                | distance to ten fixed 7x12 bitmaps         |
 
 Departs from paper: `lenet5` has a full C3, mean pooling, plain tanh and a linear output.
-Departs from paper: `lenet5_1998` scores are negated distances, so that the largest wins.
+Departs from paper: `lenet5_1998` logits are negated distances, so that the largest wins.
 """
 
 from __future__ import annotations
@@ -216,14 +216,14 @@ class LeNetHead(nn.Module):
         output = RbfOutput if self.year_1998 else _linear_output
         self.fc = output(num_classes) if num_classes > 0 else nn.Identity()
 
-    def equalise_scores(self) -> None:
+    def equalise_logits(self) -> None:
         """Sets the last layer with parameters to 0: in 1998 that is F6, since the codes are fixed."""
         last = self.f6 if isinstance(self.fc, RbfOutput) else self.fc
         for parameter in last.parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Scores the maps of S4; with `pre_logits` F6 comes out instead."""
+        """Computes the logits of the maps of S4; with `pre_logits` F6 comes out instead."""
         x = self.c5(x).mean(dim=(2, 3))  # (B, 120)
         x = self.act(self.f6(x))  # (B, 84)
         return x if pre_logits else self.fc(self.dropout(x))  # (B, K)

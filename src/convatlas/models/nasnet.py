@@ -288,7 +288,7 @@ class NASNet(Network[NASNetConfig]):
         return tap(self.act(outputs[-1]))  # (B, 4032, 11, 11)
 
     def forward_aux(self, x: Tensor) -> AuxLogits:
-        """Scores of the end, and of the side classifier at two thirds of the depth.
+        """Logits of the end, and of the side classifier at two thirds of the depth.
 
         Raises:
             ValueError: as `forward`.

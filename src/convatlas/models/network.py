@@ -10,7 +10,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from convatlas.blocks.head import equalise_scores
+from convatlas.blocks.head import equalise_logits
 
 FeatureHook = Callable[[Tensor], Tensor]
 """Sees a feature map on its way through `features` and hands it on."""
@@ -108,8 +108,8 @@ class AuxLogits(NamedTuple):
     """What a network with auxiliary classifiers answers in training.
 
     Attributes:
-        main: scores of the network's end, (B, K).
-        aux: scores of the auxiliary classifiers, shallow to deep, each (B, K); empty where there are none.
+        main: logits of the network's end, (B, K).
+        aux: logits of the auxiliary classifiers, shallow to deep, each (B, K); empty where there are none.
     """
 
     main: Tensor
@@ -135,7 +135,7 @@ class Network(nn.Module, Generic[ConfigT]):
         head_hidden_size: width of what `forward_head(x, pre_logits=True)` returns.
         min_input_size: smallest height and width in px that the network accepts.
         transform: brings an image to the tensor that the network was trained on, where that is known.
-        class_names: a name for each score, where that is known.
+        class_names: a name for each logit, where that is known.
         aux_heads: auxiliary classifiers with `reset(num_classes)` and `fc`, in networks that have some.
         head: classifier with `reset(num_classes, global_pool)` and, as its last layer, `fc`.
     """
@@ -167,7 +167,7 @@ class Network(nn.Module, Generic[ConfigT]):
         """Moves parts to devices of their own, where the config names some; values are not set yet."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores images: (B, in_chans, H, W) -> logits (B, K), in training and in evaluation alike.
+        """Images to logits: (B, in_chans, H, W) -> logits (B, K), in training and in evaluation alike.
 
         Raises:
             ValueError: the input has not four dimensions, the wrong channels, or too few px.
@@ -204,7 +204,7 @@ class Network(nn.Module, Generic[ConfigT]):
         return self.head(x, pre_logits)
 
     def forward_aux(self, x: Tensor) -> AuxLogits:
-        """Scores of the end and of the auxiliary classifiers, if the network has any."""
+        """Logits of the end and of the auxiliary classifiers, if the network has any."""
         return AuxLogits(self(x), ())
 
     def set_progress(self, fraction: float) -> None:
@@ -245,7 +245,7 @@ class Network(nn.Module, Generic[ConfigT]):
         for head, like in zip(heads, likes, strict=True):
             last = head.get_submodule("fc").to(device=like.device, dtype=like.dtype)
             self.init_weights(last.train(self.training))
-            equalise_scores(head)
+            equalise_logits(head)
 
 
 def check_input(x: Tensor, name: str, in_chans: int, min_size: int) -> None:

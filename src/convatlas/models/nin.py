@@ -1,7 +1,7 @@
 """Network in Network: a small perceptron at every place, and no fully connected layer.
 
 Lin, Chen and Yan 2013, "Network In Network", Section 3 and Figure 2. An mlpconv layer is a convolution and
-two 1x1 convolutions, each with ReLU. The last emits one map for each class, whose mean is the class's score.
+two 1x1 convolutions, each with ReLU. The last emits one map for each class, whose mean is the class's logit.
 The paper prints no table of widths; they are those of the first author's published files.
 
 | mlpconv | `nin_cifar`         | `nin_imagenet`           |
@@ -15,7 +15,7 @@ The paper prints no table of widths; they are those of the first author's publis
 | 4       |                     | 3x3 1024, 1024, K        |
 | pool    |                     | mean of all places       |
 
-Pooling rounds up. ReLU is applied to the class maps too, so that no score is negative.
+Pooling rounds up. ReLU is applied to the class maps too, so that no logit is negative.
 
 Departs from paper: it sets the initial weights by hand and prints none; here they come from N(0, 0.05^2), as
 in the author's ImageNet file, which has 0.01 in the first layers of mlpconv 1 and 3 and in the last of 4.
@@ -64,7 +64,7 @@ class NiNConfig(Config):
     Args:
         layers: the mlpconv layers, at least three.
         drop_rate: dropout between mlpconv layers.
-        global_pool: how class maps become scores: "avg" (the paper), "max", or "" (maps; needs no classes).
+        global_pool: how class maps become logits: "avg" (the paper), "max", or "" (maps; needs no classes).
     """
 
     layers: tuple[MlpConv, ...]
@@ -130,15 +130,15 @@ class NiNHead(nn.Module):
         check_global_pool(self.global_pool, num_classes)
         self.fc = nn.Conv2d(self.in_chans, num_classes, 1) if num_classes > 0 else nn.Identity()
 
-    def equalise_scores(self) -> None:
-        """Sets every score to 1: at 0, ReLU would let no gradient through."""
+    def equalise_logits(self) -> None:
+        """Sets every logit to 1: at 0, ReLU would let no gradient through."""
         if isinstance(self.fc, nn.Conv2d):
             nn.init.zeros_(self.fc.weight)
             if self.fc.bias is not None:
                 nn.init.ones_(self.fc.bias)
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Scores a feature map; with `pre_logits` the pooled feature map comes out instead."""
+        """The logits of a feature map; with `pre_logits` the pooled feature map comes out instead."""
         return global_pool_2d(x if pre_logits else F.relu(self.fc(x)), self.global_pool)
 
 

@@ -78,7 +78,7 @@ def create_model(
         name: a name or alias, of which `list_models()` has all; a TOML file that names a network with
             options, as `convatlas scale` writes it; or what such a file holds, such as a plan.
         pretrained: True for the weights that are named by default, or a tag. A classifier for another
-            number of classes than theirs begins at equal scores, so at a loss of ln K.
+            number of classes than theirs begins at equal logits, so at a loss of ln K.
         num_classes: K; 0 for no classifier; None for the published number.
         in_chans: channels of the images; None for the published number.
         drop_rate: dropout before the classifier; None for the paper's.

@@ -69,7 +69,7 @@ def extract_features(
     """
     network = predictor.network
     if not isinstance(network, Network):
-        raise ValueError("features come from a network of the atlas; an exported file shows its scores only")
+        raise ValueError("features come from a network of the atlas; an exported file shows its logits only")
     if pool not in get_args(Pool):
         raise ValueError(f"`pool`={pool!r}; expected 'avg', 'max' or 'none'")
     describe(network, stage)

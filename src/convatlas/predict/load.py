@@ -47,7 +47,7 @@ def load(
         source: a `Run`, or the folder that training left; a network that has published weights, such as
             "efficientnet_lite0", or "resnet18.a1_in1k" for those of one tag; the `weights.safetensors` of a
             run; or a file that `convatlas export` wrote.
-        class_names: names for the scores, where those that come along shall not be used.
+        class_names: names for the logits, where those that come along shall not be used.
         engine: as in `Predictor`.
         workload: as in `Predictor`.
         precision: as in `Predictor`.
@@ -96,7 +96,7 @@ def load_network(source: str | os.PathLike[str]) -> Network[Any]:
 
     Returns:
         The network. Its `transform` brings an image (a PIL image) to the tensor (C, H, W) that it was
-        trained on; its `class_names` name the scores.
+        trained on; its `class_names` name the logits.
 
     Raises:
         RunError: as `load`.

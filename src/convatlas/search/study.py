@@ -334,7 +334,7 @@ class _Running:
         return LatencyLimit(self.spec.max_latency, self.spec.engine, self.task, self.store, pausable)
 
     def _again(self, main: list[Job], baseline: list[Job]) -> None:
-        """Trains the best with fresh seeds: on the validation part to choose, then on all to report."""
+        """Trains the best with fresh seeds: on the validation split to choose, then on all to report."""
         top, repeats = int(self.extra["top"]), int(self.extra["repeats"])
         groups = {"search": self._best(main, top), "random": self._best(baseline, top)}
         chosen = [(role, text) for role, texts in groups.items() for text in texts]

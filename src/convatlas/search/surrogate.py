@@ -90,7 +90,7 @@ def scores_of_all(features: Features, sizes: tuple[int, ...], weights: Floats) -
     return scores.reshape(-1)
 
 
-def warp(values: Floats) -> Floats:
+def standardise(values: Floats) -> Floats:
     """Values with mean 0 and deviation 1, in which the bad ones lie no further from the median than the best.
 
     Networks that do not train at all would otherwise be most of what the model learns.
@@ -125,7 +125,7 @@ class ModelSearch:
         values = np.array([history.values[i] for i in known])
         features = make_features(space.sizes)
         shares, noise = self._prior(choices, values)
-        weights = draw_weights(features, choices, warp(values), shares, noise, rng)
+        weights = draw_weights(features, choices, standardise(values), shares, noise, rng)
         pool, scores = _scored(space, history, weights, rng)
         count = min(len(scores), 2 * len(history.proposed) + POOL)
         best = np.argpartition(-scores, count - 1)[:count]
@@ -146,7 +146,7 @@ class ModelSearch:
 @lru_cache(maxsize=64)
 def _fit(choices: bytes, width: int, values: bytes) -> int:
     matrix = np.frombuffer(choices, dtype=np.int64).reshape(-1, width)
-    target = warp(np.frombuffer(values))
+    target = standardise(np.frombuffer(values))
     kernels = kernels_of_orders(matrix)
     noise_of = np.eye(len(target))
     scores = [

@@ -25,7 +25,7 @@ class Split:
     """The data of a search.
 
     Attributes:
-        search: candidates are trained on its `train` and measured on its `test`, the validation part.
+        search: candidates are trained on its `train` and measured on its `test`, the validation split.
         final: all training images, and the test images that are touched once.
     """
 
@@ -45,7 +45,7 @@ def load_split(
     """Loads the data, and keeps a share of each class apart for validation.
 
     Raises:
-        DataError: it is too small for a validation part, or cannot be used.
+        DataError: it is too small for a validation split, or cannot be used.
     """
     source = load_source(data, data_dir=data_dir) if isinstance(data, str) else data
     labels = source.train.labels
@@ -56,7 +56,7 @@ def load_split(
     if short:
         raise DataError(
             f"data set {source.name}: class {source.class_names[short[0]]!r} has {counts[short[0]]} training "
-            f"images, of which {share:.0%} is too small for a validation part; expected at least one to "
+            f"images, of which {share:.0%} is too small for a validation split; expected at least one to "
             "train on and one to validate on for each class"
         )
     train_rows = np.flatnonzero(~is_validation.numpy() & (labels.numpy() >= 0))
@@ -68,7 +68,7 @@ def load_split(
     digest = hashlib.sha256(f"{source.fingerprint} {share} {seed} {train_images}".encode()).hexdigest()
     search = dataclasses.replace(
         source,
-        name=f"{source.name}, validation part",
+        name=f"{source.name}, validation split",
         train=_shared(_chosen(source.train, train_rows)),
         test=_shared(_chosen(source.train, held_rows)),
         fingerprint=digest,

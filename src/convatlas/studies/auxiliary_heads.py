@@ -107,11 +107,11 @@ class SideNet(nn.Module):
         return [layer for layer in self.parts.modules() if isinstance(layer, nn.Conv2d)]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores images: (B, C, H, W) -> (B, K)."""
+        """Images to logits: (B, C, H, W) -> (B, K)."""
         return self.forward_aux(x).main
 
     def forward_aux(self, x: Tensor) -> AuxLogits:
-        """Scores of the end and of the two classifiers on the way."""
+        """Logits of the end and of the two classifiers on the way."""
         low = self.parts[0](x)  # (B, width, H/2, W/2)
         middle = self.parts[1](low)  # (B, width, H/4, W/4)
         high = self.parts[2](middle)  # (B, width, H/4, W/4)

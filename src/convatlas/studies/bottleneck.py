@@ -154,7 +154,7 @@ class InceptionNet(nn.Module):
         self.head = ClassifierHead(chans, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores images."""
+        """Computes the logits of images."""
         return self.head(self.stages(self.stem(x)))
 
 

@@ -122,7 +122,7 @@ class CardinalityNet(nn.Module):
         self.head = ClassifierHead(chans, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores images."""
+        """Computes the logits of images."""
         return self.head(self.stages(self.stem(x)))
 
 

@@ -174,16 +174,16 @@ class StudyContext(Generic[KnobsT]):
         )
 
     def evaluate(
-        self, trained: Trained, part: Literal["train", "test"] = "test", *, net: nn.Module | None = None
+        self, trained: Trained, split: Literal["train", "test"] = "test", *, net: nn.Module | None = None
     ) -> Evaluation:
-        """Measures a network on the whole of a part of the data, without augmentation.
+        """Measures a network on the whole of a split of the data, without augmentation.
 
         Args:
             trained: as `train` gave it.
-            part: of the source.
+            split: of the source.
             net: another network for the same images, for example the trained one with a part missing.
         """
-        samples = self.source.train if part == "train" else self.source.test
+        samples = self.source.train if split == "train" else self.source.test
         return evaluate(
             trained.net if net is None else net,
             samples,
@@ -211,22 +211,22 @@ def cut_down(source: Source, knobs: TrainingKnobs) -> Source:
     return dataclasses.replace(source, train=train, test=test, image_size=size, fingerprint=digest)
 
 
-def _some(part: Samples, count: int, knob: str, name: str) -> Samples:
+def _some(split: Samples, count: int, knob: str, name: str) -> Samples:
     """The same share of each class, `count` images in all; all for 0."""
     if count == 0:
-        return part
-    if count > len(part):
-        raise ValueError(f"`{knob}`={count}; {name} has {len(part):,}")
-    mask = stratified_mask(part.labels, share=count / len(part), seed=0)
-    if isinstance(part, ImageSet):
-        return ImageSet(part.images[mask], part.labels[mask])
-    return Chosen(part, np.flatnonzero(mask.numpy()), part.labels[mask])
+        return split
+    if count > len(split):
+        raise ValueError(f"`{knob}`={count}; {name} has {len(split):,}")
+    mask = stratified_mask(split.labels, share=count / len(split), seed=0)
+    if isinstance(split, ImageSet):
+        return ImageSet(split.images[mask], split.labels[mask])
+    return Chosen(split, np.flatnonzero(mask.numpy()), split.labels[mask])
 
 
-def _resized(part: Samples, px: int) -> ImageSet:
-    images = torch.stack([part.image(index) for index in range(len(part))]).float()
+def _resized(split: Samples, px: int) -> ImageSet:
+    images = torch.stack([split.image(index) for index in range(len(split))]).float()
     small = nn.functional.interpolate(images, size=(px, px), mode="bilinear", antialias=True)
-    return ImageSet(small.round().clamp(0.0, 255.0).to(torch.uint8), part.labels)
+    return ImageSet(small.round().clamp(0.0, 255.0).to(torch.uint8), split.labels)
 
 
 def run_study(

@@ -86,7 +86,7 @@ class DeepNet(nn.Module):
                     nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores images: (B, C, H, W) -> (B, K)."""
+        """Images to logits: (B, C, H, W) -> (B, K)."""
         for layer in self.layers:
             x = layer(x)  # (B, width, H/2, W/2)
         return self.fc(x.mean(dim=(2, 3)))  # (B, K)

@@ -1,4 +1,4 @@
-"""Softmax against the multi-class support vector machine's hinge: two losses on the same scores.
+"""Softmax against the multi-class support vector machine's hinge: two losses on the same logits.
 
 CS231n, "Linear classification"; Weston and Watkins 1999, "Support vector machines for multi-class pattern
 recognition"; Tang 2013, "Deep Learning using Linear Support Vector Machines".
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 LOSSES = ("softmax", "hinge")
 
 EXAMPLE = ((3.2, 5.1, -1.7), (1.3, 4.9, 2.0), (2.2, 2.5, -3.1))
-"""CS231n's scores for a cat, a car and a frog (classes 0, 1 and 2)."""
+"""CS231n's logits for a cat, a car and a frog (classes 0, 1 and 2)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class Result:
     Attributes:
         error: wrong test images, in %.
         settled: training images whose loss, and so whose gradient, is exactly 0, in %.
-        calibration: of the test answers, with the softmax of the scores as probabilities.
+        calibration: of the test answers, with the softmax of the logits as probabilities.
     """
 
     error: float
@@ -91,7 +91,7 @@ Results = dict[str, list[Result]]
 
 
 def run(ctx: StudyContext[LossKnobs]) -> Outcome:
-    """Computes the losses of known scores, then trains with each loss for each seed."""
+    """Computes the losses of known logits, then trains with each loss for each seed."""
     results: Results = {loss: [_train(ctx, loss, seed) for seed in ctx.seeds] for loss in LOSSES}
     return Outcome(
         findings=(*compute_facts(), *find(results, ctx.knobs.margin)),
@@ -102,19 +102,19 @@ def run(ctx: StudyContext[LossKnobs]) -> Outcome:
 
 
 def compute_facts() -> tuple[Fact, ...]:
-    """Both losses on CS231n's example, and on scores that are all alike."""
-    scores, labels = torch.tensor(EXAMPLE, dtype=torch.float64), torch.arange(3)
-    cat, car, frog = hinge_losses(scores, labels).tolist()
+    """Both losses on CS231n's example, and on logits that are all alike."""
+    logits, labels = torch.tensor(EXAMPLE, dtype=torch.float64), torch.arange(3)
+    cat, car, frog = hinge_losses(logits, labels).tolist()
     alike = torch.zeros(1, 10, dtype=torch.float64)
     half = 0.005  # of the last digit that is printed
     printed = (
-        ("hinge of the cat's scores", cat, 2.9),
-        ("hinge of the car's scores", car, 0.0),
-        ("hinge of the frog's scores", frog, 12.9),
+        ("hinge of the cat's logits", cat, 2.9),
+        ("hinge of the car's logits", car, 0.0),
+        ("hinge of the frog's logits", frog, 12.9),
         ("hinge, mean of the three", (cat + car + frog) / 3.0, 5.27),
-        ("softmax loss of the cat's scores", float(F.cross_entropy(scores[:1], labels[:1])), 2.04),
-        ("hinge of ten equal scores: K - 1", float(hinge_losses(alike, labels[:1])), 9.0),
-        ("softmax loss of ten equal scores: ln K", float(F.cross_entropy(alike, labels[:1])), 2.30),
+        ("softmax loss of the cat's logits", float(F.cross_entropy(logits[:1], labels[:1])), 2.04),
+        ("hinge of ten equal logits: K - 1", float(hinge_losses(alike, labels[:1])), 9.0),
+        ("softmax loss of ten equal logits: ln K", float(F.cross_entropy(alike, labels[:1])), 2.30),
     )
     return tuple(
         Fact(name=name, value=value, claimed=claimed, tolerance=half / claimed if claimed else 0.0)
@@ -149,12 +149,12 @@ def find(results: Results, margin: float) -> tuple[Effect, ...]:
             published="softmax: none, ever",
         ),
         Effect(
-            name="calibration error, softmax of the hinge's scores minus that of softmax's own",
+            name="calibration error, softmax of the hinge's logits minus that of softmax's own",
             values=tuple(
                 100.0 * (hinge.calibration.error - softmax.calibration.error) for softmax, hinge in pairs
             ),
             unit="points",
-            published="CS231n: the hinge's scores are no probabilities",
+            published="CS231n: the hinge's logits are no probabilities",
             decides=False,
         ),
     )
@@ -173,8 +173,8 @@ def _train(ctx: StudyContext[LossKnobs], loss: str, seed: int) -> Result:
         augment={"flip": 0.5, "pad_crop": {"pad": knobs.pad}},
         loss=loss,
     )
-    scores, labels = score(ctx, trained, "train")
-    losses = hinge_losses(scores, labels) if loss == "hinge" else softmax_losses(scores, labels)
+    logits, labels = score(ctx, trained, "train")
+    losses = hinge_losses(logits, labels) if loss == "hinge" else softmax_losses(logits, labels)
     tested, right = score(ctx, trained, "test")
     best = tested.softmax(dim=1).max(dim=1)
     return Result(
@@ -188,7 +188,7 @@ def _train(ctx: StudyContext[LossKnobs], loss: str, seed: int) -> Result:
 def score(
     ctx: StudyContext[LossKnobs], trained: Trained, part: Literal["train", "test"]
 ) -> tuple[Tensor, Tensor]:
-    """Scores (N, K) of all images of a part, in float64, and their labels (N,)."""
+    """Logits (N, K) of all images of a part, in float64, and their labels (N,)."""
     samples = ctx.source.train if part == "train" else ctx.source.test
     found: list[Tensor] = []
     for begin in range(0, len(samples), 256):
@@ -198,12 +198,12 @@ def score(
     return torch.cat(found), samples.labels
 
 
-def softmax_losses(scores: Tensor, labels: Tensor) -> Tensor:
+def softmax_losses(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of each image, (B, K) and (B,) to (B,), that does not round a small loss to 0.
 
     It is log(1 + the sum over the wrong classes j of exp(s_j - s_y)).
     """
-    over = (scores - scores.gather(1, labels[:, None])).scatter(1, labels[:, None], -math.inf)
+    over = (logits - logits.gather(1, labels[:, None])).scatter(1, labels[:, None], -math.inf)
     return F.softplus(over.logsumexp(dim=1))
 
 
@@ -267,14 +267,14 @@ STUDY = Study(
     source="CS231n, Linear classification (Softmax vs. SVM); Tang 2013, arXiv 1306.0239",
     published=(
         "CS231n: the difference between SVM and softmax is usually very small; the SVM does not care about "
-        "scores once the margins are satisfied; hinge losses of the example 2.9, 0, 12.9, mean 5.27",
+        "logits once the margins are satisfied; hinge losses of the example 2.9, 0, 12.9, mean 5.27",
         "Tang 2013: a small but consistent advantage of (squared) hinge losses over softmax",
     ),
     protocol="The same residual network is trained by the same recipe with both losses from the same seeds. "
     "The learning rate is one that both bear: at 0.05 in place of 0.02 (and 4 epochs in place of 6), the "
     "hinge, whose gradients are larger, erred 2.4 points more. At the end the loss of each training image is "
     "computed in double precision without augmentation. The answers to the test images are compared with the "
-    "softmax of their scores.",
+    "softmax of their logits.",
     refuted_by="Test errors that differ by more than `margin` points; a hinge that leaves no image alone; or "
     "losses of the example that differ from those printed.",
     presets={

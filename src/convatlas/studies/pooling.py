@@ -109,7 +109,7 @@ def run(ctx: StudyContext[PoolingKnobs]) -> Outcome:
 
 
 def order_difference(kind: str, seed: int, images: int = 8) -> float:
-    """Largest difference of the scores that the order makes, both networks having the same weights."""
+    """Largest difference of the logits that the order makes, both networks having the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         nets = [make_lenet(kind, order).eval() for order in ORDERS]
@@ -131,7 +131,7 @@ def facts(differences: dict[str, float], counts: dict[str, int]) -> tuple[Fact, 
     """What needs no training."""
     return (
         Fact(
-            name="maximum: largest difference of the scores that the order makes, same weights",
+            name="maximum: largest difference of the logits that the order makes, same weights",
             value=differences["max"],
             claimed=0.0,
             note="an activation that only rises commutes with a maximum",
@@ -181,9 +181,9 @@ def _table(errors: Errors, differences: dict[str, float]) -> Table:
 def _reading(errors: Errors, differences: dict[str, float], counts: dict[str, int]) -> str:
     mean, behind, largest = (statistics.fmean(values) for values in errors.values())
     return (
-        f"With a maximum, the order changes the scores by {differences['max']:g}: an activation that only "
+        f"With a maximum, the order changes the logits by {differences['max']:g}: an activation that only "
         f"rises leaves the largest value the largest. Behind the pooling it has {counts['behind']:,} "
-        f"values to compute in place of {counts['before']:,}. With a mean, the order changes the scores by "
+        f"values to compute in place of {counts['before']:,}. With a mean, the order changes the logits by "
         f"up to {differences['mean']:.2g}. Trained alike, the test error is {largest:.2f} % with the "
         f"maximum, {mean:.2f} % with the mean behind the activation and {behind:.2f} % with the mean "
         "before it."
@@ -191,7 +191,7 @@ def _reading(errors: Errors, differences: dict[str, float], counts: dict[str, in
 
 
 def draw(errors: Errors, differences: dict[str, float], figure: Figure) -> None:
-    """The test error of each network with every seed as a dot, and what the order does to the scores."""
+    """The test error of each network with every seed as a dot, and what the order does to the logits."""
     ends, order = figure.subplots(1, 2, width_ratios=(2, 1))
     for place, values in enumerate(errors.values()):
         ends.scatter([place] * len(values), values, color=f"C{place}", alpha=0.7)
@@ -202,7 +202,7 @@ def draw(errors: Errors, differences: dict[str, float], figure: Figure) -> None:
     order.bar(list(differences), list(differences.values()), color=("C0", "C2"), width=0.5)
     for place, value in enumerate(differences.values()):
         order.annotate(f"{value:.2g}", (place, value), ha="center", va="bottom")
-    order.set(ylabel="largest difference of the scores", title="activation before or behind")
+    order.set(ylabel="largest difference of the logits", title="activation before or behind")
     order.margins(x=0.3, y=0.15)
 
 
@@ -214,9 +214,9 @@ STUDY = Study(
         "Scherer et al.: maxima give lower errors than subsampling, on NORB and Caltech-101",
     ),
     protocol="LeNet-5 as it is taught, its poolings means or maxima, its first two activations before or "
-    "behind them. The order's effect on the scores is computed with equal weights; networks that differ "
+    "behind them. The order's effect on the logits is computed with equal weights; networks that differ "
     "are trained alike from the same seeds.",
-    refuted_by="Scores that the order changes with a maximum; or a mean that errs as little as a maximum.",
+    refuted_by="Logits that the order changes with a maximum; or a mean that errs as little as a maximum.",
     presets={
         "quick": PoolingKnobs(images=3000, test_images=1000, epochs=4, seeds=5),
         "standard": PoolingKnobs(epochs=5, seeds=5),

@@ -78,7 +78,7 @@ class Stack(nn.Module):
         init_layers(self, conv=he_normal_, linear=linear_uniform_)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores images: (B, C, H, W) -> (B, K)."""
+        """Images to logits: (B, C, H, W) -> (B, K)."""
         return self.fc(self.layers(x).mean(dim=(2, 3)))  # (B, K)
 
 

@@ -111,7 +111,7 @@ class SmallAlexNet(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores images: (B, C, H, W) -> (B, K)."""
+        """Images to logits: (B, C, H, W) -> (B, K)."""
         x = self.pool(self.features(x))  # (B, 2 width, 4, 4)
         return self.classifier(x.flatten(1))  # (B, K)
 

@@ -119,7 +119,7 @@ class FourLayers(nn.Module):
             init_layers(self, conv=he_normal_ if kind == "ReLU" else xavier_uniform_, linear=linear_uniform_)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores images: (B, C, H, W) -> (B, K)."""
+        """Images to logits: (B, C, H, W) -> (B, K)."""
         return self.fc(self.layers(x * self.factor).mean(dim=(2, 3)))  # (B, K)
 
 

@@ -119,7 +119,7 @@ class FilterNet(nn.Module):
         self.head = ClassifierHead(width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores images."""
+        """Computes the logits of images."""
         return self.head(self.stages(self.stem(x)))
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from convatlas.evaluation.crops import Protocol
-from convatlas.evaluation.scoring import Tables, make_member
+from convatlas.evaluation.logits import Tables, make_member
 from convatlas.models.network import check_count
 from convatlas.plots.style import render
 from convatlas.predict.predictor import Predictor
@@ -103,10 +103,10 @@ def run(ctx: StudyContext[TestTimeKnobs]) -> Outcome:
     for seed in ctx.seeds:
         nets = [_train(ctx, seed * knobs.members + number) for number in range(knobs.members)]
         for name, protocol in shown.items():
-            scores = [score(ctx, trained, protocol) for trained in nets]
-            alone = [share_wrong(ctx.source.test, [views]) for views in scores]
+            logits = [score(ctx, trained, protocol) for trained in nets]
+            alone = [share_wrong(ctx.source.test, [views]) for views in logits]
             errors[name, 1].append(statistics.fmean(alone))
-            errors[name, knobs.members].append(share_wrong(ctx.source.test, scores))
+            errors[name, knobs.members].append(share_wrong(ctx.source.test, logits))
     return Outcome(
         findings=find(errors, knobs.members),
         tables=(_table(errors, shown),),
@@ -177,7 +177,7 @@ def _train(ctx: StudyContext[TestTimeKnobs], seed: int) -> Trained:
 
 
 def score(ctx: StudyContext[TestTimeKnobs], trained: Trained, protocol: Protocol) -> list[Tensor]:
-    """Scores of a network for the views of each test image, (V, K)."""
+    """Logits of a network for the views of each test image, (V, K)."""
     predictor = Predictor(
         trained.net,
         transform=trained.transform,
@@ -194,15 +194,15 @@ def score(ctx: StudyContext[TestTimeKnobs], trained: Trained, protocol: Protocol
     return found
 
 
-def share_wrong(samples: Samples, scores: Sequence[Sequence[Tensor]]) -> float:
+def share_wrong(samples: Samples, logits: Sequence[Sequence[Tensor]]) -> float:
     """Wrong answers in %, by the probabilities averaged over the views and then over the networks.
 
     Args:
         samples: the images, N of them.
-        scores: of each network, for each image (V, K).
+        logits: of each network, for each image (V, K).
     """
     tables = Tables(samples.labels, "probabilities")
-    for row, views in enumerate(zip(*scores, strict=True)):
+    for row, views in enumerate(zip(*logits, strict=True)):
         tables.fill(row, views)
     return 100.0 * float((tables.predicted != tables.labels).double().mean())
 

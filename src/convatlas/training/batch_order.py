@@ -14,7 +14,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from convatlas.data.draws import permutation
+from convatlas.data.counter_random import permutation
 from convatlas.training.distributed import Ranks
 
 Samples = NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""Losses: one number for how wrong a batch of scores is."""
+"""Losses: one number for how wrong a batch of logits is."""
 
 from __future__ import annotations
 

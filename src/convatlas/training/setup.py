@@ -114,7 +114,7 @@ def make_source(
         ValueError: the data cannot be used; the message says why.
     """
     if test_data is not None and isinstance(data, str | Source):
-        raise ValueError("`test_data` goes with a dataset; data by name have a part of their own to test")
+        raise ValueError("`test_data` goes with a dataset; data by name have a test split of their own")
     if isinstance(data, Source):
         return data
     if isinstance(data, str):
@@ -279,15 +279,15 @@ def _check_net(net: nn.Module, spec: TrainSpec, source: Source, transform: Trans
     training = net.training
     try:
         with torch.no_grad():
-            scores = net.eval()(torch.zeros(shape, device=device))
+            logits = net.eval()(torch.zeros(shape, device=device))
     except RuntimeError as error:
         first = (str(error).splitlines() or [""])[0]
         raise ValueError(f"{spec.network}: cannot take images of shape {shape}: {first[:200]}") from error
     finally:
         net.train(training)
     count = len(source.class_names)
-    if not isinstance(scores, Tensor) or scores.shape != (2, count):
-        given = tuple(scores.shape) if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
+    if not isinstance(logits, Tensor) or logits.shape != (2, count):
+        given = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
         raise ValueError(
             f"{spec.network}: answers {given} to two images; `data`={source.name!r} has {count} classes, "
             f"so expected (2, {count})"

@@ -100,7 +100,7 @@ def train(
     global random numbers are left as they were. Under `torchrun`, all processes train together.
 
     Args:
-        network: a name or alias in the registry, or any module that gives (B, K) scores for images, which
+        network: a name or alias in the registry, or any module that gives (B, K) logits for images, which
             is trained in place.
         data: a data set by name, as `load_source` knows it; a `Source`; or a map-style dataset that gives
             (image, label).

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from convatlas.data.apply import augment_batch
 from convatlas.data.batches import Batch
-from convatlas.data.draws import uniform
+from convatlas.data.counter_random import uniform
 from convatlas.data.mixing import mix
 from convatlas.models.network import AuxLogits, Network
 from convatlas.training.cpu.choose import ExecutionPlan, prepare

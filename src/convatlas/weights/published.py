@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from convatlas.blocks.head import equalise_scores
+from convatlas.blocks.head import equalise_logits
 from convatlas.errors import UnknownNameError, unknown
 from convatlas.files import with_tuples
 from convatlas.weights.errors import WeightsError
@@ -121,7 +121,7 @@ def find_published(network: str, tag: bool | str = True) -> Published:
 def load_pretrained(net: nn.Module, tag: bool | str = True) -> Published:
     """Copies a published checkpoint into one of our networks, in place.
 
-    A classifier for another number of classes (0 too) begins at equal scores for all classes, so at a loss
+    A classifier for another number of classes (0 too) begins at equal logits for all classes, so at a loss
     of ln K: whatever the checkpoint holds for layers named `fc` with one output a class is left out. A
     network for one channel gets the first convolution's weights summed over their channels, which answers to
     a grey image as the published network answers to its three equal channels.
@@ -146,7 +146,7 @@ def load_pretrained(net: nn.Module, tag: bool | str = True) -> Published:
     copy_weights(net, weights, f"{entry.label}: weights", kept=kept, reshape=True)
     if replaced:
         for head in (net.get_submodule("head"), *getattr(net, "aux_heads", ())):
-            equalise_scores(head)
+            equalise_logits(head)
     return entry
 
 
@@ -259,7 +259,7 @@ def _verify(path: Path, sha256: str, entry: Published) -> None:
 
 @functools.cache
 def imagenet_classes() -> tuple[str, ...]:
-    """The English names of ImageNet's 1,000 classes, in the order of the scores.
+    """The English names of ImageNet's 1,000 classes, in the order of the logits.
 
     Source: the category names of torchvision's weights.
     """

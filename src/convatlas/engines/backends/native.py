@@ -50,7 +50,7 @@ def write_program(program: Program, folder: Path) -> None:
     top = {
         "floats": floats,
         "images": _map(program.images, spots),
-        "scores": _map(program.scores, spots),
+        "logits": _map(program.logits, spots),
         "border": program.border,
         "steps": steps,
     }
@@ -106,7 +106,7 @@ class NativeNet:
         self._arrays = safetensors.numpy.load_file(folder / WEIGHTS)
         self._at_once = at_once
         self._count = len(top["steps"])
-        self.classes: int = top["scores"][4]
+        self.classes: int = top["logits"][4]
         _, _, height, width, chans, _ = top["images"]
         above, left, below, right = top["border"]
         self._shape = (chans, height - above - below, width - left - right)
@@ -116,7 +116,7 @@ class NativeNet:
             at_once,
             top["floats"] * at_once,
             self._placed(top["images"]),
-            self._placed(top["scores"]),
+            self._placed(top["logits"]),
             *top["border"],
         )
         weakref.finalize(self, self._library.net_free, self._net)
@@ -150,7 +150,7 @@ class NativeNet:
         self.prepare([(method, 0)] * self._count)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Scores images (B, C, H, W) in float32, in any memory format; B is a multiple of `at_once`.
+        """Logits of images (B, C, H, W) in float32, in any memory format; B is a multiple of `at_once`.
 
         Raises:
             ValueError: they have another shape or type; the memory of others would be read.
@@ -162,10 +162,10 @@ class NativeNet:
             )
         chans_last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
         x = x if chans_last else x.contiguous()
-        scores = torch.empty(len(x), self.classes)
+        logits = torch.empty(len(x), self.classes)
         with self._lock:
-            self._library.net_run(self._net, x.data_ptr(), int(chans_last), len(x), scores.data_ptr())
-        return scores
+            self._library.net_run(self._net, x.data_ptr(), int(chans_last), len(x), logits.data_ptr())
+        return logits
 
     def _add(self) -> None:
         for step in self._steps:

@@ -26,11 +26,11 @@ from convatlas.engines.ports import image_shape
 from convatlas.engines.quiet import quiet
 
 FILES: dict[Precision, str] = {"fp32": "net.onnx", "int8": "net-int8.onnx"}
-IMAGES, SCORES = "images", "scores"
+IMAGES, LOGITS = "images", "logits"
 
 
 def write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: Mapping[str, str]) -> None:
-    """Writes an exported network as ONNX: `images` (B, C, H, W) in, `scores` (B, K) out.
+    """Writes an exported network as ONNX: `images` (B, C, H, W) in, `logits` (B, K) out.
 
     Args:
         program: for one batch size, or for any.
@@ -49,7 +49,7 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: Mapp
             optimize=True,
             verbose=False,
             input_names=[IMAGES],
-            output_names=[SCORES],
+            output_names=[LOGITS],
             dynamic_shapes=dynamic,
         )
         assert made is not None

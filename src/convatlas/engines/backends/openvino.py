@@ -57,7 +57,7 @@ def convert(program: torch.export.ExportedProgram) -> openvino.Model:
         model = openvino.convert_model(program)
         model.reshape([size if isinstance(size, int) else -1 for size in image_shape(program)])
     model.inputs[0].get_tensor().set_names({"images"})
-    model.outputs[0].get_tensor().set_names({"scores"})
+    model.outputs[0].get_tensor().set_names({"logits"})
     return model
 
 
@@ -128,7 +128,7 @@ def _alone(compiled: openvino.CompiledModel) -> BatchFn:
     lock = threading.Lock()
 
     def run(x: Tensor) -> Tensor:
-        # No copy of the images; the scores are copied, as the next call overwrites them.
+        # No copy of the images; the logits are copied, as the next call overwrites them.
         images = openvino.Tensor(x.contiguous().numpy(), shared_memory=True)
         with lock:
             request.set_input_tensor(images)

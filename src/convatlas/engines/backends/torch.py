@@ -31,14 +31,14 @@ def _precisions(job: Job) -> tuple[Precision, ...]:
 
 
 class Narrow(nn.Module):
-    """A network in bfloat16 between images and scores in float32."""
+    """A network in bfloat16 between images and logits in float32."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net.to(torch.bfloat16)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores x (B, C, H, W)."""
+        """Logits x (B, C, H, W)."""
         return self.net(x.to(torch.bfloat16)).float()
 
 
@@ -117,7 +117,7 @@ def _finish(run: Callable[[Tensor], Tensor], job: Job, config: BackendConfig) ->
 
 
 def _recorded(run: Callable[[Tensor], Tensor], job: Job) -> BatchFn:
-    """Records the launches of a function once; each call copies images in, replays, and copies scores out."""
+    """Records the launches of a function once; each call copies images in, replays, and copies logits out."""
     images = torch.zeros(job.shape, device=job.device)
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -127,12 +127,12 @@ def _recorded(run: Callable[[Tensor], Tensor], job: Job) -> BatchFn:
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.inference_mode(), torch.cuda.graph(graph):
-        scores = run(images)
+        logits = run(images)
 
     def replay(x: Tensor) -> Tensor:
         images.copy_(x)
         graph.replay()
-        return scores.clone()
+        return logits.clone()
 
     return replay
 

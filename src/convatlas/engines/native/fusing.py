@@ -31,13 +31,13 @@ def fuse(program: Program) -> None:
 
 def readers(program: Program) -> Counter[Value]:
     """How often each map is read; a part of a concatenation is read by it."""
-    found: Counter[Value] = Counter([program.scores])
+    found: Counter[Value] = Counter([program.logits])
     seen: set[Value] = set()
     for op in program.ops:
         for value in op.reads():
             found[value] += 1
             _count_parts(value, found, seen)
-    _count_parts(program.scores, found, seen)
+    _count_parts(program.logits, found, seen)
     return found
 
 
@@ -56,7 +56,7 @@ def _producer(program: Program, value: Value) -> Op | None:
 
 def _only_reader(program: Program, value: Value) -> Op | None:
     """The one step that reads a map, where nothing else does."""
-    if readers(program)[value] != 1 or value is program.scores:
+    if readers(program)[value] != 1 or value is program.logits:
         return None
     return next((op for op in program.ops if value in op.reads()), None)
 

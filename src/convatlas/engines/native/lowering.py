@@ -38,7 +38,7 @@ class _Lowering:
         self.found: dict[fx.Node, Value] = {}
 
     def run(self) -> Program:
-        images = scores = None
+        images = logits = None
         batch = 0
         for node in self.net.graph.nodes:
             if node.op == "placeholder":
@@ -52,10 +52,10 @@ class _Lowering:
                 if not _has_shape(made, batch, _shape(node)):
                     raise EngineError(f"it has no {node.target} that gives {_shape(node)}")
             elif node.op == "output":
-                scores = self.value(node.args[0])
-        if images is None or scores is None or (scores.height, scores.width) != (1, 1) or scores is images:
-            raise EngineError("it gives scores only")
-        return Program(self.ops, images, scores)
+                logits = self.value(node.args[0])
+        if images is None or logits is None or (logits.height, logits.width) != (1, 1) or logits is images:
+            raise EngineError("it gives logits only")
+        return Program(self.ops, images, logits)
 
     def value(self, node: Any, *, may_be_padded: bool = False) -> Value:
         """The map that a node gives, copied with its padding unless whoever asks sees to that."""

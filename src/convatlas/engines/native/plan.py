@@ -57,7 +57,7 @@ def place_maps(program: Program) -> tuple[dict[Value, Spot], int]:
     total = max((starts[root] + sizes[root] for root in starts), default=0)
     spots: dict[Value, Spot] = {}
     for op in program.ops:
-        for value in (*op.reads(), op.output, program.images, program.scores):
+        for value in (*op.reads(), op.output, program.images, program.logits):
             root, chan = _root(value)
             spots[value] = Spot(starts[root], chan, root.chans)
     return spots, total
@@ -130,7 +130,7 @@ def _values(program: Program) -> list[Value]:
         for value in op.reads():
             visit(value)
         visit(op.output)
-    visit(program.scores)
+    visit(program.logits)
     return list(found)
 
 
@@ -175,5 +175,5 @@ def _lives(program: Program) -> dict[Value, tuple[int, int]]:
             needs(value, last)
         if not op.chained:
             first = step + 1
-    needs(program.scores, len(program.ops))
+    needs(program.logits, len(program.ops))
     return lives

@@ -81,11 +81,11 @@ class Program:
     Attributes:
         ops: in order.
         images: what comes in.
-        scores: what goes out.
+        logits: what goes out.
         border: px of zeros around the images as they lie in the arena: top, left, bottom, right.
     """
 
     ops: list[Op]
     images: Value
-    scores: Value
+    logits: Value
     border: tuple[int, int, int, int] = (0, 0, 0, 0)

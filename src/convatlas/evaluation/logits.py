@@ -1,4 +1,4 @@
-"""From images to scores: views through the networks of an ensemble, averaged, and what became of each."""
+"""From images to logits: views through the networks of an ensemble, averaged, and what became of each."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ class Member:
     """One network of an ensemble, and what it is shown.
 
     Attributes:
-        score: logits (B, K) for normalised images (B, C, H, W).
+        forward: logits (B, K) for normalised images (B, C, H, W).
         views: from an image to what the network sees.
         device: where it runs.
     """
 
-    score: Callable[[Tensor], Tensor]
+    forward: Callable[[Tensor], Tensor]
     views: Views
     device: torch.device
 
     @torch.inference_mode()
     def logits(self, image_views: Sequence[Sequence[Tensor]], batch_size: int) -> list[Tensor]:
-        """Scores the views of images, those of one size together.
+        """Computes the logits of the views of images, those of one size together.
 
         Args:
             image_views: of each image its views, (C, h, w) of uint8.
@@ -55,7 +55,7 @@ class Member:
             for begin in range(0, len(places), batch_size):
                 chosen = places[begin : begin + batch_size]
                 images = torch.stack([views[place] for place in chosen]).to(self.device)
-                rows = self.score(self.views.transform.normalise(images)).double().cpu()
+                rows = self.forward(self.views.transform.normalise(images)).double().cpu()
                 for place, row in zip(chosen, rows, strict=True):
                     found[place] = row
         rows = iter(found)
@@ -80,15 +80,15 @@ def make_member(predictor: Predictor, protocol: Protocol, is_ready: bool) -> Mem
             "normalisation, which a `convatlas.data.transforms.Transform` states"
         )
     protocol.scales_for(transform)
-    score: Callable[[Tensor], Tensor] = predictor
+    forward: Callable[[Tensor], Tensor] = predictor
     if protocol.is_dense:
         if not isinstance(network, Network) or predictor.engine != "eager":
             raise ValueError(
                 f"protocol {protocol.name!r} rebuilds the classifier, so it needs the network itself: no "
                 "exported file, and `engine`='eager'"
             )
-        score = Dense(network, (transform.input_size[1], transform.input_size[2]))
-    return Member(score, Views(protocol, transform, is_ready), predictor.device)
+        forward = Dense(network, (transform.input_size[1], transform.input_size[2]))
+    return Member(forward, Views(protocol, transform, is_ready), predictor.device)
 
 
 class Tables:
@@ -115,7 +115,7 @@ class Tables:
     def fill(self, row: int, views: Sequence[Tensor]) -> tuple[int, float]:
         """Averages what each member said of an image, and notes what comes out.
 
-        Equal scores are ordered by the number of their class, so that nothing depends on how they are sorted.
+        Equal logits are ordered by the number of their class, so that nothing depends on how they are sorted.
 
         Args:
             row: of the image.
@@ -125,14 +125,14 @@ class Tables:
             The best class and its probability.
 
         Raises:
-            ValueError: a score is no number.
+            ValueError: a logit is NaN.
         """
         if self.average == "logits":
             shares = torch.stack([logits.mean(dim=0) for logits in views]).mean(dim=0).softmax(dim=0)
         else:
             shares = torch.stack([logits.softmax(dim=1).mean(dim=0) for logits in views]).mean(dim=0)
         if not shares.isfinite().all():
-            raise ValueError("the network's scores are no numbers (NaN)")
+            raise ValueError("the network's logits are NaN")
         label, best = int(self.labels[row]), float(shares.max())
         own = shares[label]
         rank = int((shares > own).sum() + (shares[:label] == own).sum())
@@ -142,7 +142,7 @@ class Tables:
         return int(self.predicted[row]), best
 
 
-def score_images(
+def measure_images(
     members: Sequence[Member],
     samples: Samples,
     tables: Tables,
@@ -165,7 +165,7 @@ def score_images(
         For each image its best class, or why it cannot be read.
 
     Raises:
-        ValueError: scores are no numbers; names the image.
+        ValueError: logits are NaN; names the image.
     """
 
     def prepare(item: Item) -> list[list[Tensor]]:

@@ -22,12 +22,12 @@ TRIES = 10
 """Rectangles that are drawn until one fits, as in torchvision."""
 
 
-def random_crop(images: Tensor, draws: NDArray[np.float64], pad_crop: PadCrop) -> Tensor:
+def random_crop(images: Tensor, uniforms: NDArray[np.float64], pad_crop: PadCrop) -> Tensor:
     """Cuts a random part of the old size out of the padded images.
 
     Args:
         images: (B, C, H, W).
-        draws: (B, 2) in [0, 1), for the top and the left.
+        uniforms: (B, 2) in [0, 1), for the top and the left.
         pad_crop: how they are padded.
 
     Returns:
@@ -47,7 +47,7 @@ def random_crop(images: Tensor, draws: NDArray[np.float64], pad_crop: PadCrop) -
         raise ValueError(
             f"`pad`={pad}; images of {height}x{width} px can be mirrored by {min(height, width) - 1} at most"
         )
-    corners = torch.from_numpy((draws * (2 * pad + 1)).astype(np.int64)).to(images.device)
+    corners = torch.from_numpy((uniforms * (2 * pad + 1)).astype(np.int64)).to(images.device)
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (B, C, 2 pad + 1, 2 pad + 1, H, W), a view
     return windows[torch.arange(len(images), device=images.device), :, corners[:, 0], corners[:, 1]]
 
@@ -58,28 +58,28 @@ def _mirrored(size: int, pad: int, device: torch.device) -> Tensor:
     return (size - 1) - ((size - 1) - places).abs()
 
 
-def random_flip(images: Tensor, draws: NDArray[np.float64], rate: float) -> Tensor:
+def random_flip(images: Tensor, uniforms: NDArray[np.float64], rate: float) -> Tensor:
     """Mirrors a share of the images (B, C, H, W) left to right, by draws (B, 1) in [0, 1)."""
     batch = len(images)
-    rows = np.arange(batch) + batch * (draws[:, 0] < rate)
+    rows = np.arange(batch) + batch * (uniforms[:, 0] < rate)
     # Whole images are picked: five times as fast as to choose for each px.
     both = torch.cat([images, images.flip(3)])
     return both.index_select(0, torch.from_numpy(rows).to(images.device))
 
 
-def random_affine(images: Tensor, draws: NDArray[np.float64], affine: Affine) -> Tensor:
+def random_affine(images: Tensor, uniforms: NDArray[np.float64], affine: Affine) -> Tensor:
     """Turns, scales, shears and shifts each image; what comes in from outside is 0.
 
     Args:
         images: (B, C, H, W).
-        draws: (B, 5) in [0, 1), for angle, size, shear, shift to the right and down.
+        uniforms: (B, 5) in [0, 1), for angle, size, shear, shift to the right and down.
         affine: the largest amounts.
 
     Returns:
         (B, C, H, W) of float32.
     """
     height, width = images.shape[-2:]
-    angle, log_scale, slant, right, down = (draws * 2.0 - 1.0).T
+    angle, log_scale, slant, right, down = (uniforms * 2.0 - 1.0).T
     size = np.exp(log_scale * affine.scale)
     cos, sin = (f(angle * math.radians(affine.degrees)) * size for f in (np.cos, np.sin))
     # Coordinates run from -1 to 1 over the image, as `grid_sample` wants them.
@@ -113,22 +113,22 @@ def erase(images: Tensor, draw: Draw, how: Erase) -> None:
     _clear(images, tops, tops + heights, lefts, lefts + widths)
 
 
-def cut_out(images: Tensor, draws: NDArray[np.float64], size: int) -> None:
+def cut_out(images: Tensor, uniforms: NDArray[np.float64], size: int) -> None:
     """Sets a square to 0, in place; its middle is any px, so that a part of it may lie outside.
 
     Args:
         images: (B, C, H, W).
-        draws: (B, 2) in [0, 1), for the middle.
+        uniforms: (B, 2) in [0, 1), for the middle.
         size: px a side.
 
     Source: DeVries and Taylor 2017, "Improved Regularization of Convolutional Neural Networks with Cutout".
     """
-    tops, lefts = (draws * np.array(images.shape[-2:])).astype(np.int64).T - size // 2
+    tops, lefts = (uniforms * np.array(images.shape[-2:])).astype(np.int64).T - size // 2
     _clear(images, tops, tops + size, lefts, lefts + size)
 
 
 def fitting_boxes(
-    draws: NDArray[np.float64],
+    uniforms: NDArray[np.float64],
     area: tuple[float, float],
     ratio: tuple[float, float],
     height: int,
@@ -137,7 +137,7 @@ def fitting_boxes(
     """The first of some rectangles of random area and shape that fits into an image.
 
     Args:
-        draws: (B, 2 * tries) in [0, 1): areas, then shapes.
+        uniforms: (B, 2 * tries) in [0, 1): areas, then shapes.
         area: smallest and largest share of the image's area.
         ratio: smallest and largest height / width; its logarithm is what is uniform.
         height: of the image, px.
@@ -146,7 +146,7 @@ def fitting_boxes(
     Returns:
         Heights and widths in px, each (B,), and whether any of the tries fitted; else the sides are 1.
     """
-    areas, shapes = np.split(draws, 2, axis=1)
+    areas, shapes = np.split(uniforms, 2, axis=1)
     areas = (area[0] + areas * (area[1] - area[0])) * (height * width)
     low, high = math.log(ratio[0]), math.log(ratio[1])
     shapes = np.exp(low + shapes * (high - low))

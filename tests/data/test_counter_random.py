@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from convatlas.data.draws import permutation, uniform
+from convatlas.data.counter_random import permutation, uniform
 
 
 def test_a_draw_depends_on_its_sample_alone() -> None:

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from convatlas.data.augment import Affine, Erase, PadCrop
-from convatlas.data.draws import uniform
-from convatlas.data.warp import cut_out, erase, fitting_boxes, random_affine, random_crop, random_flip
+from convatlas.data.counter_random import uniform
+from convatlas.data.geometric import cut_out, erase, fitting_boxes, random_affine, random_crop, random_flip
 
 STILL = {"degrees": 0.0, "scale": 0.0, "shear": 0.0, "shift": 0.0}
 
