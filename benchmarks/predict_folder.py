@@ -99,10 +99,10 @@ def measure_folder(predictor: Predictor, folder: Path, count: int, rounds: int) 
         for _ in range(batches):
             predictor(x)
 
-    def answer() -> None:
+    def prediction() -> None:
         assert all(isinstance(results, Prediction) for results in predictor.stream(folder))
 
-    kinds = {"reading": read, "network": run, "predict": answer}
+    kinds = {"reading": read, "network": run, "predict": prediction}
     counts = {"reading": count, "network": batches * predictor.batch_size, "predict": count}
     rates: dict[str, list[float]] = {kind: [] for kind in kinds}
     for _ in range(rounds):

@@ -41,10 +41,10 @@ def main() -> None:
         lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
         paths = hand_drawn(folder)
         predictions = run.load().predict(paths)
-        for axes, path, answer in zip(images, paths, predictions, strict=True):
-            assert isinstance(answer, Prediction)
+        for axes, path, prediction in zip(images, paths, predictions, strict=True):
+            assert isinstance(prediction, Prediction)
             axes.imshow(np.asarray(read_image(path)), cmap="gray", vmin=0, vmax=255)
-            axes.set_title("\n".join(f"{label}: {share:.1%}" for label, share in answer.top), fontsize=10)
+            axes.set_title("\n".join(f"{label}: {share:.1%}" for label, share in prediction.top), fontsize=10)
             axes.set(xticks=[], yticks=[])
     curve.plot([line["epoch"] for line in lines], [100 * (1 - line["test_accuracy"]) for line in lines])
     curve.set(xlabel="epoch", ylabel="test error (%)", ylim=(0, 20))

@@ -1,4 +1,4 @@
-"""What parity tests share: peers with random numbers everywhere, and what they answer."""
+"""What parity tests share: peers with random numbers everywhere, and what they prediction."""
 
 import torch
 from torch import nn
@@ -34,7 +34,7 @@ def randomise(net: nn.Module) -> nn.Module:
 
 
 def peer_outputs(peer: nn.Module, x: torch.Tensor, modules: list[str]) -> list[torch.Tensor]:
-    """What the named modules, and then the whole, answer."""
+    """What the named modules, and then the whole, prediction."""
     maps: list[torch.Tensor] = []
     for path in modules:
         peer.get_submodule(path).register_forward_hook(lambda _m, _x, y: maps.append(y.clone()))
@@ -49,7 +49,7 @@ def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 @torch.no_grad()
 def assert_same_outputs(net: nn.Module, peer: nn.Module, x: torch.Tensor, modules: list[str]) -> None:
-    """The network's stages are what the peer's named modules answer, and the logits are the peer's."""
+    """The network's stages are what the peer's named modules prediction, and the logits are the peer's."""
     expected = peer_outputs(peer, x, modules)
     outputs = [*net.forward_stages(x), net(x)]
     for ours, theirs in zip(outputs, expected, strict=True):

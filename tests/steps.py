@@ -1,4 +1,4 @@
-"""A training step on its own: by convolutions of ours, by torch's, and in double precision."""
+"""A training step on its own: by our own convolutions, by torch's, and in double precision."""
 
 import copy
 from collections.abc import Callable

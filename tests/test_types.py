@@ -16,9 +16,9 @@ import convatlas
 run = convatlas.train("lenet5", data="digits", epochs=3, lr=0.05, augment={"flip": 0.5})
 print(run.test_accuracy, run.folder)
 reader = convatlas.load(run, batch_size=8, device="cpu")
-for answer in reader.predict(["digit.png"], top=1):
-    if isinstance(answer, convatlas.Prediction):
-        name, share = answer.top[0]
+for prediction in reader.predict(["digit.png"], top=1):
+    if isinstance(prediction, convatlas.Prediction):
+        name, share = prediction.top[0]
         print(name.upper(), share + 1.0)
 sheet = convatlas.size(convatlas.create_model("resnet50"), 224)
 print(sheet.params + sheet.macs)

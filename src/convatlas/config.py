@@ -123,7 +123,7 @@ def check_types(value: Any) -> None:
     """Refuses a dataclass one of whose fields does not hold what its annotation says.
 
     Raises:
-        ValueError: as said; names the field.
+        ValueError: if a value is not allowed; names the field.
     """
     for name, hint in typing.get_type_hints(type(value)).items():
         given = getattr(value, name)

@@ -36,15 +36,15 @@ def test_predict_for_people_and_for_machines(
     assert shown.startswith(f"{image}: 1 ")
     assert shown.count("%") == 3
     code, shown, _ = run(capsys, monkeypatch, "predict", str(lenet_run), str(image), "--json", "--top", "2")
-    answer = json.loads(shown)
+    prediction = json.loads(shown)
     assert code == 0
-    assert answer["image"] == str(image)
-    assert [set(entry) for entry in answer["top"]] == [{"class", "probability"}] * 2
-    assert answer["top"][0]["class"] == "1"
+    assert prediction["image"] == str(image)
+    assert [set(entry) for entry in prediction["top"]] == [{"class", "probability"}] * 2
+    assert prediction["top"][0]["class"] == "1"
 
 
 @pytest.mark.parametrize("flag", [(), ("--json",)], ids=["people", "machines"])
-def test_good_images_are_answered_among_bad_ones(
+def test_good_images_are_predicted_among_bad_ones(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,

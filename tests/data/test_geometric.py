@@ -21,7 +21,7 @@ def numbered(height: int, width: int) -> torch.Tensor:
     ("mode", "draws", "expected"),
     [
         # 1 2 3     top left: one row and one column of the padding come in
-        # 4 5 6     bottom right: likewise below and on the right
+        # 4 5 6     bottom right: the same below and on the right
         pytest.param("zeros", (0.0, 0.0), [[0, 0, 0], [0, 1, 2], [0, 4, 5]], id="top-left"),
         pytest.param("zeros", (0.5, 0.5), [[1, 2, 3], [4, 5, 6], [7, 8, 9]], id="middle"),
         pytest.param("zeros", (0.99, 0.99), [[5, 6, 0], [8, 9, 0], [0, 0, 0]], id="bottom-right"),

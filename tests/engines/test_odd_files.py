@@ -1,4 +1,4 @@
-"""A folder as the world fills it: each odd file is answered as it is meant to be seen, or refused."""
+"""A folder as the world fills it: each odd file is predicted as it is meant to be seen, or refused."""
 
 import os
 import struct
@@ -86,7 +86,7 @@ def test_every_file_is_accounted_for(results: dict[str, Prediction | Skipped]) -
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_answered_as_it_is_meant_to_be_seen(results: dict[str, Prediction | Skipped], name: str) -> None:
+def test_predicted_as_it_is_meant_to_be_seen(results: dict[str, Prediction | Skipped], name: str) -> None:
     entry = results[name]
     assert isinstance(entry, Prediction), entry
     (wanted,) = Predictor(small_network()).predict(GOOD[name][1], top=10)

@@ -96,7 +96,7 @@ class TestChoice:
         if batch:
             assert relative(logits, expected) <= 1e-4
 
-    def test_answers_are_not_overwritten_by_the_next_call(self, engine: Engine) -> None:
+    def test_predictions_are_not_overwritten_by_the_next_call(self, engine: Engine) -> None:
         first = engine(torch.zeros(4, 1, 32, 32))
         before = first.clone()
         engine(torch.ones(4, 1, 32, 32))
@@ -216,7 +216,7 @@ class TestMemory:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
         assert self.ask(model, engines=("eager",)).name == "eager"
 
-    def test_what_will_be_answered_at_once_is_known(
+    def test_what_will_be_predicted_at_once_is_known(
         self, fakes: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

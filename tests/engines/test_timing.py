@@ -35,10 +35,10 @@ def test_short_calls_are_timed_several_at_a_time() -> None:
     assert asked == [3, 3, 3]  # 0.03 s of calls; alone, it is done after three rounds.
 
 
-def test_who_stops_answering_is_left_out() -> None:
-    answers = {"ends": iter([[1.0], []]), "stays": iter([[1.0]] * 9)}
-    entrants = {name: lambda _, name=name: next(answers[name]) for name in answers}
-    times = interleaved_timing(entrants, dict.fromkeys(answers, 1.0), limit=0.0)
+def test_who_stops_predictioning_is_left_out() -> None:
+    predictions = {"ends": iter([[1.0], []]), "stays": iter([[1.0]] * 9)}
+    entrants = {name: lambda _, name=name: next(predictions[name]) for name in predictions}
+    times = interleaved_timing(entrants, dict.fromkeys(predictions, 1.0), limit=0.0)
     assert times["ends"] == []
     assert times["stays"] == [[1.0]] * 3
 

@@ -148,7 +148,7 @@ def test_a_run_reaches_what_training_measured(lenet_run: Path) -> None:
 
 def test_a_run_on_what_it_learnt_from(lenet_run: Path) -> None:
     found = evaluate(lenet_run, split="all", protocol="dense")
-    assert found.notes == ("the part 'all' holds the images that the run learnt from",)
+    assert found.notes == ("the split 'all' holds images that the run was trained on",)
     assert found.evaluation.count == 1797
     assert found.top1 > 0.97
 

@@ -64,8 +64,8 @@ def test_all_figures(batch_size: int) -> None:
     assert torch.allclose(found.losses.float(), F.cross_entropy(logits, labels, reduction="none"), atol=1e-5)
     assert found.loss == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-5)
     counts = np.zeros((CLASSES, CLASSES), dtype=int)
-    for label, answer in zip(labels.tolist(), predicted.tolist(), strict=True):
-        counts[label, answer] += 1
+    for label, prediction in zip(labels.tolist(), predicted.tolist(), strict=True):
+        counts[label, prediction] += 1
     assert found.confusion.tolist() == counts.tolist()
 
 

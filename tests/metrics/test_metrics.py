@@ -38,19 +38,21 @@ def test_a_calibrated_network_has_no_error() -> None:
 
 @pytest.mark.parametrize(("count", "bins"), [(0, 15), (3, 0)])
 def test_nothing_to_calibrate(count: int, bins: int) -> None:
-    with pytest.raises(ValueError, match=f"{count} answers in `bins`={bins}; expected at least one of both"):
+    with pytest.raises(
+        ValueError, match=f"{count} predictions in `bins`={bins}; expected at least one of both"
+    ):
         calibrate(np.full(count, 0.5), np.full(count, True), bins)
 
 
 def test_classes() -> None:
     draw = np.random.default_rng(1)
-    truth, answers = draw.integers(0, 4, 200), draw.integers(0, 4, 200)
+    truth, predictions = draw.integers(0, 4, 200), draw.integers(0, 4, 200)
     truth[truth == 2] = 1  # No image of class 2, ...
-    answers[answers == 3] = 0  # ... and class 3 is never answered.
+    predictions[predictions == 3] = 0  # ... and class 3 is never predicted.
     confusion = np.zeros((4, 4), dtype=np.int64)
-    np.add.at(confusion, (truth, answers), 1)
+    np.add.at(confusion, (truth, predictions), 1)
     precision, recall, _, support = precision_recall_fscore_support(
-        truth, answers, labels=range(4), zero_division=np.nan
+        truth, predictions, labels=range(4), zero_division=np.nan
     )
     found = by_class(confusion, ("a", "b", "c", "d"))
     nan = float("nan")
@@ -62,6 +64,6 @@ def test_classes() -> None:
     bounds = binomtest(found[0].right, found[0].images).proportion_ci(0.95, method="wilson")
     assert (found[0].low, found[0].high) == (pytest.approx(bounds.low), pytest.approx(bounds.high))
     assert found[2].low is None
-    assert found[3].taken_for == ("a", "b", "c")[confusion[3, :3].argmax()]
-    assert found[2].taken_for is None
+    assert found[3].confused_with == ("a", "b", "c")[confusion[3, :3].argmax()]
+    assert found[2].confused_with is None
     assert found[0].record()["name"] == "a"

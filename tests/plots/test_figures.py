@@ -110,7 +110,7 @@ def test_a_matrix_of_many_classes_shows_those_that_are_confused_most() -> None:
 def test_worst_classes_by_hand() -> None:
     matrix = np.array([[8, 2, 0], [0, 10, 0], [3, 1, 0]])
     worst = worst_classes(matrix, 5)
-    assert [(row.label, row.images, row.right, row.answered) for row in worst] == [
+    assert [(row.label, row.images, row.right, row.predicted) for row in worst] == [
         (2, 4, 0, 0),
         (0, 10, 8, 11),
     ]
@@ -130,7 +130,7 @@ def test_intervals_are_those_of_scipy(right: int, count: int) -> None:
 
 
 def tile(chans: int, height: int, width: int, value: int = 200) -> Tile:
-    return Tile(np.full((chans, height, width), value, dtype=np.uint8), "truth → answer", "1: loss 3.21")
+    return Tile(np.full((chans, height, width), value, dtype=np.uint8), "truth → prediction", "1: loss 3.21")
 
 
 @pytest.mark.parametrize(

@@ -46,13 +46,13 @@ def test_a_job_on_two_nodes(
     paths = save_images(tmp_path / "photos", 30)
     paths[5].write_text("nothing")
     weights_file(tmp_path / "w.safetensors")
-    command = "convatlas predict w.safetensors photos --out answers.jsonl --cluster ray --batch-size 4"
+    command = "convatlas predict w.safetensors photos --out predictions.jsonl --cluster ray --batch-size 4"
     monkeypatch.setattr(sys, "argv", command.split())
     with pytest.raises(SystemExit) as exit_code:
         main()
     assert exit_code.value.code == 2
-    assert capsys.readouterr().out == "answers.jsonl: 29 answers, 1 refused\n"
-    found = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert capsys.readouterr().out == "predictions.jsonl: 29 predictions, 1 refused\n"
+    found = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     for record, results in zip(
         found, Predictor(small_network(), batch_size=4).predict("photos"), strict=True
     ):

@@ -47,8 +47,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def remembered(monkeypatch: pytest.MonkeyPatch, answer: bool) -> None:
-    monkeypatch.setattr(payoff, "is_remembered", lambda *_: answer)
+def remembered(monkeypatch: pytest.MonkeyPatch, prediction: bool) -> None:
+    monkeypatch.setattr(payoff, "is_remembered", lambda *_: prediction)
 
 
 @pytest.mark.parametrize(

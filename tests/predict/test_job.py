@@ -34,11 +34,11 @@ def records(path: Path) -> list[dict[str, object]]:
 
 
 def test_a_job(predictor: Predictor, photos: Path, tmp_path: Path) -> None:
-    out = tmp_path / "answers.jsonl"
+    out = tmp_path / "predictions.jsonl"
     done = run_job(predictor, [photos], out, top=2)
     assert (done.out, done.predictions, done.refusals, done.resumed) == (out, 9, 1, 0)
     assert records(out) == [results.record() for results in predictor.predict(photos, top=2)]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.jsonl", "photos"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "predictions.jsonl"]
     assert out.stat().st_mode & 0o777 == 0o666 & ~_umask()
 
 
@@ -51,8 +51,8 @@ def _umask() -> int:
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_other_formats(predictor: Predictor, photos: Path, tmp_path: Path, form: str) -> None:
     pandas = pytest.importorskip("pandas")
-    run_job(predictor, [photos], tmp_path / f"answers.{form}")
-    table = getattr(pandas, f"read_{form}")(tmp_path / f"answers.{form}", dtype_backend="numpy_nullable")
+    run_job(predictor, [photos], tmp_path / f"predictions.{form}")
+    table = getattr(pandas, f"read_{form}")(tmp_path / f"predictions.{form}", dtype_backend="numpy_nullable")
     wanted = predictor.predict(photos)
     assert list(table["image"]) == [results.image for results in wanted]
     for row, results in zip(table.to_dict("records"), wanted, strict=True):
@@ -72,7 +72,7 @@ def test_a_job_that_was_killed_goes_on(
     predictor: Predictor, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     monkeypatch.setattr(job, "PART_FILES", 3)
-    out = tmp_path / "answers.jsonl"
+    out = tmp_path / "predictions.jsonl"
 
     def dies(parts: Parts) -> Iterator[tuple[int, Results]]:
         predictions = job._local_runner(predictor, 3, 1.0)(parts)
@@ -95,7 +95,7 @@ def test_a_job_that_was_killed_goes_on(
 def test_a_job_that_was_killed_after_its_last_part(
     predictor: Predictor, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "answers.jsonl"
+    out = tmp_path / "predictions.jsonl"
 
     def dies(path: Path) -> None:
         raise Killed
@@ -107,7 +107,7 @@ def test_a_job_that_was_killed_after_its_last_part(
     done = run_job(predictor, [photos], out)
     assert (done.predictions, done.resumed) == (0, 10)
     assert len(records(out)) == 10
-    assert not (tmp_path / "answers.jsonl.parts").exists()
+    assert not (tmp_path / "predictions.jsonl.parts").exists()
 
 
 SCRIPT = """
@@ -117,14 +117,14 @@ from convatlas.predict import job
 job.PART_FILES = 2
 predictor = load(sys.argv[1], batch_size=1)
 if len(sys.argv) > 4:
-    answers = predictor.stream_items
-    predictor.stream_items = lambda *given: (time.sleep(0.3) or said for said in answers(*given))
+    predictions = predictor.stream_items
+    predictor.stream_items = lambda *given: (time.sleep(0.3) or said for said in predictions(*given))
 print(job.run_job(predictor, [sys.argv[2]], sys.argv[3]).resumed)
 """
 
 
 def test_a_process_that_was_killed_goes_on(photos: Path, tmp_path: Path) -> None:
-    out = tmp_path / "answers.jsonl"
+    out = tmp_path / "predictions.jsonl"
     command = [
         sys.executable,
         "-c",
@@ -134,7 +134,7 @@ def test_a_process_that_was_killed_goes_on(photos: Path, tmp_path: Path) -> None
         str(out),
     ]
     process = subprocess.Popen([*command, "slowly"])
-    parts = tmp_path / "answers.jsonl.parts"
+    parts = tmp_path / "predictions.jsonl.parts"
     deadline = time.monotonic() + 120
     while len(list(parts.glob("0*"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -148,7 +148,7 @@ def test_a_process_that_was_killed_goes_on(photos: Path, tmp_path: Path) -> None
 
 
 def test_a_job_of_another_kind(predictor: Predictor, photos: Path, tmp_path: Path) -> None:
-    out = tmp_path / "answers.jsonl"
+    out = tmp_path / "predictions.jsonl"
 
     def dies(parts: Parts) -> Iterator[tuple[int, Results]]:
         raise Killed
@@ -165,13 +165,13 @@ def test_a_job_of_another_kind(predictor: Predictor, photos: Path, tmp_path: Pat
         run_job(Predictor(small_network(), exact=True), [photos], out)
     with pytest.raises(ValueError, match=r"belongs to another job \(images \["):
         run_job(predictor, [photos / "000.png"], out)
-    (tmp_path / "answers.jsonl.parts" / "job.json").write_text("{")
-    with pytest.raises(ValueError, match=r"answers\.jsonl\.parts: is damaged"):
+    (tmp_path / "predictions.jsonl.parts" / "job.json").write_text("{")
+    with pytest.raises(ValueError, match=r"predictions\.jsonl\.parts: is damaged"):
         run_job(predictor, [photos], out)
 
 
 def test_two_jobs_at_once(predictor: Predictor, photos: Path, tmp_path: Path) -> None:
-    out = tmp_path / "answers.jsonl"
+    out = tmp_path / "predictions.jsonl"
 
     def another(parts: Parts) -> Iterator[tuple[int, Results]]:
         run_job(predictor, [photos], out)
@@ -222,7 +222,7 @@ def test_a_folder_with_no_image(predictor: Predictor, tmp_path: Path) -> None:
     assert "no images in it" in str(records(tmp_path / "a.jsonl")[0]["error"])
 
 
-def test_one_answer_for_each_of_many(predictor: Predictor, tmp_path: Path) -> None:
+def test_one_prediction_for_each_of_many(predictor: Predictor, tmp_path: Path) -> None:
     save_images(tmp_path / "many", 40)
     done = run_job(predictor, [tmp_path / "many", tmp_path / "many"], tmp_path / "a.jsonl", top=1)
     assert done.predictions == 80

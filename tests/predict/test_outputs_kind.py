@@ -35,8 +35,8 @@ def predictor(given: torch.Tensor, **options: Any) -> Predictor:
 
 
 def shares(found: Predictor) -> dict[str, float]:
-    (answer,) = found.predict(torch.zeros(3, 8, 8), top=4)
-    return dict(answer.top)
+    (prediction,) = found.predict(torch.zeros(3, 8, 8), top=4)
+    return dict(prediction.top)
 
 
 def test_probabilities_are_not_normalised_again() -> None:
@@ -60,8 +60,8 @@ def test_the_user_may_say_what_they_are() -> None:
 
 
 def test_another_word_is_refused() -> None:
-    with pytest.raises(ValueError, match="`outputs`='logits'; allowed are 'auto', 'logits', 'probabilities'"):
-        predictor(LOGITS, outputs="logits")
+    with pytest.raises(ValueError, match="`outputs`='scores'; allowed are 'auto', 'logits', 'probabilities'"):
+        predictor(LOGITS, outputs="scores")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_what_is_a_distribution(rows: list[list[float]], expected: bool) -> None
 
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_a_default_is_cut_to_the_number_of_classes(count: int) -> None:
-    (answer,) = predictor(torch.arange(float(count))).predict(torch.zeros(3, 8, 8))
-    assert len(answer.top) == min(3, count)
+    (prediction,) = predictor(torch.arange(float(count))).predict(torch.zeros(3, 8, 8))
+    assert len(prediction.top) == min(3, count)
     with pytest.raises(ValueError, match=f"`top`={count + 1}; expected 1 to {count}"):
         predictor(torch.arange(float(count))).predict(torch.zeros(3, 8, 8), top=count + 1)

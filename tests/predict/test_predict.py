@@ -52,7 +52,7 @@ def test_reads_digits_drawn_by_hand(
     for digit, path in enumerate(paths):
         draw(digit, ink, paper, width).save(path)
     predictions = convatlas.load(lenet_run).predict(paths)
-    read = [answer.top[0][0] if isinstance(answer, Prediction) else "-" for answer in predictions]
+    read = [prediction.top[0][0] if isinstance(prediction, Prediction) else "-" for prediction in predictions]
     right = sum(results == str(digit) for digit, results in enumerate(read))
     assert right >= 9, read
 
@@ -61,14 +61,14 @@ def test_probabilities_are_those_of_the_network(lenet_run: Path, tmp_path: Path)
     net = convatlas.load(lenet_run)
     path = tmp_path / "a.png"
     draw(3).save(path)
-    (answer,) = net.predict(path, top=10)
-    assert isinstance(answer, Prediction)
-    shares = [share for _, share in answer.top]
+    (prediction,) = net.predict(path, top=10)
+    assert isinstance(prediction, Prediction)
+    shares = [share for _, share in prediction.top]
     assert sum(shares) == pytest.approx(1.0, abs=1e-5)
     assert shares == sorted(shares, reverse=True)
     with torch.no_grad():
         logits = net(net.transform(draw(3))[None])[0]
-    assert answer.top[0] == (
+    assert prediction.top[0] == (
         net.class_names[logits.argmax()],
         pytest.approx(logits.softmax(0).max().item(), abs=1e-5),
     )
@@ -107,8 +107,8 @@ def test_top_out_of_range(lenet_run: Path, top: int) -> None:
         convatlas.load(lenet_run).predict([], top=top)
 
 
-def test_noise_is_answered_too(lenet_run: Path, tmp_path: Path) -> None:
+def test_noise_is_predicted_too(lenet_run: Path, tmp_path: Path) -> None:
     path = tmp_path / "noise.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 300), dtype=np.uint8)).save(path)
-    (answer,) = convatlas.load(lenet_run).predict(path)
-    assert isinstance(answer, Prediction)
+    (prediction,) = convatlas.load(lenet_run).predict(path)
+    assert isinstance(prediction, Prediction)

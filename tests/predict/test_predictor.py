@@ -21,8 +21,8 @@ IMAGE = pixels(0)
 GREY = np.repeat(pixels(1)[:, :, :1], 3, axis=2)
 
 
-def assert_answer(results: Any, image: np.ndarray[Any, Any], tolerance: float = 1e-5) -> None:
-    """Compares the classes of an answer with the network's own logits."""
+def assert_prediction(results: Any, image: np.ndarray[Any, Any], tolerance: float = 1e-5) -> None:
+    """Compares the classes of a prediction with the network's own logits."""
     assert isinstance(results, Prediction), results
     shares = expected(image)
     order = np.argsort(-shares)[: len(results.top)]
@@ -49,7 +49,7 @@ def assert_answer(results: Any, image: np.ndarray[Any, Any], tolerance: float = 
 )
 def test_a_image_in_memory(given: Any, image: np.ndarray[Any, Any]) -> None:
     (results,) = Predictor(small_network()).predict(given)
-    assert_answer(results, image)
+    assert_prediction(results, image)
     assert results.image == "image"
 
 
@@ -57,16 +57,16 @@ def test_a_image_in_memory(given: Any, image: np.ndarray[Any, Any]) -> None:
 def test_a_image_file(tmp_path: Path, kind: type) -> None:
     (path,) = save_images(tmp_path, 1)
     (results,) = Predictor(small_network()).predict(kind(path), top=10)
-    assert_answer(results, pixels(0))
+    assert_prediction(results, pixels(0))
     assert results.image == str(path)
     assert (results.label, results.probability) == results.top[0]
 
 
-def test_a_jpeg_is_answered_as_pillow_decodes_it(tmp_path: Path) -> None:
+def test_a_jpeg_is_predicted_as_pillow_decodes_it(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     Image.fromarray(IMAGE).save(path, quality=90)
     (results,) = Predictor(small_network()).predict(path)
-    assert_answer(results, np.asarray(Image.open(path)))
+    assert_prediction(results, np.asarray(Image.open(path)))
 
 
 def test_a_large_jpeg_is_decoded_smaller_unless_exact(tmp_path: Path) -> None:
@@ -74,11 +74,11 @@ def test_a_large_jpeg_is_decoded_smaller_unless_exact(tmp_path: Path) -> None:
     Image.fromarray(IMAGE).resize((400, 400), Image.Resampling.BICUBIC).save(path, quality=95)
     whole = np.asarray(Image.open(path).resize((PX, PX), Image.Resampling.BILINEAR))
     (exact,) = Predictor(small_network(), exact=True).predict(path)
-    assert_answer(
+    assert_prediction(
         exact, whole, tolerance=0.01
     )  # Pillow rounds its filter otherwise than torch, by one level.
     (fast,) = Predictor(small_network()).predict(path)
-    assert_answer(fast, whole, tolerance=0.05)
+    assert_prediction(fast, whole, tolerance=0.05)
     assert fast != exact
 
 
@@ -93,8 +93,8 @@ def test_a_large_jpeg_is_decoded_smaller_unless_exact(tmp_path: Path) -> None:
 )
 def test_many_in_memory(images: Any) -> None:
     first, second = Predictor(small_network()).predict(images)
-    assert_answer(first, pixels(0))
-    assert_answer(second, pixels(1))
+    assert_prediction(first, pixels(0))
+    assert_prediction(second, pixels(1))
     assert first.image != second.image
 
 
@@ -102,13 +102,15 @@ def test_many_in_memory(images: Any) -> None:
     ("batch_size", "workers"),
     [pytest.param(1, 1, id="1-1"), pytest.param(3, 2, id="3-2"), pytest.param(64, 4, id="64-4")],
 )
-def test_answers_do_not_depend_on_batches_or_threads(tmp_path: Path, batch_size: int, workers: int) -> None:
+def test_predictions_do_not_depend_on_batches_or_threads(
+    tmp_path: Path, batch_size: int, workers: int
+) -> None:
     paths = save_images(tmp_path, 8)
     predictor = Predictor(small_network(), batch_size=batch_size, workers=workers)
     results = predictor.predict(tmp_path)
     assert [entry.image for entry in results] == list(map(str, paths))
     for number, entry in enumerate(results):
-        assert_answer(entry, pixels(number))
+        assert_prediction(entry, pixels(number))
 
 
 def test_bad_files_keep_their_place_among_the_others(tmp_path: Path) -> None:
@@ -117,14 +119,14 @@ def test_bad_files_keep_their_place_among_the_others(tmp_path: Path) -> None:
     paths[2].write_text("<html>")
     results = Predictor(small_network(), batch_size=3).predict([*paths, tmp_path / "gone.png"])
     assert [type(entry) for entry in results] == [Prediction, Skipped, Skipped, Prediction, Skipped]
-    assert_answer(results[3], pixels(3))
+    assert_prediction(results[3], pixels(3))
     reasons = [entry.reason for entry in results if isinstance(entry, Skipped)]
     assert reasons[0].startswith(f"{paths[1]}: damaged or cut off")
     assert reasons[1].startswith(f"{paths[2]}: is no image in a format that is read")
     assert reasons[2] == f"{tmp_path / 'gone.png'}: no such file"
 
 
-def test_a_bar_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bar_changes_no_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -138,7 +140,7 @@ def test_a_bar_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "1 refused" in shown
 
 
-def test_stream_answers_before_all_is_read() -> None:
+def test_stream_predictions_before_all_is_read() -> None:
     taken: list[int] = []
 
     def images() -> Any:
@@ -147,7 +149,7 @@ def test_stream_answers_before_all_is_read() -> None:
             yield pixels(seed)
 
     stream = Predictor(small_network(), batch_size=2).stream(images())
-    assert_answer(next(stream), pixels(0))
+    assert_prediction(next(stream), pixels(0))
     assert len(taken) < 20
     stream.close()
     assert not [thread.name for thread in threading.enumerate() if thread.name == "convatlas-feed"]
@@ -174,7 +176,7 @@ def test_the_middle_of_a_wide_image_counts() -> None:
     wide = np.zeros((PX, 3 * PX, 3), np.uint8)
     wide[:, PX : 2 * PX] = IMAGE
     (results,) = Predictor(small_network()).predict(wide)
-    assert_answer(results, IMAGE)
+    assert_prediction(results, IMAGE)
 
 
 def test_a_transform_of_ones_own() -> None:
@@ -183,7 +185,7 @@ def test_a_transform_of_ones_own() -> None:
         return TRANSFORM(image.transpose(Image.Transpose.FLIP_TOP_BOTTOM))
 
     (results,) = Predictor(small_network(), transform=upside_down).predict(IMAGE)
-    assert_answer(results, IMAGE[::-1])
+    assert_prediction(results, IMAGE[::-1])
 
 
 def test_a_transform_may_keep_sizes() -> None:
@@ -229,9 +231,9 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
 def test_the_fastest_engine_for_one_and_for_many(asked: list[Any]) -> None:
     predictor = Predictor(small_network(), engine="auto", batch_size=4)
     assert predictor.reports == ()
-    assert_answer(predictor.predict(pixels(0))[0], pixels(0))
+    assert_prediction(predictor.predict(pixels(0))[0], pixels(0))
     for number, results in enumerate(predictor.predict(pixels(number) for number in range(7))):
-        assert_answer(results, pixels(number))
+        assert_prediction(results, pixels(number))
     assert asked == [((3, PX, PX), 1, "fp32", None), ((3, PX, PX), 4, "fp32", None)]
     assert [report.chosen.engine for report in predictor.reports] == ["eager", "eager"]
 
@@ -239,7 +241,7 @@ def test_the_fastest_engine_for_one_and_for_many(asked: list[Any]) -> None:
 def test_a_last_image_has_no_engine_of_its_own(asked: list[Any]) -> None:
     predictor = Predictor(small_network(), engine="auto", batch_size=4)
     for number, results in enumerate(predictor.predict(pixels(number) for number in range(5))):
-        assert_answer(results, pixels(number))
+        assert_prediction(results, pixels(number))
     assert asked == [((3, PX, PX), 4, "fp32", None)]
 
 
@@ -249,7 +251,7 @@ def test_images_for_int8(asked: list[Any], tmp_path: Path) -> None:
     predictor = Predictor(
         small_network(), engine="auto", precision="int8", calibration=tmp_path / "typical", batch_size=4
     )
-    assert_answer(predictor.predict(IMAGE)[0], IMAGE)
+    assert_prediction(predictor.predict(IMAGE)[0], IMAGE)
     assert asked == [((3, PX, PX), 1, "int8", (9, 3, PX, PX))]
 
 
@@ -265,7 +267,7 @@ def test_a_copy_leaves_engines_behind(asked: list[Any]) -> None:
     copied = pickle.loads(pickle.dumps(predictor))
     assert copied.reports == ()
     assert copied.fingerprint() == predictor.fingerprint()
-    assert_answer(copied.predict(IMAGE)[0], IMAGE)
+    assert_prediction(copied.predict(IMAGE)[0], IMAGE)
 
 
 def test_logits_that_are_no_numbers() -> None:
@@ -390,7 +392,7 @@ def test_a_image_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(IMAGE).save(content, format="png")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.getvalue())))
     (results,) = Predictor(small_network()).predict("-")
-    assert_answer(results, IMAGE)
+    assert_prediction(results, IMAGE)
     assert results.image == "standard input"
 
 

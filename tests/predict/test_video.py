@@ -59,7 +59,7 @@ def test_frames_that_are_taken(film: Path, fps: float | None, numbers: list[int]
         assert pixels.mean() == pytest.approx(40 + 5 * frame.number, abs=2)
 
 
-def test_answers_on_a_film(film: Path) -> None:
+def test_predictions_on_a_film(film: Path) -> None:
     predictor = Predictor(small_network(), batch_size=2)
     results = predictor.predict(film, fps=2)
     assert [(entry.frame, entry.seconds) for entry in results] == [

@@ -56,8 +56,8 @@ def test_gradient_is_the_slope_of_the_loss() -> None:
     weight = made.convolutions[0].weight
 
     def loss() -> torch.Tensor:
-        answer = made.forward_aux(images)
-        parts = [nn.functional.cross_entropy(logits, labels) for logits in (answer.main, *answer.aux)]
+        prediction = made.forward_aux(images)
+        parts = [nn.functional.cross_entropy(logits, labels) for logits in (prediction.main, *prediction.aux)]
         return parts[0] + 0.3 * (parts[1] + parts[2])
 
     (direction,) = torch.autograd.grad(loss(), [weight])
@@ -88,8 +88,8 @@ def test_the_last_part_hears_only_the_main_loss() -> None:
 
 
 def test_side_classifiers_score_all_classes() -> None:
-    answer = net(norm=True).forward_aux(torch.randn(2, 1, 14, 14))
-    assert [tuple(logits.shape) for logits in (answer.main, *answer.aux)] == [(2, 3)] * 3
+    prediction = net(norm=True).forward_aux(torch.randn(2, 1, 14, 14))
+    assert [tuple(logits.shape) for logits in (prediction.main, *prediction.aux)] == [(2, 3)] * 3
 
 
 @pytest.mark.parametrize("depth", [0, 10])

@@ -1,4 +1,4 @@
-"""The verdict on made-up answers of either side, and what the answers cost, counted by hand."""
+"""The verdict on made-up predictions of either side, and what the predictions cost, counted by hand."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from torch import nn
 
 from convatlas.models.registry import create_model
 from convatlas.studies.context import run_study
-from convatlas.studies.fractal import Answers, Results, columns, find, settled
+from convatlas.studies.fractal import Predictions, Results, columns, find, settled
 from convatlas.studies.verdict import Verdict, conclude
 
 NOISE = (-0.5, 0.0, 0.5)
@@ -17,8 +17,8 @@ NOISE = (-0.5, 0.0, 0.5)
 def results(alone_without: float, columns_with: tuple[float, float, float], whole: float) -> Results:
     """Three seeds: errors of the columns without drop-path, of each with it, and of the whole network."""
     return {
-        False: [Answers((alone_without - noise,) * 3, 20.0, 20.0) for noise in NOISE],
-        True: [Answers(tuple(c + noise for c in columns_with), whole - noise, whole) for noise in NOISE],
+        False: [Predictions((alone_without - noise,) * 3, 20.0, 20.0) for noise in NOISE],
+        True: [Predictions(tuple(c + noise for c in columns_with), whole - noise, whole) for noise in NOISE],
     }
 
 

@@ -88,7 +88,7 @@ def test_class_weights_of_a_mixture() -> None:
 
 def test_auxiliary_losses_are_weighed_and_added() -> None:
     plain = loss()
-    answer = AuxLogits(LOGITS, (LOGITS.flip(1), LOGITS * 2))
+    prediction = AuxLogits(LOGITS, (LOGITS.flip(1), LOGITS * 2))
     expected = plain(LOGITS, LABELS) + 0.3 * (plain(LOGITS.flip(1), LABELS) + plain(LOGITS * 2, LABELS))
-    torch.testing.assert_close(aux_loss(plain, answer, LABELS, 0.3), expected)
+    torch.testing.assert_close(aux_loss(plain, prediction, LABELS, 0.3), expected)
     assert aux_loss(plain, AuxLogits(LOGITS, ()), LABELS, 0.3) == plain(LOGITS, LABELS)

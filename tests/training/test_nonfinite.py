@@ -1,4 +1,4 @@
-"""A loss that is no number: training stops, goes back, or skips the step."""
+"""A loss that is NaN or infinite: training stops, goes back, or skips the step."""
 
 import json
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def source() -> Source:
 
 
 class Brittle(nn.Module):
-    """A network whose answer `spoil` spoils while it trains on a white corner."""
+    """A network whose prediction `spoil` spoils while it trains on a white corner."""
 
     def __init__(self, spoil: Callable[["Brittle", Tensor], Tensor]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Which convolutions of ours a training step takes, and why."""
+"""Which our own convolutions a training step takes, and why."""
 
 from pathlib import Path
 
@@ -75,13 +75,13 @@ def test_each_type_and_kind_has_its_gain(cache: Path, monkeypatch: pytest.Monkey
             "mobilenet_v2_035",
             DEPTHWISE[0],
             3.0,
-            "depthwise 3x3 convolutions in C++ of ours: 3.00 times as fast as torch's here",
+            "depthwise 3x3 convolutions in our C++: 3.00 times as fast as torch's here",
         ),
         (
             "mobilenet_v2_035",
             DEPTHWISE[0],
             0.9,
-            "depthwise 3x3 convolutions by torch: in C++ of ours they are 0.90 times as fast here",
+            "depthwise 3x3 convolutions by torch: in our C++ they are 0.90 times as fast here",
         ),
     ],
 )

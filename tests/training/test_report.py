@@ -23,8 +23,8 @@ def parts(wrong: int = 3, count: int = 40) -> tuple[Evaluation, ImageSet]:
     predicted[:wrong] = (labels[:wrong] + 1) % 10
     losses = torch.linspace(4.0, 0.1, count, dtype=torch.float64)
     confusion = torch.zeros(10, 10, dtype=torch.int64)
-    for truth, answer in zip(labels.tolist(), predicted.tolist(), strict=True):
-        confusion[truth, answer] += 1
+    for truth, prediction in zip(labels.tolist(), predicted.tolist(), strict=True):
+        confusion[truth, prediction] += 1
     evaluation = Evaluation(
         correct=count - wrong,
         top5=count,
@@ -59,7 +59,7 @@ def test_the_page(tmp_path: Path) -> None:
     assert "Trained for 4 epochs over 1,000 images in 1:15 min" in text
     assert "The highest test accuracy of any epoch was 93.75% (epoch 4)" in text
     assert "| 0 | 4 | 75.0% | 100.0% | 1 (1) |\n| 1 | 4 | 75.0% | 75.0% | 2 (1) |\n" in text
-    assert "The 24 test images with the highest loss, 3 of them answered wrongly." in text
+    assert "The 24 test images with the highest loss, 3 of them misclassified." in text
     assert "| 1 | 0 | 1 | 4.00 | image 0 |\n| 2 | 1 | 2 | 3.90 | image 1 |" in text
     assert f"    convatlas predict {folder} image.png" in text
     assert "    convatlas train lenet5 --data digits --seed 3\n\nOn the same machine" in text
@@ -82,7 +82,7 @@ def test_its_images_are_there_and_named(tmp_path: Path) -> None:
 def test_a_network_without_mistakes(tmp_path: Path) -> None:
     text = page(make_run(tmp_path / "lenet5-digits-1"), wrong=0)
     assert "## Mistakes\n\nThere were none." in text
-    assert "0 of them answered wrongly" in text
+    assert "0 of them misclassified" in text
 
 
 def test_images_without_loss_are_not_shown(tmp_path: Path) -> None:

@@ -304,7 +304,7 @@ def test_other_convolutions_than_the_runs_are_said(tmp_path: Path) -> None:
     (folder / "run.json").write_text(json.dumps(record))
     told = Told()
     resume(folder, data=spots(), watcher=told)
-    change = "convolutions of ours: winograd -> none"
+    change = "our own convolutions: winograd -> none"
     assert told.notes == [f"the result may differ in its last bits from that of one go: {change}"]
 
 

@@ -62,8 +62,8 @@ def test_the_stated_accuracy_is_that_of_the_saved_weights(lenet_run: Path) -> No
     mean, std = (torch.tensor(transform[name])[:, None, None] for name in ("mean", "std"))
     with torch.no_grad():
         images = torch.stack([source.test.image(index) for index in range(len(source.test))])
-        answers = net.eval()((images / 255.0 - mean) / std).argmax(dim=1)
-    right = int((answers == source.test.labels).sum())
+        predictions = net.eval()((images / 255.0 - mean) / std).argmax(dim=1)
+    right = int((predictions == source.test.labels).sum())
     assert right / len(source.test) == open_run(lenet_run).test_accuracy
 
 

@@ -74,7 +74,7 @@ def check_global_pool(kind: str, num_classes: int) -> None:
     """Refuses an unknown pooling, and keeping the map where a classifier would follow.
 
     Raises:
-        ValueError: as said.
+        ValueError: if a value is not as described above.
     """
     if kind not in ("avg", "max", ""):
         raise ValueError(f'`global_pool`={kind!r}; allowed are "avg", "max" and "" (keep the feature map)')

@@ -61,7 +61,7 @@ def init_layers(
 ) -> None:
     """Initialises every layer below `root` once; biases become 0.
 
-    Any other layer that owns parameters or buffers (normalisation, a layer of ours) initialises
+    Any other layer that owns parameters or buffers (normalisation, a layer of convatlas) initialises
     itself through its `reset_parameters`.
 
     Args:

@@ -69,7 +69,7 @@ def refuse_global_pool(global_pool: str | None) -> None:
     """Refuses to choose a global pooling for a head that flattens.
 
     Raises:
-        ValueError: as said.
+        ValueError: if a value is not as described above.
     """
     if global_pool is not None:
         raise ValueError(f"`global_pool`={global_pool!r}: this head flattens its map, without global pooling")

@@ -90,7 +90,7 @@ def check_shortcut(kind: str) -> None:
     """Refuses an unknown option.
 
     Raises:
-        ValueError: as said.
+        ValueError: if a value is not as described above.
     """
     if kind not in ("A", "B", "C"):
         raise ValueError(
@@ -241,7 +241,7 @@ def check_stride_on(stride_on: str, *, bottleneck: bool = True) -> None:
     """Refuses an unknown place for a block's stride, and a 1x1 convolution that blocks of two 3x3 have not.
 
     Raises:
-        ValueError: as said.
+        ValueError: if a value is not as described above.
     """
     if stride_on not in ("1x1", "3x3"):
         raise ValueError(

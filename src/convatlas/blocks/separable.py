@@ -54,7 +54,7 @@ def check_mult(name: str, value: object) -> None:
     """Refuses a multiplier that is not a positive, finite number.
 
     Raises:
-        ValueError: as said.
+        ValueError: if a value is not as described above.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise ValueError(f"`{name}`={value!r}; expected a number above 0, such as 0.75")

@@ -99,7 +99,7 @@ class Card(Summary):
         input_size: C, H, W that it was published for.
         num_classes: K that it was published for.
         mean: per-channel mean that inputs are normalised with, for values in [0, 1].
-        std: per-channel standard deviation, likewise.
+        std: per-channel standard deviation, in the units of `mean`.
         interpolation: how images are resized, "bilinear" or "bicubic".
         crop_pct: share of the resized short side that the central test crop keeps.
         published: the paper's figures.
@@ -198,7 +198,7 @@ def is_model(name: str) -> bool:
     return resolve_name(name) is not None
 
 
-# What other libraries call networks of ours, where more than capitals and separators differ: library, name.
+# What other libraries call our networks, where more than capitals and separators differ: library, name.
 FOREIGN = {
     "mobilenet_v1_100": (("Keras", "MobileNet"),),
     "mobilenet_v2_100": (("torchvision", "mobilenet_v2"), ("Keras", "MobileNetV2")),

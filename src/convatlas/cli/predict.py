@@ -33,7 +33,7 @@ def predict_command(
 ) -> int:
     """Say what is on images.
 
-    A file that cannot be used is named with its reason, the others are answered, and the exit code is 2. A
+    A file that cannot be used is named with its reason, the others are predicted, and the exit code is 2. A
     job with --out that was killed goes on when the same command is given again. For a network of digits, dark
     ink on white paper and white ink on black both work.
 
@@ -44,10 +44,10 @@ def predict_command(
             names of files).
         top: How many classes to show for each image; 3, or all where there are fewer.
         as_json: Print one JSON object a line, for machines.
-        out: Write the answers into this file, which ends in .jsonl, .csv or .parquet.
+        out: Write the predictions into this file, which ends in .jsonl, .csv or .parquet.
         fps: Frames a second that are taken from a film; or all.
         engine: eager, or auto for the fastest engine on this machine, which is sought once and remembered.
-            If not given, auto where that is the sooner answer: for many images, for long films, for live
+            If not given, auto where that is the sooner prediction: for many images, for long films, for live
             streams, and where less precision is allowed.
         precision: The lowest that the engine found by auto may compute in.
         calibration_data: Folder of images for int8, like those to come.
@@ -64,7 +64,7 @@ def predict_command(
     if not images:
         raise ValueError("name at least one image after the network")
     if cluster is not None and out is None:
-        raise ValueError("`--cluster` writes into a file: add --out, such as --out answers.jsonl")
+        raise ValueError("`--cluster` writes into a file: add --out, such as --out predictions.jsonl")
     from convatlas.escape import plain
     from convatlas.predict.engine_policy import Workload
     from convatlas.predict.job import begun_engine
@@ -96,16 +96,16 @@ def predict_command(
         return write(predictor, images, out, top, rate, cluster)
     failed = False
     results = predictor.stream(images, top=top, fps=rate)
-    for answer in results if sys.stdout.isatty() else watched(results):
-        failed |= not isinstance(answer, Prediction)
+    for prediction in results if sys.stdout.isatty() else watched(results):
+        failed |= not isinstance(prediction, Prediction)
         if as_json:
-            print(json.dumps(answer.record()))
-        elif isinstance(answer, Prediction):
-            shown = "  ".join(f"{plain(name)} {share:.1%}" for name, share in answer.top)
-            at = "" if answer.seconds is None else f" at {answer.seconds:.2f} s"
-            print(f"{plain(answer.image)}{at}: {shown}")
+            print(json.dumps(prediction.record()))
+        elif isinstance(prediction, Prediction):
+            shown = "  ".join(f"{plain(name)} {share:.1%}" for name, share in prediction.top)
+            at = "" if prediction.seconds is None else f" at {prediction.seconds:.2f} s"
+            print(f"{plain(prediction.image)}{at}: {shown}")
         else:
-            print(f"convatlas: {plain(answer.reason)}", file=sys.stderr)
+            print(f"convatlas: {plain(prediction.reason)}", file=sys.stderr)
     show_engines(predictor)
     return 2 if failed else 0
 
@@ -127,8 +127,8 @@ def write(
 
         runner = ray_runner(predictor, top=top, fps=fps)
     job = run_job(predictor, images, out, top=top, fps=fps, runner=runner)
-    before = f", {job.resumed:,} files were answered before" if job.resumed else ""
-    print(f"{job.out}: {job.predictions:,} answers, {job.refusals:,} refused{before}")
+    before = f", {job.resumed:,} files were predicted before" if job.resumed else ""
+    print(f"{job.out}: {job.predictions:,} predictions, {job.refusals:,} refused{before}")
     show_engines(predictor)
     return 2 if job.refusals else 0
 

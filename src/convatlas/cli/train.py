@@ -80,7 +80,7 @@ def train_command(
         device: cpu or cuda; a GPU where there is one.
         exact: Compute in float32 and rearrange nothing.
         compile: Use torch's compiler.
-        on_nan: When the loss is no number: stop, skip the step, or go back with half the learning rate.
+        on_nan: When the loss is NaN or infinite: stop, skip the step, or go back with half the learning rate.
         on_bad_image: Refuse images that cannot be read, or skip them.
         save_every: Steps between checkpoints; each epoch, and every ten minutes, where not given.
         keep: The newest checkpoints that are kept, beside the best.

@@ -32,7 +32,7 @@ def augment_batch(
         seed: of the run.
         epoch: counted from 0.
         mean: per channel, for values in [0, 1].
-        std: per channel, likewise.
+        std: standard deviation of each channel, in the units of `mean`.
 
     Returns:
         (B, C, H, W) of float32, channels-last in memory.

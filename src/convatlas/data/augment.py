@@ -237,7 +237,8 @@ class Augment:
         erase: a random rectangle becomes the mean colour; None for none.
         cutout: px a side of a square around a random px that becomes the mean colour; 0 for none.
         mixup: alpha of the Beta distribution of the share in a mixture of two images; 0 for none.
-        cutmix: likewise of the area that comes from another image; with both, each image draws which.
+        cutmix: alpha of the Beta distribution of the area that comes from another image;
+            with both, each image draws which.
     """
 
     resized_crop: ResizedCrop | None = None

@@ -28,7 +28,7 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     Args:
         images: (..., C, H, W), values 0 to 255.
         mean: per channel, for values in [0, 1].
-        std: per channel, likewise.
+        std: standard deviation of each channel, in the units of `mean`.
 
     Returns:
         (..., C, H, W) of float32, channels-last in memory.
@@ -53,7 +53,7 @@ def recolour(
         jitter: the largest amounts; None for no jitter.
         lighting: standard deviation of the steps along the principal colours; 0 for none.
         mean: per channel, for values in [0, 1].
-        std: per channel, likewise.
+        std: standard deviation of each channel, in the units of `mean`.
 
     Returns:
         (B, C, H, W) of float32, channels-last in memory.
@@ -110,7 +110,7 @@ def adjust(
         factors: b, c and s, (B, 3).
         steps: what is added, for values in [0, 1], (B, C) or (B, 1).
         mean: per channel, for values in [0, 1].
-        std: per channel, likewise.
+        std: standard deviation of each channel, in the units of `mean`.
 
     Returns:
         (B, C, H, W) of float32, channels-last in memory.

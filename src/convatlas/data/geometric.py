@@ -141,7 +141,7 @@ def fitting_boxes(
         area: smallest and largest share of the image's area.
         ratio: smallest and largest height / width; its logarithm is what is uniform.
         height: of the image, px.
-        width: likewise.
+        width: of the images, in px.
 
     Returns:
         Heights and widths in px, each (B,), and whether any of the tries fitted; else the sides are 1.

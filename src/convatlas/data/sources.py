@@ -111,7 +111,7 @@ def source_from(
 
     Args:
         train: a map-style dataset that gives (image, label) as `DatasetSet` takes them, or `Samples`.
-        test: likewise; a fifth of each class of `train`, chosen by `seed`, where not given.
+        test: a dataset of the same kind; a fifth of each class of `train`, chosen by `seed`, where not given.
         class_names: a name for each label; the dataset's `classes`, or the numbers, where not given.
         seed: of the split.
 

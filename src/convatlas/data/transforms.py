@@ -31,7 +31,7 @@ class Transform:
         kind: "digit" cuts the ink out (see `digit_from_image`); "photo" fits the image by `fit`.
         input_size: C, H, W of the result.
         mean: per channel, for values in [0, 1].
-        std: per channel, likewise.
+        std: standard deviation of each channel, in the units of `mean`.
         interpolation: "bilinear" or "bicubic", for photographs.
         crop_pct: share of the resized short side that the crop keeps, for photographs.
         fit: how a photograph that is not square becomes one: "crop" takes the middle of it, "pad" scales the

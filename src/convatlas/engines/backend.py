@@ -44,7 +44,7 @@ class Job:
         threads: that may work on one batch.
         device: "cpu" or "cuda".
         tolerance: error of logits that is allowed in float32, relative to the largest. An engine may choose
-            by it among ways of its own; logits are compared in any case.
+            by it among ways; logits are compared in any case.
     """
 
     shape: tuple[int, int, int, int]

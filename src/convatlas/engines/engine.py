@@ -21,7 +21,7 @@ class EngineResult:
         config: how it was used; None where it did not come so far.
         seconds: typical time of a batch; None where it was not measured.
         error: largest difference between logits relative to the network's largest; None if not compared.
-        same_top: share of the images compared whose most likely class stays the same; None likewise.
+        same_top: share of the images compared whose most likely class stays the same; None in the same case.
         note: why it was dropped; "" where it was not.
     """
 

@@ -33,7 +33,7 @@ class ExportedNetwork(nn.Module):
         batch_size: B that the file is for; None for any.
         transform: brings an image to the tensor that the network was trained on; None where the file does
             not say.
-        class_names: a name for each logit, likewise.
+        class_names: a name for each logit; empty where the file names none.
         num_classes: K.
 
     Shape: x (B, C, H, W) -> (B, K). B may be any number: portions of `batch_size` are run one by one.

@@ -106,8 +106,8 @@ def is_remembered(model: nn.Module, input_size: int | tuple[int, int, int], batc
 
     Args:
         model: as `optimize` takes it, in evaluation mode.
-        input_size: likewise.
-        batch_size: likewise.
+        input_size: as `optimize` takes it.
+        batch_size: images of each call, B.
     """
     choice = _find(model, input_size, batch_size, None)
     if choice is None:

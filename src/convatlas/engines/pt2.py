@@ -73,7 +73,7 @@ def _check(path: Path, archive: zipfile.ZipFile) -> None:
     """Refuses an archive in which anything could run.
 
     Raises:
-        EngineError: as said.
+        EngineError: if the file cannot be run here.
     """
     roots = {name.partition("/")[0] for name in archive.namelist()}
     names = [name.partition("/")[2] for name in archive.namelist()]

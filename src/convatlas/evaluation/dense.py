@@ -1,4 +1,4 @@
-"""Dense evaluation: a network's classifier at every place of the last map, the answers averaged."""
+"""Dense evaluation: a network's classifier at every place of the last map, the predictions averaged."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from convatlas.evaluation.ensemble import load_weights_of
 from convatlas.evaluation.labels import Match, Split, choose_split, match_classes
 from convatlas.evaluation.logits import Member, Tables, make_member, measure_images
 from convatlas.metrics.calibration import Calibration, ClassMetrics, by_class, calibrate
-from convatlas.metrics.classification import Evaluation, count_answers
+from convatlas.metrics.classification import Evaluation, count_predictions
 from convatlas.metrics.error_analysis import interval
 from convatlas.models.network import check_count
 from convatlas.predict.engine_policy import EngineName
@@ -35,7 +35,7 @@ Subject = Predictor | str | Path
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Report(Summary):
-    """What networks answer on labelled images, by a protocol.
+    """What networks predict for labelled images, by a protocol.
 
     Attributes:
         networks: as they were named; several are an ensemble.
@@ -46,10 +46,10 @@ class Report(Summary):
         views: views of each image that one network saw.
         class_names: a name for each logit.
         samples: the images; their labels are numbers in `class_names`.
-        evaluation: counts, and for each image its answer and its loss, the negated logarithm of the
+        evaluation: counts, and for each image its prediction and its loss, the negated logarithm of the
             probability of the right class.
         seen: which of the images were measured, (N,) of bool.
-        confidences: probability of each image's best answer, (N,).
+        confidences: probability of each image's top prediction, (N,).
         calibration: whether these probabilities mean what they say.
         skipped: the images that cannot be used.
         notes: what a reader of the figures should know.
@@ -84,12 +84,12 @@ class Report(Summary):
 
     @property
     def top1(self) -> float:
-        """Share of right best answers, in [0, 1]."""
+        """Share of correct top predictions, in [0, 1]."""
         return self.evaluation.accuracy
 
     @property
     def top5(self) -> float | None:
-        """Share of images whose five best answers hold the right one; None for fewer than six classes."""
+        """Share of images whose top five predictions hold the right one; None for fewer than six classes."""
         return self.evaluation.top5_accuracy
 
     @property
@@ -109,7 +109,7 @@ class Report(Summary):
         return by_class(self.evaluation.confusion.numpy(), self.class_names)
 
     def record(self) -> dict[str, Any]:
-        """The figures for JSON; classes without an image and an answer are left out."""
+        """The figures for JSON; classes without an image and a prediction are left out."""
         found = self.evaluation
         protocol = {"views": self.views, "scales": [list(scales) for scales in self.scales]}
         return {
@@ -126,7 +126,7 @@ class Report(Summary):
             "top5_interval": self.top5_interval,
             "log_loss": found.loss,
             "calibration": dataclasses.asdict(self.calibration),
-            "classes": [entry.record() for entry in self.classes if entry.images or entry.answered],
+            "classes": [entry.record() for entry in self.classes if entry.images or entry.predicted],
             "skipped": [dataclasses.asdict(entry) for entry in self.skipped],
             "notes": list(self.notes),
         }
@@ -157,7 +157,7 @@ def evaluate(
     listed.
 
     Args:
-        networks: as `convatlas.load` takes it, or a predictor; several are an ensemble, whose members answer
+        networks: as `convatlas.load` takes it, or a predictor; several are an ensemble, whose members predict
             together, each with a transform of its own.
         data: a data set by name, or a `Source`; None for the one that the first run was trained on.
         protocol: "single", "10crop", "144crop", "dense" or "multiscale"; see `Protocol`.
@@ -170,7 +170,7 @@ def evaluate(
         match: how classes of data and network are brought together: by "names", or by "index".
         data_dir: where small data sets lie, or are downloaded to.
         engine: as `Predictor` takes it; predictors that are given keep their own.
-        precision: likewise.
+        precision: as `Predictor` takes it.
         batch_size: views that go through a network together.
         workers: threads that read images; None for one a core.
         device: as `Predictor` takes it.
@@ -287,7 +287,7 @@ def _find_data(
                 "test split may hold images that the run learnt from"
             )
         elif split != "test":
-            notes.append(f"the split {split!r} holds the images that the run learnt from")
+            notes.append(f"the split {split!r} holds images that the run was trained on")
     return source
 
 
@@ -302,7 +302,7 @@ def _as_trained(source: Source, members: Sequence[Member]) -> Source:
 
 
 def _counted(tables: Tables, num_classes: int) -> Evaluation:
-    return count_answers(
+    return count_predictions(
         tables.labels, tables.losses, tables.predicted, tables.among5, tables.seen, num_classes
     )
 

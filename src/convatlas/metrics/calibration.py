@@ -1,4 +1,4 @@
-"""How good answers are: by class, and whether their probabilities mean what they say. Needs no torch."""
+"""How good predictions are: by class, and whether their probabilities mean what they say. Needs no torch."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ BINS = 15
 
 @dataclasses.dataclass(frozen=True)
 class Bin:
-    """The answers whose probability lies in a range.
+    """The predictions whose probability lies in a range.
 
     Attributes:
         low: the range is above it ...
         high: ... and up to this.
-        count: answers in it.
+        count: predictions in it.
         confidence: mean probability of these; None where there is none.
         accuracy: share of these that are right; None where there is none.
     """
@@ -36,12 +36,12 @@ class Bin:
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """Whether answers given with a probability of 80 % are right in 80 % of the cases.
+    """Whether predictions given with a probability of 80 % are right in 80 % of the cases.
 
     Attributes:
         bins: ranges of equal width over [0, 1].
-        error: mean distance of accuracy and confidence over the answers ("expected calibration error").
-        worst: the largest such distance of any bin with answers.
+        error: mean distance of accuracy and confidence over the predictions ("expected calibration error").
+        worst: the largest such distance of any bin with predictions.
     """
 
     bins: tuple[Bin, ...]
@@ -50,20 +50,20 @@ class Calibration:
 
 
 def calibrate(confidences: NDArray[np.float64], is_right: NDArray[np.bool_], bins: int = BINS) -> Calibration:
-    """Compares the probabilities of best answers with how often these are right.
+    """Compares the probabilities of top predictions with how often these are right.
 
     Args:
-        confidences: probability of each best answer, in [0, 1], (N,).
+        confidences: probability of each top prediction, in [0, 1], (N,).
         is_right: whether it is right, (N,).
         bins: how many ranges.
 
     Raises:
-        ValueError: there is no answer, or no bin.
+        ValueError: there is no prediction, or no bin.
 
     Source: Guo, Pleiss, Sun and Weinberger 2017, "On Calibration of Modern Neural Networks", Section 2.
     """
     if bins < 1 or not len(confidences):
-        raise ValueError(f"{len(confidences)} answers in `bins`={bins}; expected at least one of both")
+        raise ValueError(f"{len(confidences)} predictions in `bins`={bins}; expected at least one of both")
     edges = np.linspace(0.0, 1.0, bins + 1)
     places = np.searchsorted(edges[1:-1], confidences, side="left")
     counts = np.bincount(places, minlength=bins)
@@ -84,24 +84,24 @@ class ClassMetrics:
     Attributes:
         name: of the class.
         images: of it.
-        right: those that are answered correctly.
-        answered: images of any class that are taken for it, itself included.
+        right: those that are classified correctly.
+        predicted: images of any class that are predicted as it, itself included.
         recall: share of its images that are recognised; None where there is no image of it.
-        low: lower end of the 95 % interval of the recall, by Wilson; None likewise.
-        high: upper end, likewise.
-        precision: share of right answers among those that name it; None where none does.
-        taken_for: the other class that its images are most often taken for; None where they never are.
+        low: lower end of the 95 % interval of the recall, by Wilson; None in the same case.
+        high: upper end of that interval.
+        precision: share of correct predictions among those that name it; None where none does.
+        confused_with: the other class that is predicted most often for its images; None where none is.
     """
 
     name: str
     images: int
     right: int
-    answered: int
+    predicted: int
     recall: float | None
     low: float | None
     high: float | None
     precision: float | None
-    taken_for: str | None
+    confused_with: str | None
 
     def record(self) -> dict[str, Any]:
         """The same for JSON and CSV."""
@@ -112,10 +112,10 @@ def by_class(confusion: NDArray[np.int64], names: Sequence[str]) -> list[ClassMe
     """Counts each class of a confusion matrix.
 
     Args:
-        confusion: (K, K); a row for each true class, a column for each answer.
+        confusion: (K, K); a row for each true class, a column for each prediction.
         names: K names.
     """
-    images, answered = confusion.sum(axis=1).tolist(), confusion.sum(axis=0).tolist()
+    images, predicted = confusion.sum(axis=1).tolist(), confusion.sum(axis=0).tolist()
     right = confusion.diagonal().tolist()
     others = confusion.copy()
     np.fill_diagonal(others, 0)
@@ -128,11 +128,11 @@ def by_class(confusion: NDArray[np.int64], names: Sequence[str]) -> list[ClassMe
                 name,
                 images[k],
                 right[k],
-                answered[k],
+                predicted[k],
                 right[k] / images[k] if images[k] else None,
                 low,
                 high,
-                right[k] / answered[k] if answered[k] else None,
+                right[k] / predicted[k] if predicted[k] else None,
                 names[int(mostly[k])] if most[k] else None,
             )
         )

@@ -1,4 +1,4 @@
-"""Right and wrong answers of a classifier, counted."""
+"""Right and wrong predictions of a classifier, counted."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a network answers on test images.
+    """What a network predicts for test images.
 
     Attributes:
-        correct: images whose best answer is right.
-        top5: images whose five best answers hold the right one; None for fewer than six classes.
+        correct: images whose top prediction is right.
+        top5: images whose top five predictions hold the right one; None for fewer than six classes.
         count: images that were measured.
         loss: mean over the images.
-        confusion: (K, K) counts of int64; a row for each true class, a column for each answer.
+        confusion: (K, K) counts of int64; a row for each true class, a column for each prediction.
         losses: of each image, (N,).
-        predicted: best answer for each image, (N,) of int64.
+        predicted: top prediction for each image, (N,) of int64.
     """
 
     correct: int
@@ -32,25 +32,25 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Share of right best answers, in [0, 1]."""
+        """Share of correct top predictions, in [0, 1]."""
         return self.correct / self.count
 
     @property
     def top5_accuracy(self) -> float | None:
-        """Share of images whose five best answers hold the right one."""
+        """Share of images whose top five predictions hold the right one."""
         return None if self.top5 is None else self.top5 / self.count
 
 
-def count_answers(
+def count_predictions(
     labels: Tensor, losses: Tensor, predicted: Tensor, among5: Tensor, seen: Tensor, num_classes: int
 ) -> Evaluation:
-    """Counts what a network answered.
+    """Counts what a network predicted.
 
     Args:
         labels: of each image, (N,) of int64.
-        losses: likewise.
-        predicted: best answers, (N,) of int64.
-        among5: whether the five best answers hold the right one, (N,); any numbers of 0 and 1.
+        losses: of each image, (N,).
+        predicted: top predictions, (N,) of int64.
+        among5: whether the top five predictions hold the right one, (N,); any numbers of 0 and 1.
         seen: which of the images were measured, (N,) of bool.
         num_classes: K.
     """

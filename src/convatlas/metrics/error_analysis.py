@@ -21,25 +21,25 @@ class ClassResult(NamedTuple):
     Attributes:
         label: of the class.
         images: test images of it.
-        right: those answered correctly.
-        answered: images of any class that were taken for it, itself included.
-        mostly: the other class that its images were most often taken for; None where they never were.
+        right: those classified correctly.
+        predicted: images of any class that were predicted as it, itself included.
+        mostly: the other class that its images were most often confused with; None where they never were.
         mistaken: how often.
     """
 
     label: int
     images: int
     right: int
-    answered: int
+    predicted: int
     mostly: int | None
     mistaken: int
 
 
 def worst_classes(confusion: NDArray[np.int64], count: int) -> list[ClassResult]:
-    """The classes with mistakes whose images are recognised least, the worst first.
+    """The classes with the lowest recall, worst first.
 
     Args:
-        confusion: (K, K); a row for each true class, a column for each answer.
+        confusion: (K, K); a row for each true class, a column for each prediction.
         count: at most so many.
     """
     images, right = confusion.sum(axis=1), confusion.diagonal()
@@ -50,8 +50,8 @@ def worst_classes(confusion: NDArray[np.int64], count: int) -> list[ClassResult]
         others = confusion[label].copy()
         others[label] = 0
         most = int(others.argmax())
-        answered = int(confusion[:, label].sum())
-        row = (label, int(images[label]), int(right[label]), answered, most, int(others[most]))
+        predicted = int(confusion[:, label].sum())
+        row = (label, int(images[label]), int(right[label]), predicted, most, int(others[most]))
         found.append(ClassResult(*row))
     return found
 
@@ -78,20 +78,20 @@ class HardImage:
         index: in the test split.
         name: where a person finds it.
         truth: name of its class.
-        answer: name of the class that it was taken for.
+        prediction: name of the class that was predicted.
         loss: its loss.
     """
 
     index: int
     name: str
     truth: str
-    answer: str
+    prediction: str
     loss: float
 
     @property
     def title(self) -> str:
-        """Its class, and what it was taken for if that is wrong."""
-        return self.truth if self.truth == self.answer else f"{self.truth} → {self.answer}"
+        """Its class, and what was predicted if that is wrong."""
+        return self.truth if self.truth == self.prediction else f"{self.truth} → {self.prediction}"
 
 
 def find_hardest(

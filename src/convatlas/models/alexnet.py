@@ -76,7 +76,7 @@ class AlexNetConfig(Config):
         """Checks that the towers divide the network, and have a device each.
 
         Raises:
-            ValueError: as said.
+            ValueError: if a value is not as described above.
         """
         super().__post_init__()
         if self.towers < 1 or any(width % self.towers for width in (*self.widths, HIDDEN)):
@@ -98,7 +98,7 @@ def check_device(name: str) -> None:
     """Refuses what does not name a device.
 
     Raises:
-        ValueError: as said.
+        ValueError: if a value is not as described above.
     """
     try:
         torch.device(name)

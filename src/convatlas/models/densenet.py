@@ -42,7 +42,7 @@ def check_depths(depths: object, num_stages: int) -> None:
     """Refuses what is not a tuple of `num_stages` positive whole numbers.
 
     Raises:
-        ValueError: as said.
+        ValueError: if a value is not as described above.
     """
     if not isinstance(depths, tuple) or len(depths) != num_stages:
         raise ValueError(f"`depths`={depths!r}; expected a tuple of {num_stages} numbers, one a block")
@@ -54,7 +54,7 @@ def check_compression(compression: object, stem_chans: int) -> None:
     """Refuses what is not a share in (0, 1], or leaves a transition without channels.
 
     Raises:
-        ValueError: as said.
+        ValueError: if a value is not as described above.
     """
     if not isinstance(compression, int | float) or not 1 / stem_chans <= compression <= 1:
         raise ValueError(

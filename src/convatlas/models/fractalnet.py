@@ -54,7 +54,7 @@ def check_per_block(name: str, values: object) -> None:
     """Refuses what is not a tuple with one entry a block.
 
     Raises:
-        ValueError: as said.
+        ValueError: if a value is not as described above.
     """
     if not isinstance(values, tuple) or len(values) != NUM_BLOCKS:  # pyright: ignore[reportUnknownArgumentType]
         raise ValueError(f"`{name}`={values!r}; expected a tuple of {NUM_BLOCKS} numbers, one a block")
@@ -64,7 +64,7 @@ def check_share(name: str, value: object) -> None:
     """Refuses what is not a number in [0, 1].
 
     Raises:
-        ValueError: as said.
+        ValueError: if a value is not as described above.
     """
     if not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
         raise ValueError(f"`{name}`={value!r}; expected a number from 0 to 1")

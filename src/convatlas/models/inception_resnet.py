@@ -109,7 +109,7 @@ class InceptionResNetConfig(Config):
         """Checks the version, the depths and the scales.
 
         Raises:
-            ValueError: one is not as said.
+            ValueError: if a value is not as described above.
         """
         super().__post_init__()
         if self.version not in WIDTHS:

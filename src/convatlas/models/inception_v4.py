@@ -35,7 +35,7 @@ def check_three(name: str, value: object) -> None:
     """Refuses what is not a tuple of three, one for each kind of module.
 
     Raises:
-        ValueError: as said.
+        ValueError: if a value is not as described above.
     """
     if not isinstance(value, tuple) or len(value) != 3:
         raise ValueError(f"`{name}`={value!r}; expected a tuple of 3 numbers, for modules A, B and C")

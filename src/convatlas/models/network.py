@@ -56,7 +56,7 @@ def check_count(name: str, value: object, *, least: int) -> None:
     """Refuses what is not a whole number of at least `least`.
 
     Raises:
-        ValueError: as said.
+        ValueError: if a value is not as described above.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"`{name}`={value!r}; expected a whole number of at least {least}")
@@ -66,7 +66,7 @@ def check_rate(name: str, value: object) -> None:
     """Refuses what is not a number in [0, 1).
 
     Raises:
-        ValueError: as said.
+        ValueError: if a value is not as described above.
     """
     if not isinstance(value, int | float) or not 0.0 <= value < 1.0:
         raise ValueError(f"`{name}`={value!r}; expected a rate of at least 0 and below 1")

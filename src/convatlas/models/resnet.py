@@ -53,7 +53,7 @@ def check_depths(depths: object) -> None:
     """Refuses what is not a tuple of four positive whole numbers.
 
     Raises:
-        ValueError: as said.
+        ValueError: if a value is not as described above.
     """
     if not isinstance(depths, tuple) or len(depths) != len(STAGE_WIDTHS):
         raise ValueError(f"`depths`={depths!r}; expected a tuple of {len(STAGE_WIDTHS)} numbers, one a stage")

@@ -25,7 +25,7 @@ def check_width_mult(width_mult: object) -> None:
     """Refuses what is not a number, or leaves a block without channels.
 
     Raises:
-        ValueError: as said.
+        ValueError: if a value is not as described above.
     """
     if (
         isinstance(width_mult, bool)

@@ -1,4 +1,4 @@
-"""C++ of ours: compiled on the machine that runs it, for its processor, once."""
+"""our C++: compiled on the machine that runs it, for its processor, once."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Item:
     """One image that is to be read.
 
     Attributes:
-        name: how answers call it.
+        name: how predictions call it.
         content: a file, its bytes, a PIL image, an array, a tensor, a function that gives an array, or why
             there is no image.
         frame: of a film, counted from 0; None for an image.
@@ -208,7 +208,9 @@ def _on_stdin(stream: io.BufferedReader, fps: float | None) -> Iterator[Item]:
 
 def _names_on_stdin(stream: io.BufferedReader) -> list[str]:
     if not _is_text(stream.peek(64)):
-        raise ValueError("standard input: expected names of files, one a line, where answers go into a file")
+        raise ValueError(
+            "standard input: expected names of files, one a line, where predictions go into a file"
+        )
     return [name for line in _lines(stream) for name in _expanded(line)]
 
 

@@ -1,4 +1,4 @@
-"""Large jobs: answers go to a file in parts, each written whole, so that a killed job goes on."""
+"""Large jobs: predictions go to a file in parts, each written whole, so that a killed job goes on."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from convatlas.runs.lock import locked
 JOB = "job.json"
 FILES = "files.json"
 PART_FILES = 1024
-"""Files whose answers are one part: what is lost at most when a job is killed. Whole batches, so that a
-resumed job makes the same ones and gives the same answers to the bit."""
+"""Files whose predictions are one part: what is lost at most when a job is killed. Whole batches, so that a
+resumed job makes the same ones and gives the same predictions to the bit."""
 
 Results = Prediction | Skipped
 Parts = dict[int, list[str]]
 PartRunner = Callable[[Parts], Iterator[tuple[int, Results]]]
-"""Predictions the files of parts, by number: the number with each answer, and each part in one piece."""
+"""Predictions the files of parts, by number: the number with each prediction, and each part in one piece."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Job:
     """What became of a job.
 
     Attributes:
-        out: the file with the answers.
+        out: the file with the predictions.
         predictions: how many this process gave.
-        refusals: images without an answer in this process; each is in the file, with its reason.
-        resumed: files that an earlier process had answered already.
+        refusals: images without a prediction in this process; each is in the file, with its reason.
+        resumed: files that an earlier process had predicted already.
     """
 
     out: Path
@@ -59,18 +59,18 @@ def run_job(
     fps: float | None = 1.0,
     runner: PartRunner | None = None,
 ) -> Job:
-    """Writes the answers on many files into one file, which appears when all are there.
+    """Writes the predictions on many files into one file, which appears when all are there.
 
     Until then they are kept in the folder `OUT.parts`. When the job is killed, the same call goes on after
     the last whole part; the list of files is the one that was made when the job began.
 
     Args:
-        predictor: answers.
+        predictor: predictions.
         images: files, folders, patterns and films; "-" for names of files on standard input.
         out: ends in .jsonl, .csv or .parquet.
         top: how many classes to name; None for 3, or all where there are fewer.
         fps: frames a second that are taken from a film; None for all.
-        runner: answers in place of this process, as `ray_runner` makes one.
+        runner: predictions in place of this process, as `ray_runner` makes one.
 
     Raises:
         ValueError: `out` is there already, belongs to another job or is worked on, a value is out of range,
@@ -120,7 +120,7 @@ def _parts_of(out: Path) -> Path:
 
 def _local_runner(predictor: Predictor, top: int, fps: float | None) -> PartRunner:
     def run(parts: Parts) -> Iterator[tuple[int, Results]]:
-        # The predictor reads ahead, across the borders of parts; this says to which part an answer belongs.
+        # The predictor reads ahead, across the borders of parts; this says which part a prediction is of.
         numbers: collections.deque[int] = collections.deque()
 
         def items() -> Iterator[Item]:
@@ -137,18 +137,18 @@ def _local_runner(predictor: Predictor, top: int, fps: float | None) -> PartRunn
 
 def _write_parts(
     paths: Sequence[Path],
-    answered: Iterable[tuple[int, Results]],
+    predicted: Iterable[tuple[int, Results]],
     form: Format,
     top: int,
     total: int,
     resumed: int,
 ) -> dict[type[Results], int]:
-    """Writes each part when its last answer has come; counts answers and refusals."""
+    """Writes each part when its last prediction has come; counts predictions and refusals."""
     counts: dict[type[Results], int] = {Prediction: 0, Skipped: 0}
     numbers: collections.deque[int] = collections.deque()
 
     def noted() -> Iterator[Results]:
-        for number, results in answered:
+        for number, results in predicted:
             numbers.append(number)
             yield results
 

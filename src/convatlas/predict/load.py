@@ -1,4 +1,4 @@
-"""From a run folder, a name or a file to the network that answers, with everything that it needs."""
+"""From a run folder, a name or a file to the network that predicts, with everything that it needs."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Prediction(Summary):
 
 @dataclasses.dataclass(frozen=True)
 class Skipped:
-    """Why there is no answer for an image.
+    """Why there is no prediction for an image.
 
     Attributes:
         image: the file, as it was named; a number for an image that is no file.
@@ -102,7 +102,7 @@ def format_of(path: Path) -> Format:
 
 
 def encode(results: Sequence[Prediction | Skipped], form: Format, top: int) -> bytes:
-    """Writes answers in a format.
+    """Writes predictions in a format.
 
     Args:
         results: in order.

@@ -1,4 +1,4 @@
-"""Images in, answers out: a network with its transform and class names, read ahead and run in batches."""
+"""Images in, predictions out: a network with its transform and class names, read ahead and run in batches."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ class Predictor(Summary, nn.Module):
     def stream(
         self, images: Any, *, top: int | None = None, fps: float | None = 1.0
     ) -> Iterator[Prediction | Skipped]:
-        """The same as `predict`, one by one, for more images than memory holds answers."""
+        """The same as `predict`, one by one, for more images than memory holds predictions."""
         top = self.check(top, fps)
         return self._one_or_many(find_items(images, fps), top)
 
@@ -179,7 +179,7 @@ class Predictor(Summary, nn.Module):
 
     def _stream(self, items: Iterable[Item], top: int, batch_size: int) -> Iterator[Prediction | Skipped]:
         for batch in self._read(items):
-            yield from self._answers(batch, top, batch_size)
+            yield from self._predictions(batch, top, batch_size)
 
     def _read(self, items: Iterable[Item]) -> Iterator[Batch[Tensor]]:
         on_gpu = self.device.type != "cpu"  # It normalises faster, and takes bytes faster.
@@ -233,7 +233,7 @@ class Predictor(Summary, nn.Module):
         )
 
     def fingerprint(self) -> str:
-        """Tells predictors that answer differently apart: SHA-256 of weights, transform and class names."""
+        """Tells predictors that predict differently apart: SHA-256 of weights, transform and class names."""
         known = isinstance(self.transform, Transform)
         digest = hashlib.sha256(repr((self.transform if known else "", self.class_names)).encode())
         if isinstance(self.network, ExportedNetwork):
@@ -248,7 +248,7 @@ class Predictor(Summary, nn.Module):
         with torch.inference_mode():
             return to_logits(self._engine(x, batch_size)(x.to(self.device)), self.outputs)
 
-    def _answers(self, batch: Batch[Tensor], top: int, batch_size: int) -> Iterator[Prediction | Skipped]:
+    def _predictions(self, batch: Batch[Tensor], top: int, batch_size: int) -> Iterator[Prediction | Skipped]:
         found = self._scored(batch.pixels, top, batch_size)
         for place, item in enumerate(batch.items):
             if place in found:

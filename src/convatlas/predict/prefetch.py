@@ -28,7 +28,7 @@ class Batch(Generic[Pixels]):
     Attributes:
         items: what they were read from, in order.
         pixels: what each that could be read was brought to, by its place in `items`.
-        reasons: why others could not, likewise.
+        reasons: why each of the others could not, by its place in `items`.
     """
 
     items: list[Item]

@@ -12,12 +12,12 @@ Results = Prediction | Skipped
 
 
 def watched(results: Iterable[Results], total: int | None = None, already: int = 0) -> Iterator[Results]:
-    """Passes answers on, and shows how many there are, where standard error is a terminal.
+    """Passes predictions on, and shows how many there are, where standard error is a terminal.
 
     Args:
         results: what is passed on.
         total: of the images; None where nobody knows.
-        already: those of `total` that were answered before.
+        already: those of `total` that were predicted before.
     """
     if not sys.stderr.isatty():
         yield from results

@@ -1,4 +1,4 @@
-"""The same predictor on many machines: Ray Data hands out files, and gathers answers."""
+"""The same predictor on many machines: Ray Data hands out files, and gathers predictions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def ray_runner(predictor: Predictor, *, top: int | None = None, fps: float | Non
     convatlas must be installed.
 
     Args:
-        predictor: answers.
+        predictor: predictions.
         top: how many classes to name.
         fps: frames a second that are taken from a film; None for all.
 
@@ -102,7 +102,7 @@ def _mapped(ray: Any, rows: list[dict[str, Any]], predictor: Predictor, top: int
 
 
 def _in_parts(rows: Any, parts: Parts) -> Iterator[tuple[int, Results]]:
-    """The answers of each part in order, when all of them have come."""
+    """The predictions of each part in order, when all of them have come."""
     gathered: dict[int, dict[int, str]] = {}
     for row in rows:
         number = int(row["part"])

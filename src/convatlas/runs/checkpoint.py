@@ -79,7 +79,7 @@ def write_checkpoint(
 
     Raises:
         SpaceError: the disk is full; what was there before is as it was.
-        OSError: it cannot be written for another reason, likewise.
+        OSError: it cannot be written for another reason; what was there before is as it was.
     """
     target, temporary = root / f"step-{step}", root / f"{TEMPORARY}{step}-{os.getpid()}"
     try:

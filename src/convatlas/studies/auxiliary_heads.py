@@ -140,7 +140,7 @@ class Pair:
 
     Attributes:
         slopes: gradient of each convolution before training, without and with.
-        errors: test errors of the main classifier after it, %, likewise.
+        errors: test errors of the main classifier after it, %.
     """
 
     slopes: tuple[tuple[float, ...], tuple[float, ...]]

@@ -50,7 +50,7 @@ class Pair:
         chans: of input and output.
         kernel: px.
         macs: of the full one and of the separable one.
-        times: medians of one forward pass for each round, s, likewise.
+        times: medians of one forward pass for each round, s.
     """
 
     chans: int

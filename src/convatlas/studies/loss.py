@@ -78,7 +78,7 @@ class Result:
     Attributes:
         error: wrong test images, in %.
         settled: training images whose loss, and so whose gradient, is exactly 0, in %.
-        calibration: of the test answers, with the softmax of the logits as probabilities.
+        calibration: of the test predictions, with the softmax of the logits as probabilities.
     """
 
     error: float
@@ -233,7 +233,7 @@ def _reading(results: Results) -> str:
 
 
 def draw(results: Results, figure: Figure) -> None:
-    """Test errors with every seed as a dot, and how often answers of each confidence are right."""
+    """Test errors with every seed as a dot, and how often predictions of each confidence are right."""
     errors, *reliability = figure.subplots(1, 3, width_ratios=(1.0, 1.2, 1.2))
     for place, (loss, found) in enumerate(results.items()):
         values = [result.error for result in found]
@@ -273,8 +273,8 @@ STUDY = Study(
     protocol="The same residual network is trained by the same recipe with both losses from the same seeds. "
     "The learning rate is one that both bear: at 0.05 in place of 0.02 (and 4 epochs in place of 6), the "
     "hinge, whose gradients are larger, erred 2.4 points more. At the end the loss of each training image is "
-    "computed in double precision without augmentation. The answers to the test images are compared with the "
-    "softmax of their logits.",
+    "computed in double precision without augmentation. The predictions for the test images are compared "
+    "with the softmax of their logits.",
     refuted_by="Test errors that differ by more than `margin` points; a hinge that leaves no image alone; or "
     "losses of the example that differ from those printed.",
     presets={

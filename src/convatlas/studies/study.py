@@ -47,7 +47,7 @@ class TrainingKnobs(Knobs):
     Attributes:
         data: name of the data set.
         images: training images, the same share of each class; 0 for all.
-        test_images: test images, likewise.
+        test_images: test images.
         px: height and width that small images are brought to; 0 for their own.
         epochs: passes over the training images.
     """

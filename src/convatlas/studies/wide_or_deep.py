@@ -100,7 +100,7 @@ class Results:
     Attributes:
         errors: on the test images, %, for each seed.
         steps: of a training step, forward and backward, s, for each round.
-        passes: of a forward pass of one image, likewise.
+        passes: of a forward pass of one image.
     """
 
     errors: tuple[list[float], list[float]]

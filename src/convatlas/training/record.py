@@ -90,7 +90,7 @@ def continued(
 
 
 def replaced_by(setup: TrainSetup) -> list[str]:
-    """Names of the convolutions of ours that a training takes."""
+    """Names of the our own convolutions that a training takes."""
     return [ours.name for ours in setup.execution.replaced]
 
 
@@ -179,7 +179,7 @@ def conditions(record: Mapping[str, Any]) -> dict[str, Any]:
     place = record["machine"]
     names = ("processor", "threads", "device", "processes")
     ours = ", ".join(record["replaced"]) or "none"
-    found = {"torch": record["versions"]["torch"], "convolutions of ours": ours}
+    found = {"torch": record["versions"]["torch"], "our own convolutions": ours}
     return found | {name: place.get(name) for name in names}
 
 

@@ -65,7 +65,7 @@ class Upkeep:
         """Checks the counts, and whether TensorBoard is there.
 
         Raises:
-            ValueError: as said.
+            ValueError: if a value is not as described above.
         """
         check_count("keep", self.keep, least=1)
         if self.save_every is not None:
@@ -120,7 +120,7 @@ def check_room(setup: TrainSetup, folder: Path, keep: int) -> None:
         keep: checkpoints that will be kept, beside the best and one in the making.
 
     Raises:
-        SpaceError: as said; says how much is needed.
+        SpaceError: if there is too little; says how much is needed.
     """
     recipe = setup.spec.recipe
     averages = (recipe.ema_decay is not None, recipe.validation > 0.0, recipe.soup > 0, recipe.l2_sp > 0.0)
@@ -182,7 +182,7 @@ def work(
 
     Raises:
         StoppedError: it was asked to stop, and is saved.
-        TrainingError: the loss is no number, and nothing helps.
+        TrainingError: the loss is NaN or infinite, and nothing helps.
         SpaceError: there is too little room on the disk.
     """
     first = setup.ranks.is_first

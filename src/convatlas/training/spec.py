@@ -35,7 +35,7 @@ class TrainSpec:
         fit: how images that are not square become so; None for "squash" where all have one size, else "crop".
         exact: compute in float32, with nothing rearranged.
         compile: use torch's compiler.
-        on_nan: "stop", "skip" or "rollback" when the loss is no number.
+        on_nan: "stop", "skip" or "rollback" when the loss is NaN or infinite.
         on_bad_image: "refuse" or "skip" images that cannot be read.
     """
 

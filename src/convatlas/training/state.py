@@ -13,7 +13,7 @@ class TrainState:
         step: steps done.
         loss_sum: of the images of this epoch so far.
         images: how many these are.
-        right: how many of them were answered rightly; 0 where labels are mixed.
+        right: how many of them were classified correctly; 0 where labels are mixed.
         seconds: trained so far, by all processes that worked on the run one after the other.
         lr_factor: what the learning rate is multiplied with, after going back.
         times_back: how often training went back.

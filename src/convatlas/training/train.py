@@ -125,8 +125,8 @@ def train(
         device: "cpu" or "cuda"; None for a GPU if there is one.
         exact: compute in float32 and rearrange nothing.
         compile: use torch's compiler.
-        on_nan: when the loss is no number, "stop", "skip" the step, or "rollback" to the last checkpoint
-            and go on with half the learning rate.
+        on_nan: when the loss is NaN or infinite, "stop", "skip" the step, or "rollback" to the last
+            checkpoint and go on with half the learning rate.
         on_bad_image: "refuse" or "skip" images that cannot be read.
         save_every: steps between checkpoints; None for each epoch, and every ten minutes in long ones.
         keep: the newest checkpoints that are kept, beside the best.

@@ -42,7 +42,7 @@ class Learner:
         execution: how it is computed.
         seed: of augmentation and dropout.
         mean: per channel, for values in [0, 1].
-        std: per channel, likewise.
+        std: standard deviation of each channel, in the units of `mean`.
         num_classes: K.
         labels: of all training images, for class weights.
 

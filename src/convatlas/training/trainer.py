@@ -110,7 +110,7 @@ class Training:
 
         Raises:
             StoppedError: a signal asked for the end; a checkpoint has been written.
-            TrainingError: the loss is no number, and nothing helps.
+            TrainingError: the loss is NaN or infinite, and nothing helps.
             SpaceError: the disk is full; the last checkpoint is as it was.
         """
         evaluation: Evaluation | None = None
@@ -270,7 +270,7 @@ class Training:
         """All processes learn the loss, and whether to stop or save: their one exchange beside gradients.
 
         Raises:
-            NotFiniteError: the loss is no number, and such steps are not skipped.
+            NotFiniteError: the loss is NaN or infinite, and such steps are not skipped.
         """
         state, skips = self.state, self.setup.spec.on_nan == "skip"
         bad = skips and not self.learner.has_finite_gradients()

@@ -29,7 +29,7 @@ class Renamed:
 
     Attributes:
         given: weights by our keys.
-        origin: their key for each of ours.
+        origin: their key for each of our keys.
         unmapped: lines on keys that have no place in ours.
     """
 

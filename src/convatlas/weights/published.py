@@ -43,7 +43,7 @@ class Published:
         num_classes: K that it was trained for.
         input_size: C, H, W that it was trained with.
         mean: per-channel mean that inputs are normalised with, for values in [0, 1].
-        std: per-channel standard deviation, likewise.
+        std: per-channel standard deviation, in the units of `mean`.
         interpolation: how images are resized.
         crop_pct: share of the resized short side that the central test crop keeps.
         note: what else a user must know.

@@ -34,7 +34,7 @@ def make_bf16_safe(net: nn.Module) -> None:
     """Keeps the convolutions of a network from what torch does wrong in bfloat16 on CPUs.
 
     Args:
-        net: its layers are changed in place; convolutions of ours are careful already.
+        net: its layers are changed in place; our own convolutions compute like that already.
     """
     for layer in net.modules():
         if type(layer) is nn.Conv2d and max(layer.stride) > 1 and max(layer.kernel_size) > 1:

@@ -30,8 +30,8 @@ class ExecutionPlan:
         autocast: type of convolutions and matrix products; None for float32.
         scaler: whether the loss must be scaled, so that float16 gradients do not vanish.
         fused: whether several steps of the arithmetic are done at once (layers, optimiser).
-        native: whether normalisations, with activations behind them, are done by C++ of ours.
-        replaced: convolutions that are done by C++ of ours.
+        native: whether normalisations, with activations behind them, are done by our C++.
+        replaced: convolutions that are done by our C++.
         compile: whether torch's compiler is used.
         reasons: what was chosen and why, a line each.
     """

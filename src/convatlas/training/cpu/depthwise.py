@@ -11,7 +11,7 @@ KERNELS = (3, 5)
 
 
 class DepthwiseConv2d(ReplacedConv2d):
-    """A depthwise convolution in C++ of ours."""
+    """A depthwise convolution in our C++."""
 
     def fits(self, x: Tensor) -> bool:
         """Whether x is of a training step that `library` does."""
@@ -40,7 +40,7 @@ def _replacement(kernel: int) -> Replacement:
     return Replacement(
         f"depthwise{kernel}",
         f"depthwise {kernel}x{kernel} convolutions",
-        "in C++ of ours",
+        "in our C++",
         DepthwiseConv2d,
         suits,
         lambda chans: nn.Conv2d(chans, chans, kernel, padding=kernel // 2, groups=chans, bias=False),

@@ -1,4 +1,4 @@
-"""What a training step on a CPU computes in C++ of ours, as Python calls it."""
+"""What a training step on a CPU computes in our C++, as Python calls it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Convolutions of ours in place of torch's in training steps on CPUs, where they are faster."""
+"""Our own convolutions in place of torch's in training steps on CPUs, where they are faster."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class _Convolved(torch.autograd.Function):
 
 @dataclasses.dataclass(frozen=True)
 class Replacement:
-    """Convolutions of ours for some of torch's.
+    """Our own convolutions for some of torch's.
 
     Attributes:
         name: in the names of files.

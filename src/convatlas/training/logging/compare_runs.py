@@ -46,7 +46,7 @@ class Difference:
     Attributes:
         name: dotted, as in `run.json`, for example "config.recipe.lr".
         first: its value in the first run; None where it has none.
-        second: likewise.
+        second: its value in the second run; None where it has none.
     """
 
     name: str

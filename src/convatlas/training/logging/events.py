@@ -89,8 +89,8 @@ class EpochDone:
         loss: mean over the epoch's images.
         lr: learning rate of its last step.
         images_per_s: of training, over all processes, since the run began.
-        test_accuracy: share of the test images whose best answer is right, in [0, 1].
-        test_top5: share whose five best answers hold the right one; None for fewer than six classes.
+        test_accuracy: share of the test images whose top prediction is right, in [0, 1].
+        test_top5: share whose top five predictions hold the right one; None for fewer than six classes.
         test_loss: mean over the test images.
         left_s: estimate of the time left, s.
     """

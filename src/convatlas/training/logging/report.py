@@ -17,8 +17,8 @@ from convatlas.metrics.report_sections import (
     HARDEST,
     MOST_HARDEST,
     PAGE,
+    error_section,
     hardest_section,
-    mistakes_section,
     table_cell,
 )
 from convatlas.plots.training import Tile, draw_confusion, draw_curves, draw_tiles
@@ -109,7 +109,7 @@ def write_report(run: Run, evaluation: Evaluation, test: Samples, class_names: S
     parts = (
         _heading(run, history, int(confusion.trace()), int(confusion.sum())),
         _curves(run, history),
-        mistakes_section(confusion, class_names),
+        error_section(confusion, class_names),
         hardest_section(hardest),
         _use(run),
         _facts(run),
@@ -144,7 +144,7 @@ def _heading(run: Run, history: list[Line], right: int, count: int) -> str:
     epochs = "1 epoch" if history[-1]["epoch"] == 1 else f"{history[-1]['epoch']} epochs"
     trained, taken = run.record["data"]["train"], duration(result["seconds"])
     top5 = result.get("test_top5")
-    also = "" if top5 is None else f" The right class is among the five best answers for {top5:.2%}."
+    also = "" if top5 is None else f" The right class is among the top five predictions for {top5:.2%}."
     card = all_cards().get(config["network"])
     about = "A network given from Python."
     if card is not None:
