@@ -82,7 +82,7 @@ def test_a_job_goes_on_with_the_engine_that_it_began_with(
         raise ValueError("killed")
 
     monkeypatch.setattr(Predictor, "stream_items", die)
-    command = "predict w.safetensors photos --out answers.csv"
+    command = "predict w.safetensors photos --out predictions.csv"
     monkeypatch.setattr("convatlas.predict.engine_policy._pays", lambda *_: True)
     assert run(command)[0] == 2
     monkeypatch.setattr("convatlas.predict.engine_policy._pays", lambda *_: False)
@@ -93,15 +93,15 @@ def test_a_job_goes_on_with_the_engine_that_it_began_with(
 
 def test_a_file_is_written(folder: Path, run: Run) -> None:
     (folder / "photos" / "002.png").write_text("nothing")
-    code, shown, errors = run("predict w.safetensors photos --out answers.csv --top 2")
-    assert (code, shown, errors) == (2, "answers.csv: 4 answers, 1 refused\n", "")
-    rows = list(csv.DictReader((folder / "answers.csv").read_text().splitlines()))
+    code, shown, errors = run("predict w.safetensors photos --out predictions.csv --top 2")
+    assert (code, shown, errors) == (2, "predictions.csv: 4 predictions, 1 refused\n", "")
+    rows = list(csv.DictReader((folder / "predictions.csv").read_text().splitlines()))
     assert [row["class_1"] for row in rows] == [
         "" if number == 2 else NAMES[expected(pixels(number)).argmax()] for number in range(5)
     ]
     assert rows[2]["error"].startswith("photos/002.png: is no image")
-    code, _, errors = run("predict w.safetensors photos --out answers.csv")
-    assert (code, errors.startswith("convatlas: answers.csv: is there already; name another file")) == (
+    code, _, errors = run("predict w.safetensors photos --out predictions.csv")
+    assert (code, errors.startswith("convatlas: predictions.csv: is there already; name another file")) == (
         2,
         True,
     )

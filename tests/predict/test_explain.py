@@ -175,7 +175,7 @@ def test_it_finds_what_the_class_is_about() -> None:
     image = np.full((32, 32, 3), 90, dtype=np.uint8)
     image[4:12, 20:28] = (250, 10, 10)
     found = explain(Predictor(red_network()), image, class_name="class 0")
-    assert (found.layer, found.class_name, found.answer) == ("stem", "class 0", "class 0")
+    assert (found.layer, found.class_name, found.prediction) == ("stem", "class 0", "class 0")
     hot = (found.heat > 0.5).nonzero()
     assert hot.amin(dim=0).tolist() == [4, 20]
     assert hot.amax(dim=0).tolist() == [11, 27]
@@ -185,7 +185,7 @@ def test_nothing_speaks_for_a_class() -> None:
     image = np.full((32, 32, 3), 90, dtype=np.uint8)
     found = explain(Predictor(red_network()), image, class_name="class 7")
     assert float(found.heat.max()) == 0.0
-    assert found.answer == "class 0"
+    assert found.prediction == "class 0"
     assert found.alike is None
     assert "no place speaks for it" in found.figure().svg
 

@@ -127,14 +127,14 @@ def _print_worst(report: Report) -> None:
 
 
 def _class_grid(classes: Sequence[ClassMetrics], title: str = "class") -> Grid:
-    """How each class is recognised, a row each."""
+    """Recall and precision of each class, a row each."""
     rows = [
         (
             entry.name,
             f"{entry.images:,}",
             "-" if not entry.images else f"{entry.right / entry.images:.1%}",
             "-" if entry.precision is None else f"{entry.precision:.1%}",
-            entry.taken_for or "-",
+            entry.confused_with or "-",
         )
         for entry in classes
     ]

@@ -29,18 +29,18 @@ EngineName = Literal["eager", "auto"]
 # Seconds of the network alone. An engine is 1.5 to 5 times as fast, so that both are won back with certainty.
 LONG, LONG_FOR_REMEMBERED = 180.0, 15.0
 FEW = 64
-"""Images for which nothing is measured: they are answered before."""
+"""Images for which nothing is measured: they are predicted before."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """What a predictor is going to answer.
+    """What a predictor is going to predict.
 
     Attributes:
         images: files, folders, patterns, films and streams, or a number of images; None where it is not
             known. What comes by standard input is not counted.
         fps: frames a second that are taken from a film; None for all.
-        begun: the engine that has answered the first part of the same job, which goes on with it.
+        begun: the engine that has predicted the first part of the same job, which goes on with it.
     """
 
     images: Sequence[str | os.PathLike[str]] | int | None = None
@@ -74,17 +74,17 @@ def choose_engine(
     batch_size: int,
     device: torch.device,
 ) -> EngineName:
-    """The engine of a predictor: the one that is asked for, or the one that answers a workload first.
+    """The engine of a predictor: the one that is asked for, or the one that finishes a workload first.
 
     Where nobody asks, and full precision is wanted, "auto" is chosen if the search for the fastest engine is
     won back, and for a live stream: a network that falls behind is of no use there. A workload that is not
-    known is answered by the network itself.
+    known is computed by the network itself.
 
     Args:
         engine: that is asked for; None for the one that pays.
         network: may be run a few times, on an empty image.
         transform: of the network.
-        workload: what is to be answered.
+        workload: what is to be predicted.
         precision: the lowest that is allowed.
         batch_size: images that go through the network together.
         device: of the network.

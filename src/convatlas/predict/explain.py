@@ -56,7 +56,7 @@ class Explanation:
         image: as it was named.
         class_name: that is spoken for.
         probability: of that class, in [0, 1].
-        answer: the most likely class.
+        prediction: the most likely class.
         layer: path of the module on whose map `heat` lies; "input" for occlusion.
         heat: (H', W') in [0, 1], the largest being 1; all 0 where no place speaks for the class.
         pixels: the part of the image that the network saw, (3, H, W) of uint8, at a size to look at.
@@ -69,7 +69,7 @@ class Explanation:
     image: str
     class_name: str
     probability: float
-    answer: str
+    prediction: str
     layer: str
     heat: Tensor
     pixels: Tensor
@@ -96,7 +96,7 @@ class Explanation:
         Args:
             file: that holds the figure.
         """
-        other = "" if self.answer == self.class_name else f" (the answer is {self.answer})"
+        other = "" if self.prediction == self.class_name else f" (the prediction is {self.prediction})"
         where = f"{self.layer}, {heat_size(self)} places"
         said = f"{self.class_name} {self.probability:.1%}{other}: {file} ({where}"
         return plain(f"{said}; {self.check})" if self.check else f"{said})")
@@ -114,8 +114,8 @@ class Explanation:
     def _facts(self) -> list[str]:
         where = "the input" if self.layer == "input" else f"the map of {self.layer}"
         facts = [f"{NAMES[self.method]} on {where}, {'×'.join(map(str, self.heat.shape))} places"]
-        if self.answer != self.class_name:
-            facts.append(f"the answer is {plain(self.answer)}")
+        if self.prediction != self.class_name:
+            facts.append(f"the prediction is {plain(self.prediction)}")
         if float(self.heat.max()) == 0.0:
             facts.append("no place speaks for it")
         return [*facts, self.check] if self.check else facts
@@ -263,7 +263,7 @@ def _explained(
         image="",
         class_name=names[target],
         probability=float(shares[target]),
-        answer=names[int(shares.argmax())],
+        prediction=names[int(shares.argmax())],
         layer="input" if stage is None else network.feature_info[stage].module,
         heat=heat,
         pixels=shown,

@@ -39,7 +39,7 @@ def class_activation_map(
         Probabilities (K,), the class, and the heat (H', W') in [0, 1].
 
     Raises:
-        ValueError: the map has no part in the scores.
+        ValueError: the map has no part in the logits.
     """
     kept: list[Tensor] = []
     count = iter(range(len(network.feature_info)))
@@ -60,7 +60,7 @@ def class_activation_map(
             )
     gradient = gradients[0]
     if gradient is None:
-        raise ValueError(f"`stage`={stage}: the scores of {network.name} do not come from this map alone")
+        raise ValueError(f"`stage`={stage}: the logits of {network.name} do not come from this map alone")
     heat = WEIGHTINGS[method](kept[0].detach(), gradient)[0]
     return logits.detach().softmax(dim=0), target, unit_range(heat).cpu()
 
@@ -70,7 +70,7 @@ def _grad_cam(feature_map: Tensor, gradient: Tensor) -> Tensor:
 
 
 def _grad_cam_plus_plus(feature_map: Tensor, gradient: Tensor) -> Tensor:
-    # For scores that go through an exponential, higher derivatives are powers of the first. The factor
+    # For logits that go through an exponential, higher derivatives are powers of the first. The factor
     # exp(score) that all weights share falls out, since the heat is scaled to 1.
     square, cube = gradient.square(), gradient**3
     below = 2.0 * square + feature_map.sum(dim=(2, 3), keepdim=True) * cube
