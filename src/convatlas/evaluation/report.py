@@ -20,8 +20,8 @@ from convatlas.metrics.report_sections import (
     HARDEST,
     MOST_HARDEST,
     PAGE,
+    error_section,
     hardest_section,
-    mistakes_section,
 )
 from convatlas.plots.reliability import draw_reliability
 from convatlas.plots.training import Tile, draw_confusion, draw_tiles
@@ -38,7 +38,7 @@ def write_evaluation(report: Report, folder: Path) -> None:
 
     `report.md` with `confusion.png`, `reliability.png` and `hardest.png`; `evaluation.json` with all figures;
     `classes.csv`, `confusion.csv` (counts, a row for each true class) and `images.csv` (each image with
-    its class, the answer, the answer's probability and the loss).
+    its class, the prediction, the prediction's probability and the loss).
 
     Raises:
         ValueError: `folder` is a file.
@@ -67,7 +67,7 @@ def write_evaluation(report: Report, folder: Path) -> None:
         write_atomic(folder / HARDEST, draw_tiles(tiles))
     sections = (
         _heading(report),
-        mistakes_section(confusion, names),
+        error_section(confusion, names),
         _reliability(report.calibration),
         hardest_section(hardest),
         *_left_out(report),
@@ -126,8 +126,8 @@ def _reliability(calibration: Calibration) -> str:
 
 ![Accuracy against confidence]({RELIABILITY})
 
-On the whole, answers are right {"less" if _is_bold(calibration) else "more"} often than their probabilities
-say. The two differ by {calibration.error:.2%} on average (expected calibration error, {len(calibration.bins)}
+On the whole, predictions are right {"less" if _is_bold(calibration) else "more"} often than their
+probabilities say. The two differ by {calibration.error:.2%} on average (expected calibration error, {len(calibration.bins)}
 bins) and by {calibration.worst:.2%} in the worst bin; where they agree, a bar ends at the dashed line."""
 
 
@@ -168,7 +168,7 @@ def _images(report: Report) -> str:
         ]
         for row in np.flatnonzero(report.seen.numpy()).tolist()
     )
-    return _csv(("image", "class", "answer", "probability", "loss"), rows)
+    return _csv(("image", "class", "prediction", "probability", "loss"), rows)
 
 
 def _csv(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:

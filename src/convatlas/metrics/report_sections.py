@@ -15,11 +15,11 @@ MOST_CLASSES, MOST_WORST, MOST_HARDEST = 20, 10, 24
 """Classes of a drawn confusion matrix, rows of the table of worst classes and hardest images, at most."""
 
 
-def mistakes_section(confusion: NDArray[np.int64], names: Sequence[str]) -> str:
-    """The part of a page on the classes that are recognised least; it shows `confusion.png`.
+def error_section(confusion: NDArray[np.int64], names: Sequence[str]) -> str:
+    """The part of a page on the worst classes; it shows `confusion.png`.
 
     Args:
-        confusion: (K, K); a row for each true class, a column for each answer.
+        confusion: (K, K); a row for each true class, a column for each prediction.
         names: K names.
     """
     worst = worst_classes(confusion, MOST_WORST)
@@ -36,11 +36,11 @@ def mistakes_section(confusion: NDArray[np.int64], names: Sequence[str]) -> str:
         [
             "## Mistakes",
             "",
-            f"![Confusion matrix: a row for each true class, a column for each answer]({CONFUSION})",
+            f"![Confusion matrix: a row for each true class, a column for each prediction]({CONFUSION})",
             "",
-            f"{part}Right answers are blue, wrong ones orange. The classes that are recognised least:",
+            f"{part}Correct predictions are blue, wrong ones orange. The worst classes:",
             "",
-            "| class | test images | recognised | right when answered | mostly taken for |",
+            "| class | test images | recall | precision | most confused with |",
             "|---|---|---|---|---|",
             *rows,
         ]
@@ -48,16 +48,16 @@ def mistakes_section(confusion: NDArray[np.int64], names: Sequence[str]) -> str:
 
 
 def _share(row: ClassResult) -> str:
-    return f"{row.right / row.answered:.1%}" if row.answered else "never answered"
+    return f"{row.right / row.predicted:.1%}" if row.predicted else "never predicted"
 
 
 def hardest_section(hardest: list[HardImage]) -> str:
     """The part of a page on the test images with the highest loss; it shows `hardest.png`."""
     if not hardest:
         return "## Hardest images\n\nNo test image has a loss of 0.01 or more."
-    wrong = sum(image.truth != image.answer for image in hardest)
+    wrong = sum(image.truth != image.prediction for image in hardest)
     rows = [
-        f"| {number} | {' | '.join(map(table_cell, (i.truth, i.answer, f'{i.loss:.2f}', i.name)))} |"
+        f"| {number} | {' | '.join(map(table_cell, (i.truth, i.prediction, f'{i.loss:.2f}', i.name)))} |"
         for number, i in enumerate(hardest, 1)
     ]
     return "\n".join(
@@ -66,10 +66,10 @@ def hardest_section(hardest: list[HardImage]) -> str:
             "",
             f"![The test images with the highest loss]({HARDEST})",
             "",
-            f"The {len(hardest)} test images with the highest loss, {wrong} of them answered wrongly.",
+            f"The {len(hardest)} test images with the highest loss, {wrong} of them misclassified.",
             "Images with a wrong label are found here first.",
             "",
-            "| | truth | answer | loss | image |",
+            "| | truth | prediction | loss | image |",
             "|---|---|---|---|---|",
             *rows,
         ]

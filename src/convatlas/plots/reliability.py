@@ -10,7 +10,7 @@ from convatlas.plots.style import DPI, png, series, styled
 
 
 def draw_reliability(calibration: Calibration, *, theme: str = "light") -> bytes:
-    """Draws accuracy against confidence, and how many answers have which, as a PNG.
+    """Draws accuracy against confidence, and how many predictions have which, as a PNG.
 
     Args:
         calibration: of labelled images.
@@ -59,7 +59,7 @@ def draw_reliability(calibration: Calibration, *, theme: str = "light") -> bytes
             fontsize=13,
             weight="bold",
         )
-        lower.set(xlabel="probability of the answer", ylabel="answers")
+        lower.set(xlabel="probability of the prediction", ylabel="predictions")
         lower.yaxis.set_major_formatter("{x:.0%}")
         for axes in (upper, lower):
             axes.grid(True)

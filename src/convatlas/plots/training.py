@@ -121,7 +121,7 @@ def draw_confusion(
     """Draws a confusion matrix as a PNG; of many classes, those that are confused most.
 
     Args:
-        confusion: (K, K) counts; a row for each true class, a column for each answer.
+        confusion: (K, K) counts; a row for each true class, a column for each prediction.
         class_names: K names.
         theme: light, dark or print.
 
@@ -151,7 +151,7 @@ def draw_confusion(
             )  # fmt: skip
         axes.set_xticks(range(count), names, rotation=90 if upright else 0, fontsize=9)
         axes.set_yticks(range(count), names, fontsize=9)
-        axes.set(xlabel="answer", ylabel="truth")
+        axes.set(xlabel="prediction", ylabel="truth")
         left_out = len(class_names) - count
         title = (
             f"the {count} classes confused most, of {len(class_names)}"
