@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from convatlas.data.augment import Augment, Interpolation, Policy, ResizedCrop, ScaleJitter
-from convatlas.data.draws import uniform
+from convatlas.data.counter_random import uniform
 from convatlas.data.fit import Fit, fit_image, squared
+from convatlas.data.geometric import TRIES, fitting_boxes
 from convatlas.data.resize import resize
-from convatlas.data.warp import TRIES, fitting_boxes
 
 
 @dataclasses.dataclass(frozen=True)

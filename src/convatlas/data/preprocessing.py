@@ -41,16 +41,16 @@ def in_memory(source: Source, size: int | None, fit: Fit | None = None) -> Sourc
     if size is not None and height != width and fit not in (None, "squash"):
         return source
     height, width = (height, width) if size is None else (size, size)
-    parts = {"train": source.train, "test": source.test}
+    splits = {"train": source.train, "test": source.test}
     as_they_are = source.image_size == (chans, height, width)
-    if as_they_are and all(isinstance(part, ImageSet) for part in parts.values()):
+    if as_they_are and all(isinstance(split, ImageSet) for split in splits.values()):
         return source
-    if sum(map(len, parts.values())) * chans * height * width > MOST_IN_MEMORY:
+    if sum(map(len, splits.values())) * chans * height * width > MOST_IN_MEMORY:
         return source
     kept: dict[str, Samples] = {}
-    for name, part in parts.items():
-        images = [resize(part.image(i), (height, width), "bilinear") for i in range(len(part))]
-        kept[name] = ImageSet(torch.stack(images), part.labels)
+    for name, split in splits.items():
+        images = [resize(split.image(i), (height, width), "bilinear") for i in range(len(split))]
+        kept[name] = ImageSet(torch.stack(images), split.labels)
     return dataclasses.replace(source, image_size=(chans, height, width), **kept)
 
 
@@ -105,28 +105,28 @@ def _usual_fit(source: Source) -> Fit:
     return "crop" if size is None or size[1] == size[2] else "squash"
 
 
-def tile_counts(part: Samples) -> IntArray:
+def tile_counts(split: Samples) -> IntArray:
     """How many tiles cover each image, (N,); one whose size is not known yet is decoded."""
-    if isinstance(part, Chosen):
-        sizes = tile_counts(part.samples)
-        return sizes[part.rows]
-    if isinstance(part, ImageFileSet):
-        known = part.sizes
-    elif isinstance(part, ImageSet):
-        known = np.tile(np.array(part.images.shape[-2:], dtype=np.int64), (len(part), 1))
+    if isinstance(split, Chosen):
+        sizes = tile_counts(split.samples)
+        return sizes[split.rows]
+    if isinstance(split, ImageFileSet):
+        known = split.sizes
+    elif isinstance(split, ImageSet):
+        known = np.tile(np.array(split.images.shape[-2:], dtype=np.int64), (len(split), 1))
     else:
-        known = np.zeros((len(part), 2), dtype=np.int64)
+        known = np.zeros((len(split), 2), dtype=np.int64)
     counts = [
-        count_tiles(height, width) if height else count_tiles(*part.image(row).shape[1:])
+        count_tiles(height, width) if height else count_tiles(*split.image(row).shape[1:])
         for row, (height, width) in enumerate(known.tolist())
     ]
     return np.array(counts, dtype=np.int64)
 
 
-def _statistics(part: Samples) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _statistics(split: Samples) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of each channel, of images in memory."""
     # Evenly spread, since samples often lie class by class.
-    chosen = range(0, len(part), max(1, len(part) // MOST_MEASURED))
-    images: Tensor = torch.stack([part.image(index) for index in chosen]).float() / 255.0
+    chosen = range(0, len(split), max(1, len(split) // MOST_MEASURED))
+    images: Tensor = torch.stack([split.image(index) for index in chosen]).float() / 255.0
     mean, std = images.mean(dim=(0, 2, 3)), images.std(dim=(0, 2, 3)).clamp(min=1e-3)
     return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())

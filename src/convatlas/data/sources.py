@@ -57,7 +57,7 @@ def load_source(
             "cifar10", "cifar100"; "folder:PATH" (a folder for each class, with or without train and val),
             "imagenet:PATH" (ImageNet's train and val), or "shards:PATH" (tar archives of webdataset).
         data_dir: where "mnist" and its kin lie, or are downloaded to; the user's cache by default.
-        seed: of the split of a folder or of shards that have no part to test; the other sets come split.
+        seed: of the split of a folder or of shards that have no test split; the other sets come split.
         test_share: share of each class that such a split measures on, in (0, 1).
         on_bad_image: "refuse" a folder with images that cannot be read, or "skip" them.
         note: is told, in a line, what takes long.
@@ -128,14 +128,14 @@ def source_from(
         first, second = (choose_rows(first, np.flatnonzero(mask)) for mask in (~is_test, is_test))
     else:
         second = as_samples(test)
-    for part, use in ((first, "learn from"), (second, "test on")):
-        if not len(part):
+    for split, use in ((first, "learn from"), (second, "test on")):
+        if not len(split):
             raise DataError(f"there is no sample to {use}")
-    chans = max(_channels(part) for part in (first, second))
-    first, second = (_in_channels(part, chans) for part in (first, second))
+    chans = max(_channels(split) for split in (first, second))
+    first, second = (_in_channels(split, chans) for split in (first, second))
     known = _class_names(train) if class_names is None else class_names
     least, most = (
-        int(f(torch.stack([f(part.labels) for part in (first, second)]))) for f in (torch.amin, torch.amax)
+        int(f(torch.stack([f(split.labels) for split in (first, second)]))) for f in (torch.amin, torch.amax)
     )
     if known is None and most >= MAX_CLASSES:
         raise DataError(f"labels go up to {most:,}; expected at most {MAX_CLASSES - 1:,}, numbers of classes")
@@ -147,28 +147,28 @@ def source_from(
     if isinstance(first, ImageSet) and isinstance(second, ImageSet):
         return memory_source("dataset", first, second, names)
     digest = hashlib.sha256(json.dumps(names).encode())
-    sizes = {size for part in (first, second) for size in _probe(part, digest)}
+    sizes = {size for split in (first, second) for size in _probe(split, digest)}
     return Source(
         "dataset", first, second, names, digest.hexdigest(), sizes.pop() if len(sizes) == 1 else None
     )
 
 
-def _channels(part: Samples) -> int:
+def _channels(split: Samples) -> int:
     """Channels that the images of a split have; those of colour where some are grey and some are not."""
-    if isinstance(part, ImageSet):
-        return part.images.shape[1]
-    return max(part.image(index).shape[0] for index in _probed(len(part)))
+    if isinstance(split, ImageSet):
+        return split.images.shape[1]
+    return max(split.image(index).shape[0] for index in _probed(len(split)))
 
 
-def _in_channels(part: Samples, chans: int) -> Samples:
+def _in_channels(split: Samples, chans: int) -> Samples:
     """A split whose images all have `chans` channels; samples of the user's own class stay as they are."""
-    if isinstance(part, Chosen):
-        return dataclasses.replace(part, samples=_in_channels(part.samples, chans))
-    if isinstance(part, DatasetSet):
-        return dataclasses.replace(part, chans=chans)
-    if isinstance(part, ImageSet) and part.images.shape[1] != chans:
-        return ImageSet(torch.stack([with_channels(image, chans) for image in part.images]), part.labels)
-    return part
+    if isinstance(split, Chosen):
+        return dataclasses.replace(split, samples=_in_channels(split.samples, chans))
+    if isinstance(split, DatasetSet):
+        return dataclasses.replace(split, chans=chans)
+    if isinstance(split, ImageSet) and split.images.shape[1] != chans:
+        return ImageSet(torch.stack([with_channels(image, chans) for image in split.images]), split.labels)
+    return split
 
 
 def _probed(count: int) -> list[int]:
@@ -258,12 +258,12 @@ def _as_tensor(labels: Any) -> Tensor:
         raise DataError(f"a label is {first!r}; expected the number of a class") from None
 
 
-def _probe(part: Samples, digest: Any) -> list[tuple[int, int, int]]:
+def _probe(split: Samples, digest: Any) -> list[tuple[int, int, int]]:
     """The sizes (C, H, W) of some images, evenly spread; they and all labels go into the fingerprint."""
-    digest.update(part.labels.numpy().tobytes())
+    digest.update(split.labels.numpy().tobytes())
     sizes: list[tuple[int, int, int]] = []
-    for index in _probed(len(part)):
-        image = part.image(index)
+    for index in _probed(len(split)):
+        image = split.image(index)
         digest.update(image.contiguous().numpy().tobytes())
         chans, height, width = image.shape
         sizes.append((chans, height, width))

@@ -127,8 +127,9 @@ def _reliability(calibration: Calibration) -> str:
 ![Accuracy against confidence]({RELIABILITY})
 
 On the whole, predictions are right {"less" if _is_bold(calibration) else "more"} often than their
-probabilities say. The two differ by {calibration.error:.2%} on average (expected calibration error, {len(calibration.bins)}
-bins) and by {calibration.worst:.2%} in the worst bin; where they agree, a bar ends at the dashed line."""
+probabilities say. The two differ by {calibration.error:.2%} on average (expected calibration error,
+{len(calibration.bins)} bins) and by {calibration.worst:.2%} in the worst bin; where they agree, a bar
+ends at the dashed line."""
 
 
 def _is_bold(calibration: Calibration) -> bool:

@@ -44,11 +44,11 @@ class Predictor(Summary, nn.Module):
     Args:
         network: gives logits (B, K) for images (B, C, H, W); it is set to evaluation mode.
         transform: from a PIL image to (C, H, W), a `Transform` or any function; None for the network's own.
-        class_names: one for each score; None for the network's own, or numbers where it has none.
+        class_names: one for each logit; None for the network's own, or numbers where it has none.
         engine: "eager" runs the network as it is; "auto" finds the fastest engine on this machine, which
             takes up to a minute the first time and is remembered. None for "auto" where that answers the
             workload sooner, or where the precision is lower; else "eager".
-        workload: images that are going to be answered: how many, or a `Workload` that names them; None where
+        workload: images that are going to be predicted: how many, or a `Workload` that names them; None where
             it is not known.
         precision: the lowest that the engine found by "auto" may compute in.
         calibration: images, as `predict` takes them, on which "int8" is calibrated and checked; up to 256
@@ -65,7 +65,7 @@ class Predictor(Summary, nn.Module):
     Attributes:
         network: as given.
         transform: as given.
-        class_names: a name for each score.
+        class_names: a name for each logit.
 
     Shape: x (B, C, H, W), as the transform gives it -> (B, K).
 
@@ -134,8 +134,8 @@ class Predictor(Summary, nn.Module):
         return facts | {"engine": self.engine, "device": self.device}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores a batch as the transform gives it, without gradients."""
-        return self._scores(x, 1 if len(x) == 1 else self.batch_size)
+        """Logits a batch as the transform gives it, without gradients."""
+        return self._logits(x, 1 if len(x) == 1 else self.batch_size)
 
     def predict(
         self, images: Any, *, top: int | None = None, fps: float | None = 1.0, progress: bool = False
@@ -244,7 +244,7 @@ class Predictor(Summary, nn.Module):
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
-    def _scores(self, x: Tensor, batch_size: int) -> Tensor:
+    def _logits(self, x: Tensor, batch_size: int) -> Tensor:
         with torch.inference_mode():
             return to_logits(self._engine(x, batch_size)(x.to(self.device)), self.outputs)
 
@@ -254,13 +254,13 @@ class Predictor(Summary, nn.Module):
             if place in found:
                 yield Prediction(item.name, found[place], item.frame, item.seconds)
             else:
-                reason = batch.reasons.get(place, f"{item.name}: the network's scores are no numbers (NaN)")
+                reason = batch.reasons.get(place, f"{item.name}: the network's logits are NaN")
                 yield Skipped(item.name, reason, item.frame, item.seconds)
 
     def _scored(
         self, pixels: dict[int, Tensor], top: int, batch_size: int
     ) -> dict[int, tuple[tuple[str, float], ...]]:
-        """The most likely classes of each image whose scores are numbers."""
+        """The most likely classes of each image whose logits are numbers."""
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for place, image in pixels.items():
             by_shape.setdefault(tuple(image.shape), []).append(place)
@@ -276,7 +276,7 @@ class Predictor(Summary, nn.Module):
     def _shares(self, images: Tensor, count: int, batch_size: int) -> Tensor:
         """Probabilities (N, K) of N images, each of which has as many views: the mean over these."""
         parts = images.split(batch_size) if len(images) > count else (images,)
-        logits = torch.cat([self._scores(part, batch_size) for part in parts])
+        logits = torch.cat([self._logits(part, batch_size) for part in parts])
         return logits.float().softmax(dim=1).view(count, -1, logits.shape[1]).mean(dim=1)
 
     @property
@@ -329,7 +329,7 @@ class Predictor(Summary, nn.Module):
         if not names and given is None:
             return tuple(map(str, range(count)))
         if len(names) != count:
-            raise ValueError(f"`class_names` names {len(names)} classes; the network has {count} scores")
+            raise ValueError(f"`class_names` names {len(names)} classes; the network has {count} logits")
         return names
 
 

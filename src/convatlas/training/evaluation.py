@@ -16,7 +16,7 @@ from convatlas.data.crops import TestFit
 from convatlas.data.preprocessing import tile_counts
 from convatlas.data.sets import OnBadImage, Samples
 from convatlas.data.tables import IntArray
-from convatlas.metrics.classification import Evaluation, count_answers
+from convatlas.metrics.classification import Evaluation, count_predictions
 from convatlas.models.lenet import rbf_loss
 from convatlas.training.distributed import Ranks
 from convatlas.training.losses import hinge_losses
@@ -30,7 +30,7 @@ class EvalTransform:
         mean: per channel, for values in [0, 1].
         std: per channel, likewise.
         fit: brings an image to size; None where all have it. Where it shows an image as several tiles, the
-            answer is the mean of their probabilities.
+            prediction is the mean of their probabilities.
         batch_size: images at a time.
         workers: processes that decode images.
         on_bad_image: "refuse" or "skip" an image that cannot be read.
@@ -52,7 +52,7 @@ class EvalTransform:
 @torch.no_grad()
 def evaluate(
     net: nn.Module,
-    part: Samples,
+    split: Samples,
     eval_transform: EvalTransform,
     *,
     num_classes: int,
@@ -67,7 +67,7 @@ def evaluate(
 
     Args:
         net: on the device of `ranks`.
-        part: test images.
+        split: test images.
         eval_transform: how the network sees them.
         num_classes: K.
         ranks: the processes.
@@ -75,7 +75,7 @@ def evaluate(
         dtype: type of convolutions and matrix products; None for the network's own.
     """
     net.eval()
-    count = len(part)
+    count = len(split)
     # An image that cannot be read, where those are skipped, is not seen and not counted.
     losses, predicted, among5, seen = (torch.zeros(count, dtype=torch.float64) for _ in range(4))
 
@@ -86,36 +86,36 @@ def evaluate(
         among5[rows] = (best == labels[:, None]).any(dim=1).double().cpu()
         seen[rows] = 1.0
 
-    def answer(images: Tensor) -> Tensor:
+    def compute(images: Tensor) -> Tensor:
         with torch.autocast(ranks.device.type, dtype=dtype, enabled=dtype is not None):
             return net(images).float()
 
     if eval_transform.has_tiles:
         shares, views = output_table(
-            lambda images: answer(images).softmax(dim=1), part, eval_transform, ranks
+            lambda images: compute(images).softmax(dim=1), split, eval_transform, ranks
         )
         rows = torch.from_numpy(np.flatnonzero(views))
         rows = rows[ranks.shard(len(rows))]
         if len(rows):
             # As logits, since their softmax are the probabilities again.
-            note(rows, part.labels[rows], shares[rows].clamp(min=torch.finfo(torch.float32).tiny).log())
+            note(rows, split.labels[rows], shares[rows].clamp(min=torch.finfo(torch.float32).tiny).log())
     else:
-        for batch, images in _shown(part, eval_transform, ranks):
-            note(torch.from_numpy(batch.samples), batch.labels.to(ranks.device), answer(images))
+        for batch, images in _shown(split, eval_transform, ranks):
+            note(torch.from_numpy(batch.samples), batch.labels.to(ranks.device), compute(images))
     for table in (losses, predicted, among5, seen):
         ranks.all_reduce_sum(table)
-    return count_answers(part.labels, losses, predicted.long(), among5, seen.bool(), num_classes)
+    return count_predictions(split.labels, losses, predicted.long(), among5, seen.bool(), num_classes)
 
 
 @torch.no_grad()
 def output_table(
-    function: Callable[[Tensor], Tensor], part: Samples, eval_transform: EvalTransform, ranks: Ranks
+    function: Callable[[Tensor], Tensor], split: Samples, eval_transform: EvalTransform, ranks: Ranks
 ) -> tuple[Tensor, IntArray]:
     """What a function of normalised images gives for every image of a split.
 
     Args:
         function: (B, C, H, W) -> (B, D), on the device of `ranks`.
-        part: the images.
+        split: the images.
         eval_transform: how the function sees them; of several tiles of an image, the mean counts.
         ranks: the processes, each of which computes its part.
 
@@ -124,11 +124,11 @@ def output_table(
         for one that cannot be read, whose row is 0.
     """
     table: Tensor | None = None
-    views = np.zeros(len(part), dtype=np.int64)
-    for batch, images in _shown(part, eval_transform, ranks):
+    views = np.zeros(len(split), dtype=np.int64)
+    for batch, images in _shown(split, eval_transform, ranks):
         found = function(images).float().cpu()
         if table is None:
-            table = torch.zeros(len(part), found.shape[1])
+            table = torch.zeros(len(split), found.shape[1])
         table[torch.from_numpy(batch.samples)] += found
         views[batch.samples] += 1
     if table is None:
@@ -139,17 +139,17 @@ def output_table(
     return table / torch.from_numpy(np.maximum(views, 1))[:, None], views
 
 
-def _shown(part: Samples, eval_transform: EvalTransform, ranks: Ranks) -> Iterator[tuple[Batch, Tensor]]:
+def _shown(split: Samples, eval_transform: EvalTransform, ranks: Ranks) -> Iterator[tuple[Batch, Tensor]]:
     """This process's images in batches, normalised on the device; with tiles, one after the other."""
-    own = np.arange(len(part))[ranks.shard(len(part))]
+    own = np.arange(len(split))[ranks.shard(len(split))]
     fit = eval_transform.fit
-    counts = tile_counts(part)[own] if eval_transform.has_tiles else np.ones(len(own), dtype=np.int64)
+    counts = tile_counts(split)[own] if eval_transform.has_tiles else np.ones(len(own), dtype=np.int64)
     size = eval_transform.batch_size
     for view in range(int(counts.max(initial=0))):
         rows = own[counts > view]
         plan = [(rows[begin : begin + size], None) for begin in range(0, len(rows), size)]
         for batch in read_batches(
-            part,
+            split,
             plan,
             dataclasses.replace(fit, view=view) if isinstance(fit, TestFit) else fit,
             workers=eval_transform.workers,

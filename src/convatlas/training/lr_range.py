@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import io
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +18,9 @@ from convatlas.models.network import Network
 from convatlas.training.head_probe import features_of, fit_head, probed_layer
 from convatlas.training.setup import TrainSetup
 from convatlas.training.train_step import Learner
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STEPS = 60
 LEAST, MOST = 1e-6, 1.0
@@ -132,21 +134,16 @@ def write_lr_curve(folder: Path, curve: LrCurve) -> None:
 
 def draw_lr_curve(curve: LrCurve) -> bytes:
     """Draws the loss against the learning rate, and the rate that was taken, as a PNG."""
-    from matplotlib.figure import Figure
+    from convatlas.plots.style import render
 
-    from convatlas.plots.training import BLUE, DPI, ORANGE
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.plot(curve.rates, curve.losses, color="C0")
+        axes.axvline(curve.lr, color="C1", linestyle="--", label=f"taken: {curve.lr:.2g}")
+        axes.set(xscale="log", xlabel="learning rate", ylabel="smoothed loss")
+        axes.legend()
 
-    figure = Figure(figsize=(5.6, 3.6), dpi=DPI, layout="constrained")
-    axes = figure.subplots()
-    axes.plot(curve.rates, curve.losses, color=BLUE, linewidth=1.8)
-    axes.axvline(curve.lr, color=ORANGE, linestyle="--", linewidth=1.4, label=f"taken: {curve.lr:.2g}")
-    axes.set(xscale="log", xlabel="learning rate", ylabel="smoothed loss")
-    axes.legend(frameon=False)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return render(draw, width=5.6, height=3.6)
 
 
 def _copied_learner(setup: TrainSetup) -> Learner:
