@@ -7,7 +7,8 @@ from PIL import Image
 from torch import Tensor
 
 from convatlas.data.augment import Augment, Policy, ResizedCrop, ScaleJitter
-from convatlas.data.crops import TestFit, TrainFit, central_crop, resize
+from convatlas.data.crops import TestFit, TrainFit
+from convatlas.data.resize import central_crop, resize
 
 
 def ramp(height: int, width: int) -> Tensor:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import TensorDataset, random_split
 from torchvision.transforms import v2 as T
 
-from convatlas.data.crops import central_crop
+from convatlas.data.resize import central_crop
 from convatlas.data.image_files import (
     BYTES_PER_PX,
     MAX_PIXELS,
