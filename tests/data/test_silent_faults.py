@@ -12,7 +12,6 @@ from PIL import Image
 from torch.utils.data import TensorDataset, random_split
 from torchvision.transforms import v2 as T
 
-from convatlas.data.resize import central_crop
 from convatlas.data.image_files import (
     BYTES_PER_PX,
     MAX_PIXELS,
@@ -22,6 +21,7 @@ from convatlas.data.image_files import (
     decoding_budget,
     read_image,
 )
+from convatlas.data.resize import central_crop
 from convatlas.data.sets import DataError
 from convatlas.data.sources import load_source, source_from
 

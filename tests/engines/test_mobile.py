@@ -37,12 +37,12 @@ def need(packages: tuple[str, ...]) -> None:
         pytest.skip(f"{' or '.join(packages)} is not installed")
 
 
-def relative(scores: Tensor, expected: Tensor) -> float:
-    return ((scores - expected).abs().max() / expected.abs().max()).item()
+def relative(logits: Tensor, expected: Tensor) -> float:
+    return ((logits - expected).abs().max() / expected.abs().max()).item()
 
 
 class TestEngines:
-    def test_scores_are_the_network_s_own(self) -> None:
+    def test_logits_are_the_network_s_own(self) -> None:
         names = [engine for engine, packages in ENGINES.items() if is_installed(packages)]
         if not names:
             pytest.skip("none is installed")
@@ -51,10 +51,10 @@ class TestEngines:
         assert {result.engine for result in found.report.results if not result.note} == {*names}
         assert all(result.error <= 1e-4 for result in found.report.results)
         x = torch.randn(5, 3, 32, 32)
-        scores = found(x)
-        assert relative(scores, net(x).detach()) <= 1e-4
+        logits = found(x)
+        assert relative(logits, net(x).detach()) <= 1e-4
         found(torch.zeros_like(x))
-        assert torch.equal(found(x), scores)
+        assert torch.equal(found(x), logits)
         if "ncnn" in names:  # The others take a batch as a whole.
             assert {result.config.at_once for result in found.report.results} == {0, 1}
 

@@ -43,7 +43,7 @@ class Exported:
     Attributes:
         path: the file; beside an .xml lies a .bin, beside those for phones a .json.
         bytes: of all files.
-        error: largest difference between the file's scores and the network's, relative to the largest.
+        error: largest difference between the file's logits and the network's, relative to the largest.
         same_top: share of the images compared whose most likely class stays the same.
         images: that were compared.
     """
@@ -67,7 +67,7 @@ def export(
     tolerance: float | None = None,
     agreement: float = AGREEMENT,
 ) -> Exported:
-    """Writes a network into a file, runs the file, and compares its scores with the network's own.
+    """Writes a network into a file, runs the file, and compares its logits with the network's own.
 
     The network's `transform` and `class_names` go along as metadata, for phones as PATH.json. A file that
     does not agree is not left behind.
@@ -81,7 +81,7 @@ def export(
         dynamic_batch: make a file for any B; not for ncnn, ExecuTorch and LiteRT.
         int8: quantise weights and activations; .onnx and .xml only.
         calibration: images that int8 takes its ranges from, as in `convatlas.optimize`.
-        tolerance: largest relative difference between scores that is allowed; None as in
+        tolerance: largest relative difference between logits that is allowed; None as in
             `convatlas.optimize`.
         agreement: with int8, smallest share of the checked images whose most likely class must stay the same.
 
@@ -107,11 +107,11 @@ def export(
         program, facts = _program(net, shape, dynamic_batch), metadata_of(net, job.shape[1:])
         if find_format(path) is None:
             _write(program, draft, facts, inputs.calibration)
-            scores = _scores(draft, inputs.check, batch_size)
+            logits = _logits(draft, inputs.check, batch_size)
         else:
             file_shape = (None if dynamic_batch else batch_size, *job.shape[1:])
-            scores = write_mobile(program, draft, facts, inputs.check, file_shape)
-        found = compare(scores, expected)
+            logits = write_mobile(program, draft, facts, inputs.check, file_shape)
+        found = compare(logits, expected)
         refusal = request.refusal(
             found,
             precision,
@@ -221,7 +221,7 @@ def _write_xml(
     openvino_engine.save(model, path, metadata)
 
 
-def _scores(path: Path, images: Tensor, batch: int) -> Tensor:
+def _logits(path: Path, images: Tensor, batch: int) -> Tensor:
     try:
         net = open_exported(path)
         return torch.cat([net(part) for part in images.split(batch)])

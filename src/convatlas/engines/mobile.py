@@ -59,7 +59,7 @@ class MobileFormat:
 
 FORMATS = {
     ".ncnn.param": MobileFormat("ncnn", "ncnn", "one", "in0", "out0", ".bin"),
-    ".mnn": MobileFormat("MNN", "mnn", "any", "images", "scores"),
+    ".mnn": MobileFormat("MNN", "mnn", "any", "images", "logits"),
     ".pte": MobileFormat("ExecuTorch", "executorch", "fixed", "input 0 of forward", "output 0 of forward"),
     ".tflite": MobileFormat("LiteRT", "litert", "fixed", "args_0", "output_0", extra="litert"),
 }

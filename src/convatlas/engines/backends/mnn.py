@@ -24,7 +24,7 @@ from convatlas.engines.backend import (
     read_program,
     require,
 )
-from convatlas.engines.backends.onnxruntime import IMAGES, SCORES, write_onnx
+from convatlas.engines.backends.onnxruntime import IMAGES, LOGITS, write_onnx
 
 NAME = "net.mnn"
 PACKAGES = ("MNN", "onnx", "onnxscript")
@@ -33,7 +33,7 @@ _CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"
 
 
 def convert(program: torch.export.ExportedProgram, path: Path) -> None:
-    """Writes PATH (.mnn) in float32: `images` (B, C, H, W) in, `scores` (B, K) out.
+    """Writes PATH (.mnn) in float32: `images` (B, C, H, W) in, `logits` (B, K) out.
 
     Raises:
         EngineError: MNN, onnx or onnxscript is not installed, or MNN has not got an operation.
@@ -70,7 +70,7 @@ def open_file(path: Path, shape: tuple[int, int, int, int], threads: int, config
 
     options = {"backend": "CPU", "precision": "high", "numThread": threads}
     manager = module.create_runtime_manager((options,))
-    net: Any = module.load_module_from_file(str(path), [IMAGES], [SCORES], runtime_manager=manager)
+    net: Any = module.load_module_from_file(str(path), [IMAGES], [LOGITS], runtime_manager=manager)
     if net is None:
         raise EngineError(f"{path.name}: MNN cannot read it")
     lock = threading.Lock()
