@@ -36,6 +36,7 @@ def scale_command(
     runs: Path = Path("runs"),
     output: TableFormat = TABLE,
     figure: Path | None = None,
+    theme: str = "light",
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
 ) -> None:
     """Find the network of a family for a budget: smaller or larger than any printed one, with exact costs.
@@ -62,6 +63,7 @@ def scale_command(
         runs: For --rule grid, folder of the trainings, which go on where they were stopped.
         output: Format of the table, in which the plan that was asked for comes first.
         figure: Draw every rule along phi into this file: .png, .svg or .pdf.
+        theme: Of that figure: light, dark or print.
         out: Write the plan to this TOML file, which train, size, bench and export take with --model.
     """
     if out is not None and out.suffix != ".toml":
@@ -97,20 +99,20 @@ def scale_command(
         given["factors"] = found.factors
     plans = compare_rules(network, **amounts, **given, tell=_tell)
     print(plans_text(plans, form), end="")
-    _write(plans, network, out, figure, given["overrides"])
+    _write(plans, out)
+    if figure is not None:
+        from convatlas.files import write_atomic
+        from convatlas.scaling.figure import draw_rules
+
+        form = figure.suffix.removeprefix(".")
+        write_atomic(figure, draw_rules(network, form=form, overrides=given["overrides"], theme=theme))
 
 
-def _write(
-    plans: list[Plan], network: str, out: Path | None, figure: Path | None, overrides: dict[str, Any]
-) -> None:
+def _write(plans: list[Plan], out: Path | None) -> None:
     from convatlas.files import write_atomic
 
     if out is not None:
         write_atomic(out, plans[0].to_toml())
-    if figure is not None:
-        from convatlas.scaling.figure import draw_rules
-
-        write_atomic(figure, draw_rules(network, form=figure.suffix.removeprefix("."), overrides=overrides))
 
 
 def _tell(line: str) -> None:

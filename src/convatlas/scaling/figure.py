@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from convatlas.catalog.accuracy import find_accuracy
+from convatlas.drawing.palette import Palette
 from convatlas.errors import unknown
+from convatlas.plots.style import DPI, palette, styled
 from convatlas.scaling.cost import Candidate, CostModel
 from convatlas.scaling.families import DEPTH, WIDTH, Base, open_base
 from convatlas.scaling.latency import AUTO, LatencyModel
@@ -21,18 +23,16 @@ if TYPE_CHECKING:
 
 FORMS = ("png", "svg", "pdf")
 PHIS = tuple(-2 + 0.5 * i for i in range(13))
-INK, MUTED, HAIRLINE = "#17202B", "#566170", "#CBD2DB"
-COLOURS = {
-    "compound": "#CF5816",
-    "fast": "#21856C",
-    "resnet-rs": "#2F58AA",
-    "efficientnet-v2": "#8E043C",
-    "depth": "#51276D",
-    "width": "#E4A100",
-    "resolution": "#9198A4",
+HUES = {
+    "compound": "efficientnet",
+    "fast": "densenet",
+    "resnet-rs": "resnet",
+    "efficientnet-v2": "nasnet",
+    "depth": "inception",
+    "width": "vgg",
+    "resolution": "alexnet",
 }
-FONT = "DejaVu Sans"
-"""Comes with matplotlib, so that a figure is the same on every machine."""
+"""Which hue of the palette stands for a rule; rules of a family have its own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +80,7 @@ def draw_rules(
     form: str = "png",
     overrides: Mapping[str, Any] | None = None,
     phis: Sequence[float] = PHIS,
+    theme: str = "light",
 ) -> bytes:
     """Draws what every rule does to a network along phi.
 
@@ -90,13 +91,15 @@ def draw_rules(
         form: "png", "svg" or "pdf".
         overrides: other fields of its config to change.
         phis: where the rules are looked at, rising.
+        theme: light, dark or print.
 
     Raises:
-        UnknownNameError: there is no such network or form.
+        UnknownNameError: there is no such network, form or theme.
         ValueError: the network cannot be scaled.
     """
     if form not in FORMS:
         raise unknown("form", form, FORMS)
+    palette(theme)
     base = open_base(network, overrides)
     model = CostModel(base)
     timed = LatencyModel(base, model, 1, AUTO, None)
@@ -104,10 +107,10 @@ def draw_rules(
     lines = [
         _line(base, rule, model, timed, tuple(phis))
         for name, rule in RULES.items()
-        if name in COLOURS and set(rule.knobs) <= set(base.knobs)
+        if name in HUES and set(rule.knobs) <= set(base.knobs)
     ]
     how = "by the roofline alone" if timed.engine == AUTO else f"by {timed.engine}, fitted to measurements"
-    return _draw(base, lines, _printed(base, timed), form, how)
+    return _draw(base, lines, _printed(base, timed), form, how, theme)
 
 
 def _line(base: Base, rule: Rule, model: CostModel, timed: LatencyModel, phis: tuple[float, ...]) -> Line:
@@ -159,57 +162,56 @@ def _common(names: Sequence[str]) -> str:
     return first[: first[:length].rfind("_") + 1]
 
 
-def _draw(base: Base, lines: Sequence[Line], printed: Sequence[Printed], form: str, how: str) -> bytes:
+def _draw(
+    base: Base, lines: Sequence[Line], printed: Sequence[Printed], form: str, how: str, theme: str
+) -> bytes:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     buffer = io.BytesIO()
-    with rc_context(
-        {"font.family": FONT, "font.size": 11, "svg.hashsalt": "convatlas", "svg.fonttype": "path"}
+    with (
+        styled(theme) as colours,
+        rc_context({"font.size": 11, "svg.hashsalt": "convatlas", "svg.fonttype": "path"}),
     ):
-        figure = Figure(figsize=(12.6, 9.4), dpi=120)
-        figure.text(
-            0.03, 0.965, f"Scaling {base.network}: every rule along phi", size=20, weight="bold", color=INK
-        )
+        figure = Figure(figsize=(12.6, 9.4), dpi=DPI)
+        figure.text(0.03, 0.965, f"Scaling {base.network}: every rule along phi", size=20, weight="bold")
         figure.text(
             0.03, 0.937,
             f"at phi a network may cost 2^phi times its base at {base.input_size} px; "
             f"dots are printed networks; latency {how}",
-            size=12, color=MUTED,
+            size=12, color=colours.muted,
         )  # fmt: skip
         panels = figure.subplots(2, 2)
         figure.subplots_adjust(left=0.06, right=0.9, bottom=0.065, top=0.875, wspace=0.42, hspace=0.3)
         for axes, (name, title) in zip(panels.flat, PANELS.items(), strict=False):
-            _draw_costs(axes, name, title, lines, printed)
-        _draw_accuracy(panels.flat[3], printed)
-        metadata = (
-            {"Software": None}
-            if form == "png"
-            else {"Date": None}
-            if form == "svg"
-            else {"CreationDate": None}
-        )
-        figure.savefig(buffer, format=form, metadata=metadata)
+            _draw_costs(axes, (name, title), lines, printed, colours)
+        _draw_accuracy(panels.flat[3], printed, colours)
+        stamps = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+        figure.savefig(buffer, format=form, metadata=stamps[form])
     return buffer.getvalue()
 
 
-def _draw_costs(axes: Axes, name: str, title: str, lines: Sequence[Line], printed: Sequence[Printed]) -> None:
+def _draw_costs(
+    axes: Axes, panel: tuple[str, str], lines: Sequence[Line], printed: Sequence[Printed], colours: Palette
+) -> None:
     from matplotlib.ticker import LogLocator
 
+    name, title = panel
+    hues = {rule: colours.networks[family] for rule, family in HUES.items()}
     _prepare(axes, title)
     axes.set_yscale("log")
     low, high = lines[0].phis[0], lines[0].phis[-1]
     for line in lines:
         # EfficientNetV2's is compound's until the input is at its largest.
         style = (0, (3, 2)) if line.rule == "efficientnet-v2" else "-"
-        axes.plot(line.phis, line.values[name], color=COLOURS[line.rule], lw=2.0, ls=style, zorder=3)
+        axes.plot(line.phis, line.values[name], color=hues[line.rule], lw=2.0, ls=style, zorder=3)
     inside = [each for each in printed if low <= each.phi <= high]
-    axes.scatter([each.phi for each in inside], [each.values[name] for each in inside], 22, INK, zorder=4)
+    axes.scatter([e.phi for e in inside], [e.values[name] for e in inside], 22, colours.ink, zorder=4)
     axes.set_xlim(low, high)
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(_plain)
     axes.yaxis.set_minor_formatter(lambda value, _: "")
-    _label_ends(axes, [(line.rule, line.values[name][-1], COLOURS[line.rule]) for line in lines])
+    _label_ends(axes, [(line.rule, line.values[name][-1], hues[line.rule]) for line in lines])
 
 
 def _label_ends(axes: Axes, ends: Sequence[tuple[str, float, str]]) -> None:
@@ -226,10 +228,10 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[str, float, str]]) -> None:
         # What is pushed over the top pushes those below it back.
         place = min(place, 1.0 - gap * (len(shown) - 1 - i)) if over else place
         axes.plot([1.0, 1.025], [share, place], color=colour, lw=1.0, transform=axes.transAxes, clip_on=False)
-        axes.text(1.035, place, rule, transform=axes.transAxes, va="center", color=INK)
+        axes.text(1.035, place, rule, transform=axes.transAxes, va="center")
 
 
-def _draw_accuracy(axes: Axes, printed: Sequence[Printed]) -> None:
+def _draw_accuracy(axes: Axes, printed: Sequence[Printed], colours: Palette) -> None:
     known = sorted(
         ((each.phi, each.accuracy, each.label) for each in printed if each.accuracy is not None),
         key=lambda each: each[0],
@@ -237,23 +239,20 @@ def _draw_accuracy(axes: Axes, printed: Sequence[Printed]) -> None:
     _prepare(axes, "published top-1 accuracy on ImageNet, %")
     if not known:
         axes.set_yticks([])
-        axes.text(0.5, 0.5, "none was published", transform=axes.transAxes, ha="center", color=MUTED)
+        axes.text(0.5, 0.5, "none was published", transform=axes.transAxes, ha="center", color=colours.muted)
         return
-    axes.plot([each[0] for each in known], [each[1] for each in known], color=HAIRLINE, lw=1.5, zorder=2)
-    axes.scatter([each[0] for each in known], [each[1] for each in known], 30, INK, zorder=4)
+    axes.plot([each[0] for each in known], [each[1] for each in known], color=colours.hair, lw=1.5, zorder=2)
+    axes.scatter([each[0] for each in known], [each[1] for each in known], 30, colours.ink, zorder=4)
     for phi, accuracy, label in known:
-        axes.annotate(label, (phi, accuracy), xytext=(6, -12), textcoords="offset points", color=INK)
+        axes.annotate(label, (phi, accuracy), xytext=(6, -12), textcoords="offset points")
     axes.margins(0.08, 0.12)
 
 
 def _prepare(axes: Axes, title: str) -> None:
-    axes.set_title(title, loc="left", size=14, weight="bold", color=INK, pad=10)
-    axes.set_xlabel("phi", color=INK)
-    axes.grid(color=HAIRLINE, lw=0.8, alpha=0.6)
-    axes.tick_params(which="both", colors=MUTED, length=0)
-    for side in ("top", "right", "left", "bottom"):
-        axes.spines[side].set_visible(False)
-    axes.set_axisbelow(True)
+    axes.set_title(title, size=14, pad=10)
+    axes.set_xlabel("phi")
+    axes.grid(True)
+    axes.spines[:].set_visible(False)
 
 
 def _say(value: float) -> str:
