@@ -42,7 +42,8 @@ def foot(sheet: Sheet) -> str:
     """The line of totals."""
     macs = phrases.grouped(sheet.macs) + ("" if sheet.macs_counted else "+")
     return (
-        '<tr><td class="figc"></td><th scope="row" colspan="3">Whole network</th>'
+        '<tr><td class="figc"></td><th scope="row">Whole network</th>'
+        '<td class="what"></td><td data-measure="shape"></td>'
         f'<td class="num" data-measure="params">{phrases.grouped(sheet.params)}</td>'
         f'<td class="num" data-measure="macs">{macs}</td>'
         f'<td class="num" data-measure="memory">{mib(sheet.activation_bytes)}</td>'
