@@ -126,3 +126,12 @@ def test_document_names_every_route_and_no_other_host(site: Any) -> None:
 def test_health(site: Any) -> None:
     assert site.get("/livez").json() == {"status": "ok"}
     assert site.get("/readyz").json() == {"status": "ok"}
+
+
+def test_history_is_what_the_command_draws(site: Any) -> None:
+    from convatlas.plots.history import draw_depth, draw_timeline
+
+    assert site.get("/api/v1/history/depth.svg").text == draw_depth(()).svg
+    assert site.get("/api/v1/history/ideas.svg?theme=dark").text == draw_timeline(theme="dark").svg
+    assert "expected depth.svg" in site.get("/api/v1/history/cost.svg").json()["detail"]
+    assert "`theme`='sepia'" in site.get("/api/v1/history/depth.svg?theme=sepia").json()["detail"]

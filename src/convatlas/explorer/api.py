@@ -32,6 +32,7 @@ FIGURES = {"svg": "image/svg+xml", "png": "image/png", "pdf": "application/pdf"}
 STYLES = ("blocks", "volumes", "graph")
 LEVELS = ("stage", "block", "layer")
 THEMES = ("light", "dark", "print")
+CHARTS = ("depth", "ideas", "accuracy")
 SHOWS = ("shapes", "params", "macs", "rf")
 VIEW_OF_SIZE = ("format", "layers", "token")
 VIEW_OF_FIGURE = ("level", "style", "theme", "show", "module", "token")
@@ -166,6 +167,22 @@ async def draw_network(
     if form == "svg":
         headers["content-security-policy"] = _policy_of(data.decode())
     return Response(data, media_type=FIGURES[form], headers=headers)
+
+
+@router.get("/history/{file}", summary="A chart, as `convatlas history` draws it", response_class=Response)
+async def draw_history(
+    request: Request,
+    file: Annotated[str, Path(max_length=20, description="depth.svg, ideas.svg or accuracy.svg")],
+    theme: Annotated[str, Query(max_length=10)] = "light",
+) -> Response:
+    """Depth and error by year, the timeline of ideas, or accuracy and what it costs."""
+    chart, _, form = file.rpartition(".")
+    if form != "svg" or chart not in CHARTS:
+        raise BadRequestError(f"file {file!r}; expected {', '.join(f'{each}.svg' for each in CHARTS)}")
+    if theme not in THEMES:
+        raise BadRequestError(f"`theme`={theme!r}; expected one of {', '.join(THEMES)}")
+    svg: str = await workers_of(request).run("history", chart, theme)
+    return Response(svg, media_type=FIGURES["svg"], headers={"content-security-policy": _policy_of(svg)})
 
 
 def _policy_of(svg: str) -> str:

@@ -38,9 +38,15 @@ IDEAS = (
     "pre-activation", "grouped-convolution", "batch-norm", "architecture-search", "compound-scaling",
     "mobile",
 )  # fmt: skip
-ACROSS = {"macs": "Multiply-adds", "params": "Parameters", "memory": "Activations", "year": "Year"}
+ACROSS = {
+    "macs": "Multiply-adds",
+    "params": "Parameters",
+    "memory": "Activations",
+    "depth": "Depth",
+    "year": "Year",
+}
 AREAS = {"params": "Parameters", "macs": "Multiply-adds", "memory": "Activations", "none": "None"}
-SORTS = ("year", "name", "px", "params", "macs", "memory", "top1")
+SORTS = ("year", "name", "px", "depth", "params", "macs", "memory", "top1")
 VIEW = ("x", "area", "sort", "at", "idea", "q", "token")
 
 
@@ -55,6 +61,7 @@ class Network:
         year: of the paper.
         ideas: tags.
         px: side of the published input.
+        depth: weight layers on the longest path from input to output.
         params: parameters.
         macs: multiply-adds.
         memory: bytes of activations in float32.
@@ -71,6 +78,7 @@ class Network:
     year: int
     ideas: tuple[str, ...]
     px: int
+    depth: int
     params: int
     macs: int
     memory: int
@@ -97,6 +105,7 @@ def networks() -> tuple[Network, ...]:
                 entry.year,
                 entry.tags,
                 entry.input_size[1],
+                entry.depth,
                 entry.params,
                 entry.macs,
                 4 * entry.activations,
@@ -140,7 +149,7 @@ class Range:
 
 @functools.cache
 def ranges() -> tuple[Range, ...]:
-    """Year, parameters, multiply-adds, activations and accuracy."""
+    """Year, parameters, multiply-adds, activations, depth and accuracy."""
     years = [network.year for network in networks()]
     tops = [network.top1 for network in networks() if network.top1 is not None]
     low, high = math.floor(min(tops) / 2) * 2, math.ceil(max(tops) / 2) * 2
@@ -148,7 +157,8 @@ def ranges() -> tuple[Range, ...]:
         Range("year", "Year", lambda n: n.year, tuple(range(min(years), max(years) + 1)), "{:.0f}".format),
         _log_range("params", "Parameters", lambda n: n.params),
         _log_range("macs", "Multiply-adds", lambda n: n.macs),
-        _log_range("memory", "Activations, bytes", lambda n: n.memory),
+        _log_range("memory", "Activations, B", lambda n: n.memory),
+        _log_range("depth", "Depth, layers", lambda n: n.depth),
         Range("top1", "Top-1, published", lambda n: n.top1, tuple(range(low, high + 1, 2)), "{:.0f}".format),
     )
 

@@ -60,6 +60,23 @@ def figure(settings: Settings, form: str, options: dict[str, Any]) -> bytes:
     return to_png(drawn.svg, 2.0) if form == "png" else to_pdf(drawn.svg)
 
 
+def pdf(svg: str) -> bytes:
+    """An SVG as PDF."""
+    from convatlas.drawing.raster import to_pdf
+
+    return to_pdf(svg)
+
+
+@functools.lru_cache(maxsize=9)
+def history(chart: str, theme: str) -> str:
+    """A chart of the history of networks, as SVG."""
+    from convatlas.plots.history import draw_accuracy, draw_depth, draw_timeline
+
+    if chart == "ideas":
+        return draw_timeline(theme=theme).svg
+    return draw_accuracy(theme=theme).svg if chart == "accuracy" else draw_depth((), theme=theme).svg
+
+
 @functools.lru_cache(maxsize=8)
 def _sections(settings: Settings) -> tuple[Section, ...]:
     return sections_of(sized(settings))

@@ -11,8 +11,10 @@ const isField = (element) => element instanceof Element && element.matches('inpu
 function setTheme(theme) {
   if (theme) root.dataset.theme = theme;
   const dark = theme ? theme === 'dark' : matchMedia('(prefers-color-scheme: dark)').matches;
-  const drawing = byId('drawing');
-  if (drawing) drawing.src = dark ? drawing.dataset.dark : drawing.dataset.light;
+  for (const each of all('.themed')) {
+    const source = dark ? each.dataset.dark : each.dataset.light;
+    if (each.getAttribute('src') !== source) each.src = source;
+  }
   return dark;
 }
 let stored = null;
@@ -159,7 +161,7 @@ if (byId('filters')) {
     if (!one || !byId('peek-open')) return;
     for (const each of all('.on')) each.classList.remove('on');
     for (const each of all(`[data-at="${CSS.escape(name)}"]`)) each.classList.add('on');
-    const facts = { year: one.year, new: one.summary, params: short(one.params), macs: short(one.macs), memory: (4 * one.activations / 2 ** 20).toFixed(2), px: one.input_size[1], top1: one.top1 ? `${one.top1.top1.toFixed(1)} %` : 'not published', place: one.top1 ? `${one.top1.place}, ${one.top1.protocol}` : '' };
+    const facts = { year: one.year, new: one.summary, params: short(one.params), macs: short(one.macs), memory: (4 * one.activations / 2 ** 20).toFixed(2), px: one.input_size[1], depth: one.depth, top1: one.top1 ? `${one.top1.top1.toFixed(1)} %` : 'not published', place: one.top1 ? `${one.top1.place}, ${one.top1.protocol}` : '' };
     for (const [key, value] of Object.entries(facts)) find(`[data-peek=${key}]`).textContent = value;
     byId('t-peek').textContent = name;
     byId('t-peek').href = byId('peek-open').href = `/networks/${name}`;
@@ -329,13 +331,13 @@ function writeFormulas(row) {
   const list = byId('formula');
   byId('formula-of').textContent = row.dataset.layer.replace(/:\d+$/, '');
   const parts = JSON.parse(row.dataset.formulas ?? '[]');
-  if (!parts.length) { list.replaceChildren(Object.assign(document.createElement('dd'), { textContent: 'No multiply-adds and no size to compute here.' })); return; }
+  if (!parts.length) { list.replaceChildren(Object.assign(document.createElement('p'), { textContent: 'No multiply-adds and no size to compute here.' })); return; }
   const shown = parts.slice(0, 6), nodes = [];
   for (const [name, lines] of shown) {
-    if (parts.length > 1) nodes.push(Object.assign(document.createElement('dt'), { textContent: name }));
-    for (const line of lines) nodes.push(Object.assign(document.createElement('dd'), { textContent: line.replaceAll(' * ', ' × ').replaceAll('*', '×') }));
+    if (parts.length > 1) nodes.push(Object.assign(document.createElement('h3'), { textContent: name }));
+    for (const line of lines) nodes.push(Object.assign(document.createElement('p'), { textContent: line.replaceAll(' * ', ' × ').replaceAll('*', '×') }));
   }
-  if (parts.length > shown.length) nodes.push(Object.assign(document.createElement('dt'), { textContent: `and ${parts.length - shown.length} more: open the block` }));
+  if (parts.length > shown.length) nodes.push(Object.assign(document.createElement('h3'), { textContent: `and ${parts.length - shown.length} more: open the block` }));
   list.replaceChildren(...nodes);
 }
 function movePlace(rows, columns) {
@@ -393,4 +395,21 @@ if (knobs) {
   const side = byId('side');
   side.addEventListener('dragover', (event) => event.preventDefault());
   side.addEventListener('drop', (event) => { event.preventDefault(); take(event.dataTransfer.files[0]); });
+}
+
+// Exercises: which seeds of each kind were tried and which were right, kept in this browser.
+const exercise = byId('exercise');
+if (exercise) {
+  let progress = {};
+  try { progress = JSON.parse(localStorage.getItem('convatlas-exercises') ?? '{}') ?? {}; } catch { /* no storage here */ }
+  const { kind, seed, right } = exercise.dataset;
+  if (right) {
+    progress[kind] = { ...progress[kind], [seed]: right === 'yes' || progress[kind]?.[seed] === true };
+    try { localStorage.setItem('convatlas-exercises', JSON.stringify(progress)); } catch { /* no storage here */ }
+  }
+  for (const each of all('[data-progress]')) {
+    const tried = Object.values(progress[each.dataset.progress] ?? {});
+    if (tried.length) each.textContent = `${tried.filter(Boolean).length} of ${tried.length}`;
+  }
+  show('[data-progress-note]');
 }
