@@ -191,7 +191,12 @@ def test_an_image_of_one_s_own_lies_under_the_field(opened: Any, tmp_path: Path)
 def test_pages_read_without_scripts(opened: Any, name: str) -> None:
     page = opened(PAGES[name], java_script_enabled=False)
     text = page.inner_text("main")
-    wanted = {"atlas": "wide_resnet16_4_cifar", "network": "11,689,512", "compare": "138,357,544", "marked": "Not yet"}
+    wanted = {
+        "atlas": "resnet16_4_cifar",
+        "network": "11,689,512",
+        "compare": "138,357,544",
+        "marked": "Not yet",
+    }
     assert wanted[name] in text
 
 
