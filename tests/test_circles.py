@@ -19,7 +19,6 @@ KNOWN: dict[str, set[str]] = {
     },
     "models": {"convatlas.models.cell_network", "convatlas.models.nasbench201"},
     "training": {"convatlas.training.nonfinite", "convatlas.training.trainer"},
-    "studies": {"convatlas.studies.context", "convatlas.studies.report", "convatlas.studies.study"},
 }
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from convatlas.runs.run import Run as Run
     from convatlas.runs.run import find_runs as find_runs
     from convatlas.sizing.run import size as size
-    from convatlas.studies.context import run_study as run_study
+    from convatlas.studies.run import run_study as run_study
     from convatlas.training.recipes.find import find_recipe as find_recipe
     from convatlas.training.recipes.recipe import Recipe as Recipe
     from convatlas.training.train import resume as resume
@@ -67,7 +67,7 @@ _HOMES = {
     "load_source": "data.sources",
     "optimize": "engines.optimize",
     "resume": "training.train",
-    "run_study": "studies.context",
+    "run_study": "studies.run",
     "size": "sizing.run",
     "train": "training.train",
 }

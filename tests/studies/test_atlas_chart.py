@@ -1,23 +1,11 @@
 """Sizes against what others counted, and the analysis on made-up networks of either side."""
 
-import dataclasses
 import statistics
 
 import pytest
 
 from convatlas.catalog.cards import find_card
-from convatlas.studies.atlas_chart import (
-    MEASURED_THEN,
-    WASTEFUL,
-    Point,
-    chart,
-    deal_out,
-    explains,
-    find,
-    jackknife,
-)
-from convatlas.studies.context import run_study
-from convatlas.studies.verdict import Verdict
+from convatlas.studies.networks.atlas_chart import Point, chart, deal_out, explains, jackknife
 
 GMAC = 1_000_000_000
 
@@ -42,25 +30,6 @@ def made(count: int = 24, *, wiggle: float = 0.0, curve: bool = True) -> list[Po
     return points
 
 
-def verdicts(points: list[Point]) -> list[Verdict]:
-    return [finding.verdict for finding in find(points, groups=6, seed=0) if finding.decides]
-
-
-def test_what_the_claim_says_holds_where_it_is_so() -> None:
-    assert verdicts(made(wiggle=0.1)) == [Verdict.HOLDS] * 3
-
-
-def test_a_straight_line_in_time_is_no_hyperbola() -> None:
-    assert verdicts(made(curve=False))[2] is Verdict.FAILS
-
-
-def test_time_that_has_nothing_to_do_with_multiply_adds() -> None:
-    points = [
-        dataclasses.replace(point, seconds=0.01 * (1 + (37 * i) % 60)) for i, point in enumerate(made(60))
-    ]
-    assert find(points, groups=10, seed=0)[0].verdict is Verdict.FAILS
-
-
 def test_pseudo_values_of_a_mean_are_the_means_of_the_groups() -> None:
     # Tukey 1958. The groups are of equal size, so that the mean of their means is the mean of all.
     points = made(12)
@@ -74,25 +43,10 @@ def test_one_group_gives_the_statistic_itself() -> None:
     assert jackknife(made(4), 1, 0)(len) == (4,)
 
 
-def test_too_few_networks_for_the_groups() -> None:
-    with pytest.raises(ValueError, match="`seeds`=6; 8 timed networks make at most 4"):
-        find(made(8), groups=6, seed=0)
-
-
 def test_explained_share_by_hand() -> None:
     # Against 1, 2, 3, 4 the numbers 1, 3, 2, 4 have the correlation 0.8.
     points = [Point("", 0, top1, "", 1, macs, 1) for top1, macs in ((1, 1), (3, 2), (2, 3), (4, 4))]
     assert explains(points, lambda p: p.macs, lambda p: p.top1) == pytest.approx(0.64)
-
-
-@pytest.mark.parametrize("better", [(), ("vgg16",)], ids=["as said", "another is worse"])
-def test_who_wastes_parameters(better: tuple[str, ...]) -> None:
-    params = {name: 10**8 if name in WASTEFUL else 10**7 for name in MEASURED_THEN} | dict.fromkeys(
-        better, 10**6
-    )
-    points = made() + [Point(name, 2014, 70.0, "", count, GMAC, 1) for name, count in params.items()]
-    fact = find(points, groups=6, seed=0)[-1]
-    assert fact.verdict is (Verdict.FAILS if better else Verdict.HOLDS)
 
 
 @pytest.mark.parametrize(
@@ -115,16 +69,3 @@ def test_points_of_the_chart(name: str, params: int, macs: int | None, top1: flo
 def test_networks_without_a_published_accuracy() -> None:
     with pytest.raises(ValueError, match="none has a published ImageNet accuracy"):
         chart(["lenet5", "resnet20_cifar"])
-
-
-def test_the_whole_study_on_small_networks(tmp_path: object) -> None:
-    names = ["mobilenet_v1_025", "mobilenet_v1_050", "mobilenet_v2_035", "mobilenet_v2_050", "vgg19"]
-    said: list[str] = []
-    folder, record = run_study(
-        "atlas-chart", out=str(tmp_path), log=said.append, networks=names, most_gmacs=1.0, seeds=2
-    )
-    assert [line.partition(":")[0] for line in said] == names[:-1]  # vgg19 is sized and not timed
-    page = (folder / "report.md").read_text()
-    assert "| vgg19 | 2014 | 74.5 | 19,632 | 143.7 |" in page
-    assert len(record["findings"][0]["values"]) == 2
-    assert all((folder / name).stat().st_size > 0 for name in record["figures"])

@@ -1,13 +1,10 @@
 """Inception modules with and without bottlenecks: the printed arithmetic, the verdict, and a tiny run."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
-from convatlas.studies.bottleneck import EXAMPLES, BottleneckKnobs, InceptionNet, count, find, macs_of
-from convatlas.studies.context import run_study
-from convatlas.studies.verdict import Verdict, conclude
+from convatlas.studies.modules.bottleneck import EXAMPLES, BottleneckKnobs, InceptionNet, count, macs_of
+from convatlas.studies.verdict import Verdict
 
 
 def test_the_course_module() -> None:
@@ -44,48 +41,6 @@ def test_channels_of_small_networks(bottlenecks: bool) -> None:
 def test_maps_halve_at_later_modules_called_a() -> None:
     net = InceptionNet(bottlenecks=True, modules=("3a", "4a"), share=8, in_chans=1, num_classes=7)
     assert net.stages(net.stem(torch.zeros(1, 1, 7, 7))).shape[2:] == (4, 4)
-
-
-@pytest.mark.parametrize(
-    ("ratio", "error", "verdict"),
-    [
-        (2.0, 10.2, Verdict.HOLDS),
-        (0.5, 10.0, Verdict.FAILS),
-        (2.0, 12.0, Verdict.FAILS),
-        (1.0, 10.0, Verdict.OPEN),
-        (2.0, 11.0, Verdict.OPEN),
-    ],
-    ids=["cheaper and no worse", "slower", "worse", "time alike", "at the margin"],
-)
-def test_verdict(ratio: float, error: float, verdict: Verdict) -> None:
-    noise = (0.1, 0.0, -0.1)
-    times = {"a module": [(ratio + n, 1.0) for n in noise]}
-    assert conclude(find(times, [(10.0, error + n) for n in noise], margin=1.0)) is verdict
-
-
-def test_tiny_run(tmp_path: Path) -> None:
-    said: list[str] = []
-    folder, record = run_study(
-        "bottleneck",
-        out=tmp_path,
-        log=said.append,
-        data="digits",
-        images=60,
-        test_images=40,
-        px=8,
-        epochs=1,
-        seeds=1,
-        share=32,
-        modules=["3a"],
-        timed_batch=1,
-    )
-    assert len(said) == 2
-    assert record["verdict"] == "no evidence at this budget"  # one seed
-    assert (folder / "bottleneck.png").stat().st_size > 0
-    page = (folder / "report.md").read_text()
-    assert "854,196,224" in page
-    assert "271,351,808, 3.15 times fewer; the slide prints 358M" in page
-    assert "| GoogLeNet, 224 px |" in page
 
 
 def test_unknown_module() -> None:

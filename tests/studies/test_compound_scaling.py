@@ -1,22 +1,12 @@
 """Compound scaling: networks of equal cost, the verdict on made-up errors, and a tiny run."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from convatlas.scaling.cost import Candidate, CostModel
 from convatlas.scaling.families import open_base
-from convatlas.studies.compound_scaling import (
-    ARMS,
-    AXES,
-    RULE_NAMES,
-    CompoundScalingKnobs,
-    equal_macs,
-    find,
-)
-from convatlas.studies.context import run_study
-from convatlas.studies.verdict import Verdict, conclude
+from convatlas.studies.networks.compound_scaling import RULE_NAMES, CompoundScalingKnobs, equal_macs
 
 
 def test_networks_of_equal_macs() -> None:
@@ -36,37 +26,10 @@ def test_networks_of_equal_macs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("axis", "fast", "verdict"),
-    [(12.0, 8.0, Verdict.HOLDS), (9.0, 12.0, Verdict.FAILS), (10.0, 12.0, Verdict.OPEN)],
-    ids=["each axis errs more", "an axis errs less", "within noise"],
-)
-def test_verdict(axis: float, fast: float, verdict: Verdict) -> None:
-    noise = (0.1, 0.0, -0.1)
-    rules = {"compound": [10.0] * 3, "fast": [fast] * 3}
-    errors = {arm: rules | {name: [axis + n for n in noise] for name in AXES} for arm in ARMS}
-    assert conclude(find(errors)) is verdict
-
-
-def test_tiny_run(tmp_path: Path) -> None:
-    said: list[str] = []
-    knobs: dict[str, Any] = {
-        "data": "digits", "images": 40, "test_images": 40, "px": 8, "epochs": 1, "seeds": 1,
-        "cost": 1.5, "rounds": 1, "rules": ["compound", "width"],
-    }  # fmt: skip
-    folder, record = run_study("compound-scaling", out=tmp_path, log=said.append, **knobs)
-    assert record["verdict"] == Verdict.OPEN
-    assert (folder / "compound-scaling.png").stat().st_size > 0
-    assert len(said) == 4
-    kept = list((tmp_path / "runs").glob("compound-scaling-*.json"))
-    assert len(kept) == 1
-
-
-@pytest.mark.parametrize(
     ("knobs", "message"),
     [
         ({"cost": 1.0}, "`cost`=1.0; expected more than 1"),
         ({"rounds": 0}, "`rounds`=0"),
-        ({"rules": ("width", "compound")}, "expected compound first"),
     ],
 )
 def test_bad_knobs(knobs: dict[str, Any], message: str) -> None:

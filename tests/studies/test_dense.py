@@ -1,15 +1,11 @@
 """Heat maps and cuts on networks whose weights are known, and the verdict on made-up results."""
 
-from pathlib import Path
-
 import numpy as np
-import pytest
 import torch
 
 from convatlas.blocks.dense import DenseBlock
-from convatlas.studies.context import run_study
-from convatlas.studies.dense import Result, cut, far, find, heat_maps, published_facts
-from convatlas.studies.verdict import Verdict, conclude
+from convatlas.studies.residual.dense import cut, far, heat_maps, published_facts
+from convatlas.studies.verdict import Verdict
 
 
 def block() -> DenseBlock:
@@ -48,48 +44,9 @@ def test_cut_network_does_not_hear_the_input_in_later_layers() -> None:
     assert not torch.equal(made["layer2"]([x, first]), made["layer2"]([other, first]))
 
 
-def results(resnet: float, cut: float) -> list[Result]:
-    """Three seeds of a DenseNet that errs in 15 % of the images, with a little noise."""
-    heat = (np.ones((2, 2)),)
-    return [Result(15.0 + noise, resnet - noise, cut, heat) for noise in (-0.1, 0.0, 0.1)]
-
-
-@pytest.mark.parametrize(
-    ("resnet", "cut", "params", "verdict"),
-    [
-        (15.0, 60.0, (50_000, 270_000), Verdict.HOLDS),
-        (12.0, 60.0, (50_000, 270_000), Verdict.FAILS),
-        (14.0, 60.0, (50_000, 270_000), Verdict.OPEN),
-        (15.0, 15.0, (50_000, 270_000), Verdict.FAILS),
-        (15.0, 60.0, (100_000, 270_000), Verdict.FAILS),
-    ],
-    ids=["as good", "worse", "at the margin", "cuts do not matter", "too large"],
-)
-def test_verdict(resnet: float, cut: float, params: tuple[int, int], verdict: Verdict) -> None:
-    assert conclude(find(results(resnet, cut), 1.0, params)) is verdict
-
-
 def test_the_networks_of_the_paper_are_counted() -> None:
     # Exact counts: 769,162 against 10,327,706, and 20,013,928 against 44,549,160.
     notes = [fact.note for fact in published_facts()]
     assert notes[0].startswith("769,162 and 10,327,706;")
     assert notes[1].startswith("20,013,928 and 44,549,160;")
     assert all(fact.verdict is Verdict.HOLDS for fact in published_facts())
-
-
-def test_the_whole_study_on_a_few_digits(tmp_path: Path) -> None:
-    folder, record = run_study(
-        "dense",
-        out=tmp_path,
-        data="digits",
-        images=40,
-        test_images=20,
-        px=8,
-        epochs=1,
-        depth=3,
-        growth=4,
-        seeds=2,
-    )
-    connections = next(entry for entry in record["findings"] if "connections" in entry["name"])
-    assert connections["value"] == 6.0  # 3 (3 + 1) / 2
-    assert (folder / "dense.png").stat().st_size > 0

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from convatlas.studies.initialisation import SCALES, DeepNet, probe
+from convatlas.studies.learning.initialisation import SCALES, DeepNet, probe
 
 
 @pytest.mark.parametrize("name", SCALES)

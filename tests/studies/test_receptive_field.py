@@ -1,8 +1,6 @@
 """Fields of layers whose gradient is known, the verdict on made-up fields, and the study on a few digits."""
 
 import math
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,17 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from convatlas.studies.context import run_study
-from convatlas.studies.receptive_field import (
-    Fields,
+from convatlas.studies.networks.receptive_field import (
     effective,
-    find,
     gradient_map,
     growth,
     reach,
     theoretical,
 )
-from convatlas.studies.verdict import Verdict, conclude
 
 
 def ones(depth: int) -> nn.Sequential:
@@ -83,28 +77,3 @@ def square(side: int) -> NDArray[np.float64]:
     gradient = np.zeros((21, 21))
     gradient[:side, :side] = 1.0
     return gradient
-
-
-@pytest.mark.parametrize(
-    ("sides", "after", "verdict"),
-    [
-        ((6.0, 8.5, 12.0), (13, 14, 15), Verdict.HOLDS),
-        ((9.0, 17.0, 33.0), (13, 14, 15), Verdict.OPEN),
-        ((6.0, 8.5, 12.0), (4, 5, 6), Verdict.FAILS),
-        ((6.0, 8.5, 12.0), (5, 10, 15), Verdict.OPEN),
-    ],
-    ids=["as claimed", "fills the field", "shrinks in training", "within noise"],
-)
-def test_verdict(sides: Sequence[float], after: Sequence[int], verdict: Verdict) -> None:
-    fields = [Fields(tuple(sides), square(10), square(side)) for side in after]
-    assert conclude(find(fields, (4, 8, 16))) is verdict
-
-
-def test_the_whole_study_on_digits(tmp_path: Path) -> None:
-    folder, record = run_study(
-        "receptive-field", out=tmp_path, data="digits", images=100, test_images=40, epochs=1, seeds=1,
-        depths=[2, 4], depth=3, width=4, probe=8,
-    )  # fmt: skip
-    assert record["verdict"] == "no evidence at this budget"  # one seed
-    assert [entry["verdict"] for entry in record["findings"] if entry["kind"] == "fact"] == ["holds"] * 3
-    assert (folder / "receptive-field.png").stat().st_size > 0

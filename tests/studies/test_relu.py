@@ -7,10 +7,8 @@ import pytest
 import torch
 
 from convatlas.data.sets import ImageSet
-from convatlas.runs.run import epoch_lines, open_run
-from convatlas.studies.context import run_study
-from convatlas.studies.relu import Curves, FourLayers, best_rate, epochs_to, find, raw_deviation
-from convatlas.studies.verdict import Verdict, conclude
+from convatlas.studies.learning.relu import Curves, FourLayers, epochs_to, raw_deviation
+from convatlas.studies.run import run_study
 
 
 @pytest.mark.parametrize(
@@ -42,21 +40,6 @@ def curves(relu: float, tanh: float) -> Curves:
         ("tanh", 0.1): [falling(20.0) for _ in noise],
         ("tanh", 0.01): [falling(tanh * n) for n in reversed(noise)],
     }
-
-
-@pytest.mark.parametrize(
-    ("relu", "tanh", "verdict"),
-    [(1.0, 4.0, Verdict.HOLDS), (4.0, 1.0, Verdict.FAILS), (2.0, 2.0, Verdict.OPEN)],
-    ids=["faster", "slower", "alike"],
-)
-def test_verdict(relu: float, tanh: float, verdict: Verdict) -> None:
-    # Only the paper's start decides.
-    assert conclude(find(curves(relu, tanh), curves(3.0, 3.0), 15.0, 20)) is verdict
-
-
-def test_each_kind_has_its_own_rate() -> None:
-    made = curves(1.0, 4.0)
-    assert [best_rate(made, kind, 15.0, 20) for kind in ("ReLU", "tanh")] == [0.1, 0.01]
 
 
 @pytest.mark.parametrize("kind", ["ReLU", "tanh"])
@@ -95,20 +78,12 @@ SMALL: dict[str, Any] = {
 }
 
 
-def test_the_whole_study_on_digits(tmp_path: Path) -> None:
-    folder, record = run_study("relu", out=tmp_path, lrs=[0.001], scaled_lrs=[0.1], **SMALL)
-    assert record["verdict"] == "no evidence at this budget"  # one seed
-    assert (folder / "relu.png").stat().st_size > 0
-    (path,) = (tmp_path / "runs").glob("four-layers-scaled-relu-*")
-    errors = [
-        f"{100.0 * (1.0 - line['train_accuracy']):.1f} %" for line in epoch_lines(open_run(path).metrics())
-    ]
-    assert f"| {errors[-1]} |" in (folder / "report.md").read_text()
-
-
 def test_a_rate_that_diverges_is_no_failure(tmp_path: Path) -> None:
-    folder, _ = run_study("relu", out=tmp_path, lrs=[1e30], scaled_lrs=[1e30], **SMALL)
-    assert "diverged" in (folder / "report.md").read_text()
+    said: list[str] = []
+    _, record = run_study("relu", out=tmp_path, grid=[1e30], log=said.append, **SMALL)
+    assert any("learning rate 1e+30" in line for line in said)
+    assert record["verdict"] == "no evidence at this budget"
+    assert any("did not reach 25 %" in text for text in record["objections"])
 
 
 @pytest.mark.parametrize(
@@ -116,7 +91,7 @@ def test_a_rate_that_diverges_is_no_failure(tmp_path: Path) -> None:
     [
         ({"error": 0.0}, "`error`=0.0; expected between 0 and 100"),
         ({"kernel_size": 4}, "`kernel_size`=4; expected an odd number"),
-        ({"lrs": []}, r"`lrs`=\(\); expected one rate above 0 or more"),
+        ({"grid": []}, r"`grid`=\[\]; expected learning rates above 0"),
     ],
     ids=["error", "kernel", "rates"],
 )

@@ -1,41 +1,12 @@
 """Options A, B and C: parameters by hand, the verdict on made-up errors, and a tiny run on digits."""
 
-from pathlib import Path
-
 import pytest
 from torch import nn
 
 from convatlas.models.registry import create_model
-from convatlas.studies.context import run_study
-from convatlas.studies.shortcuts import Errors, count_facts, find, projected
-from convatlas.studies.verdict import Verdict, conclude
-
-
-def errors(plain: float, a: float, c: float) -> Errors:
-    """Three seeds around these means, in %; B lies between A and C."""
-    noise = (0.2, -0.1, -0.1)
-    means = {"plain": plain, "A": a, "B": (a + c) / 2.0, "C": c}
-    return {kind: [mean + n * (1 + len(kind)) for n in noise] for kind, mean in means.items()}
-
-
-@pytest.mark.parametrize(
-    ("plain", "a", "c", "verdict"),
-    [
-        (28.5, 25.0, 24.2, Verdict.HOLDS),  # as the paper
-        (28.5, 28.0, 20.0, Verdict.FAILS),  # the projections do it all
-        (20.0, 25.0, 24.2, Verdict.FAILS),  # shortcuts harm
-        (25.2, 25.0, 25.0, Verdict.OPEN),
-    ],
-    ids=["as published", "projections gain more", "shortcuts harm", "within noise"],
-)
-def test_verdict(plain: float, a: float, c: float, verdict: Verdict) -> None:
-    assert conclude(find(errors(plain, a, c))) is verdict
-
-
-def test_published_differences_of_the_effects() -> None:
-    # 28.54 - 25.03, that minus 25.03 - 24.19, 25.03 - 24.52 and 24.52 - 24.19, of Tables 2 and 3.
-    published = [effect.published.split(" ")[0] for effect in find(errors(28.5, 25.0, 24.2))]
-    assert published == ["3.51", "2.67", "0.51", "0.33"]
+from convatlas.studies.residual.shortcuts import count_facts, projected
+from convatlas.studies.run import run_study
+from convatlas.studies.verdict import Verdict
 
 
 def test_parameters_of_the_options() -> None:
@@ -57,21 +28,6 @@ def test_parameters_of_resnet20(kind: str, params: int) -> None:
 
 def test_projected() -> None:
     assert projected([(2, 3), (4, 5)]) == (6 + 6) + (20 + 10)
-
-
-def test_a_tiny_run(tmp_path: Path) -> None:
-    said: list[str] = []
-    small = {"data": "digits", "images": 60, "test_images": 40, "px": 8, "seeds": 1, "depth": 8, "epochs": 1}
-    folder, record = run_study("shortcuts", out=tmp_path, log=said.append, **small)
-    assert len(said) == 4
-    assert len({line.partition(":")[0].rpartition("-seed")[0] for line in said}) == 4
-    kinds = [finding["kind"] for finding in record["findings"]]
-    assert kinds == ["fact"] * 3 + ["effect"] * 4
-    page = (folder / "report.md").read_text(encoding="utf-8")
-    # By hand: 3x3 convolutions without biases, two values for each normalised channel, and the classifier.
-    weights = 9 * (1 * 16 + 2 * 16 * 16 + 16 * 32 + 32 * 32 + 32 * 64 + 64 * 64)
-    assert f"| A | {weights + 2 * (3 * 16 + 2 * 32 + 2 * 64) + 64 * 10 + 10:,} |" in page
-    assert (folder / "shortcuts.png").stat().st_size > 0
 
 
 def test_a_depth_that_no_network_has() -> None:

@@ -1,20 +1,16 @@
 """Stacks of small filters: the arithmetic by hand, the verdict on made-up errors, and a tiny run."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
-from convatlas.studies.context import run_study
-from convatlas.studies.small_filters import (
+from convatlas.studies.modules.small_filters import (
     FilterNet,
     SmallFiltersKnobs,
     count,
-    find,
     make_filters,
     width_of,
 )
-from convatlas.studies.verdict import Verdict, conclude
+from convatlas.studies.verdict import Verdict
 
 
 @pytest.mark.parametrize(
@@ -57,47 +53,7 @@ def test_shapes() -> None:
     assert net(torch.zeros(2, 3, 9, 9)).shape == (2, 5)
 
 
-@pytest.mark.parametrize(
-    ("stack", "wide", "verdict"),
-    [
-        (10.0, 8.0, Verdict.HOLDS),
-        (13.0, 8.0, Verdict.FAILS),
-        (10.0, 12.0, Verdict.FAILS),
-        (10.0, 10.0, Verdict.OPEN),
-        (11.0, 8.0, Verdict.OPEN),
-    ],
-    ids=["no worse and better", "stack costs more", "wide stack worse", "wide stack alike", "at the margin"],
-)
-def test_verdict(stack: float, wide: float, verdict: Verdict) -> None:
-    noise = (0.2, 0.0, -0.2)
-    found = find(
-        {
-            (7, "large"): [10.0, 10.0, 10.0],
-            (7, "stack"): [stack + n for n in noise],
-            (7, "wide stack"): [wide + n for n in noise],
-        },
-        width=16,
-        margin=1.0,
-    )
-    assert conclude(found) is verdict
-    assert found[0].values == pytest.approx([10.0 - stack - n for n in noise])
-
-
-def test_tiny_run(tmp_path: Path) -> None:
-    said: list[str] = []
-    small = {"data": "digits", "images": 60, "test_images": 40, "px": 8, "seeds": 2, "width": 3, "epochs": 1}
-    folder, record = run_study(
-        "small-filters", out=tmp_path, log=said.append, kernels=[5], batch_size=20, **small
-    )
-    assert len(said) == 6
-    effect = record["findings"][0]
-    assert effect["published"].startswith("7 points")
-    assert len(effect["values"]) == 2
-    assert (folder / "small-filters.png").stat().st_size > 0
-    assert "two 3x3 of 3 channels" in (folder / "report.md").read_text()
-
-
-@pytest.mark.parametrize("kernels", [(3,), (6,)], ids=["no stack", "even"])
-def test_bad_filters(kernels: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"expected odd sizes of at least 5 px"):
-        SmallFiltersKnobs(kernels=kernels)
+@pytest.mark.parametrize("kernel", [3, 6], ids=["no stack", "even"])
+def test_bad_filters(kernel: int) -> None:
+    with pytest.raises(ValueError, match=r"expected an odd size of at least 5 px"):
+        SmallFiltersKnobs(kernel=kernel)

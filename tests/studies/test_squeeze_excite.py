@@ -1,7 +1,5 @@
 """What gates cost, by hand and in the paper; what is explained by classes, on made-up gates."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -9,9 +7,8 @@ from torch import nn
 
 from convatlas.blocks.squeeze import SqueezeExcite
 from convatlas.models.resnet_cifar import ResNetCifarConfig
-from convatlas.studies.context import run_study
-from convatlas.studies.gate_cost import RESNET50, TABLE_2, cost_facts, count, gate_weights
-from convatlas.studies.squeeze_excite import GatedConfig, Results, explained, find, make_net, watch_gates
+from convatlas.studies.modules.gate_cost import RESNET50, TABLE_2, cost_facts, count, gate_weights
+from convatlas.studies.modules.squeeze_excite import GatedConfig, explained, make_net, watch_gates
 from convatlas.studies.verdict import Verdict
 
 
@@ -72,22 +69,3 @@ def test_watching_the_gates() -> None:
 )
 def test_what_the_class_explains(gate: list[list[float]], expected: float) -> None:
     assert explained(np.asarray(gate), np.asarray([0, 0, 1, 1]), 2) == pytest.approx(expected)
-
-
-def test_the_whole_study_on_digits(tmp_path: Path) -> None:
-    folder, record = run_study(
-        "squeeze-excite", out=tmp_path, data="digits", images=100, test_images=50, px=8, epochs=1, blocks=1,
-        seeds=2,
-    )  # fmt: skip
-    # The cost decides, and it needs no budget.
-    assert record["verdict"] == "holds"
-    assert not any(entry["decides"] for entry in record["findings"] if entry["kind"] == "effect")
-    assert (folder / "squeeze-excite.png").stat().st_size > 0
-    assert "+2,530,992 (9.9 %)" in (folder / "report.md").read_text()
-
-
-def test_effects_are_paired_by_seed() -> None:
-    results = [Results((10.0 + i, 9.0), (0.1, 0.4 + i), np.zeros((2, 2))) for i in (0, 1)]
-    gain, depth = find(results)
-    assert gain.values == (1.0, 2.0)
-    assert depth.values == pytest.approx((0.3, 1.3))

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from convatlas.studies.context import StudyContext, run_study
-from convatlas.studies.verdict import Fact, Verdict, conclude
-from convatlas.studies.wide_or_deep import Results, Shape, WideOrDeepKnobs, find, match, shape
+from convatlas.studies.context import StudyContext
+from convatlas.studies.residual.wide_or_deep import WideOrDeepKnobs, match, shape
 
 DIGITS: dict[str, Any] = {"data": "digits", "images": 60, "test_images": 40}
 
@@ -53,57 +52,9 @@ def test_a_thin_network_that_nobody_would_train() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "time", "verdict"),
-    [
-        (12.0, 2.0, Verdict.HOLDS),
-        (9.0, 2.0, Verdict.FAILS),
-        (12.0, 0.5, Verdict.FAILS),
-        (10.0, 2.0, Verdict.OPEN),
-        (12.0, 1.0, Verdict.OPEN),
-    ],
-    ids=["wide wins", "thin errs less", "thin is faster", "errors alike", "times alike"],
-)
-def test_verdict(error: float, time: float, verdict: Verdict) -> None:
-    noise = (0.1, 0.0, -0.1)
-    times = (tuple(time + n for n in noise), (1.0,) * 3)
-    results = Results(
-        errors=([error + n for n in noise], [10.0] * 3), steps=((0.5,) * 3, (1.0,) * 3), passes=times
-    )
-    thin, wide = Shape(7, 1, 102, 300), Shape(1, 3, 100, 300)
-    assert conclude(find(thin, wide, results)) is verdict
-
-
-def test_unequal_parameters_are_no_comparison() -> None:
-    times = ((2.0,) * 2, (1.0,) * 2)
-    results = Results(errors=([12.0] * 2, [10.0] * 2), steps=times, passes=times)
-    found = find(Shape(7, 1, 150, 300), Shape(1, 3, 100, 300), results)
-    assert [each.verdict for each in found if isinstance(each, Fact)] == [Verdict.FAILS]
-
-
-def test_tiny_run(tmp_path: Path) -> None:
-    said: list[str] = []
-    folder, record = run_study(
-        "wide-or-deep",
-        out=tmp_path,
-        log=said.append,
-        seeds=2,
-        epochs=1,
-        width_mult=2,
-        px=4,
-        rounds=2,
-        batch_size=16,
-        **DIGITS,
-    )
-    assert len(said) == 4
-    assert [len(found["values"]) for found in record["findings"][:3]] == [2, 2, 2]
-    assert (folder / "wide-or-deep.png").stat().st_size > 0
-    assert "WRN-10-2" in (folder / "report.md").read_text()
-
-
-@pytest.mark.parametrize(
     ("name", "value"),
-    [("blocks", 0), ("width_mult", 1), ("rounds", 0)],
-    ids=["no block", "as thin as the thin one", "no round"],
+    [("blocks", 0), ("width_mult", 1), ("processes", 0)],
+    ids=["no block", "as thin as the thin one", "no process"],
 )
 def test_bad_counts(name: str, value: int) -> None:
     with pytest.raises(ValueError, match=rf"`{name}`={value}; expected a whole number of at least"):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
@@ -30,7 +31,7 @@ def list_studies(*, output: TableFormat = TABLE) -> None:
 
 @study_command.command(name="show")
 def show_study(name: str, /) -> None:
-    """Show a study: its claim, source, protocol and presets.
+    """Show a study: its claim, clauses, source, protocol and presets.
 
     Args:
         name: Name of the study.
@@ -43,39 +44,79 @@ def show_study(name: str, /) -> None:
 
 @study_command.command(name="run")
 def run_study_command(
-    name: str,
+    name: str | None = None,
     /,
     *,
+    all_: Annotated[bool, Parameter(name="--all", negative="")] = False,
     preset: str = "quick",
+    repeat: int = 0,
+    pilot: Annotated[bool, Parameter(negative="")] = False,
     seeds: int | None = None,
     data: str | None = None,
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
+    workers: int = 1,
+    cluster: str | None = None,
     out: Path = Path("studies"),
 ) -> int:
     """Run a study: it trains or computes what it takes and gives a verdict.
 
-    A study that was stopped goes on where it was; trainings that are finished are used again.
+    A study that was stopped goes on where it was; trainings that are finished are used again. A preset's
+    protocol is frozen; turning anything makes a pilot, which has seeds of its own and stands in the ledger.
 
     Args:
         name: Name of the study.
-        preset: quick (at most 10 minutes on 2 cores), standard (about an hour) or full.
-        seeds: How many seeds.
-        data: Data set.
-        set_: Turn a knob, for example --set epochs=4.
+        all_: Run all studies.
+        preset: quick (minutes, for the classroom), standard (what the docs publish) or full (the paper's).
+        repeat: Number of a repetition of the frozen protocol on other seeds.
+        pilot: Use a pilot's seeds though nothing is turned.
+        seeds: How many seeds; makes a pilot.
+        data: Data set; makes a pilot.
+        set_: Turn a knob, for example --set epochs=4; makes a pilot.
+        workers: With --all: studies at a time, each in a process of its own.
+        cluster: With --all: ray, to run them on a Ray cluster.
         out: Folder for the trainings and the reports.
     """
-    from convatlas.studies.context import run_study
     from convatlas.training.recipes.find import parse_settings
-    from convatlas.training.signals import TRY_AGAIN, StoppedError
 
     turned = {"seeds": seeds, "data": data}
     settings = parse_settings(set_) | {key: value for key, value in turned.items() if value is not None}
+    if all_ or name is None:
+        if not all_ or name is not None or settings or pilot:
+            raise ValueError("`convatlas study run` takes the name of a study, or --all and no other knobs")
+        return _run_all(preset, repeat, workers, cluster, out)
+    if workers != 1 or cluster is not None:
+        raise ValueError("`--workers` and `--cluster` need `--all`: a single study runs in one process")
+    return _run_one(name, preset, repeat, pilot, settings, out)
+
+
+def _run_all(preset: str, repeat: int, workers: int, cluster: str | None, out: Path) -> int:
+    from convatlas.studies.run import ENDED, run_all
+
+    found = run_all(preset=preset, repeat=repeat, workers=workers, cluster=cluster, out=out, log=print)
+    return 2 if any(said.startswith(ENDED) for said in found.values()) else 0
+
+
+def _run_one(name: str, preset: str, repeat: int, pilot: bool, settings: Mapping[str, Any], out: Path) -> int:
+    from convatlas.cli.terminal import terminal
+    from convatlas.studies.report import effect_grid
+    from convatlas.studies.run import run_and_judge
+    from convatlas.tables import grid_text
+    from convatlas.training.signals import TRY_AGAIN, StoppedError
+
     try:
-        folder, record = run_study(name, preset=preset, out=out, log=print, **settings)
+        folder, record, judgement = run_and_judge(
+            name, preset=preset, repeat=repeat, pilot=pilot, out=out, log=print, settings=settings
+        )
     except StoppedError as stopped:
         print(f"convatlas: {stopped}; the same command goes on from there", file=sys.stderr)
         return TRY_AGAIN
-    print(f"\n{record['claim']}\nverdict: {record['verdict']}\nthe report: {folder / 'report.md'}")
+    width, color = terminal(to_file=False)
+    print(f"\n{record['claim']}\n")
+    if judgement.effects:
+        print(grid_text(effect_grid(judgement.effects), width=width, color=color))
+    print("\n".join(f"no verdict, because {reason}" for reason in judgement.objections))
+    kind = " (a pilot, not the frozen protocol)" if record["kind"] == "pilot" else ""
+    print(f"verdict: {record['verdict']}{kind}\nthe report: {folder / 'report.md'}")
     return 0
 
 
@@ -91,7 +132,7 @@ def report_studies(
         studies: Folder in which they were run.
         out: The file.
     """
-    from convatlas.studies.report import write_html
+    from convatlas.studies.page import write_html
 
     count = write_html(studies, out)
     print(f"{count} finished {'study' if count == 1 else 'studies'} in {out}")

@@ -14,7 +14,7 @@ CLAIMS = {
     "wide-or-deep": "At equal parameters, a wide ResNet errs less than a thin deep one, and answers sooner.",
     "fractal": "With drop-path a fractal's columns work alone: answers come early, or late and better.",
     "dense": "A DenseNet does as well as a ResNet of thrice its parameters, and reads maps of far before.",
-    "squeeze-excite": "Squeeze-and-excitation gates cost 2C^2/r weights a block and next to no arithmetic.",
+    "squeeze-excite": "Squeeze-and-excitation gates lower the error, at next to no arithmetic.",
     "cardinality": "At equal cost, a residual network with more groups of channels errs less.",
     "relu": "Started as in 2012, ReLUs reach a training error in fewer epochs than tanh units.",
     "regularisation": "Dropout and augmentation curb AlexNet's overfitting; with LRN and decay it errs less.",
@@ -26,3 +26,19 @@ CLAIMS = {
     "atlas-chart": "Multiply-adds tell time, accuracy is a hyperbola in it, VGG and AlexNet waste weights.",
 }
 """Name of each study, in the order of the course, and its claim in a sentence."""
+
+FOLDERS = {
+    "residual": ("degradation", "identity", "shortcuts", "lesion", "wide-or-deep", "fractal", "dense"),
+    "modules": (
+        "small-filters",
+        "bottleneck",
+        "auxiliary-heads",
+        "depthwise",
+        "multipliers",
+        "squeeze-excite",
+        "cardinality",
+    ),
+    "learning": ("relu", "regularisation", "initialisation", "loss", "pooling", "test-time"),
+    "networks": ("atlas-chart", "receptive-field", "compound-scaling"),
+}
+"""Folder of each study's file."""

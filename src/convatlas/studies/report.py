@@ -1,142 +1,208 @@
-"""Reports: one page in Markdown for a study, and one HTML file for all that are finished."""
+"""The report of one study: a page in Markdown, and the record from which all else is made."""
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import html
-import json
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from convatlas.files import write_atomic, write_json
-from convatlas.studies.study import Knobs, Outcome, Study, Table
-from convatlas.studies.verdict import Effect, Fact, conclude
+from convatlas.studies.arms import Compared
+from convatlas.studies.figures import draw_study
+from convatlas.studies.knobs import Knobs
+from convatlas.studies.ledger import Entry
+from convatlas.studies.protocol import Plan, is_frozen
+from convatlas.studies.study import Outcome, Study, Table
+from convatlas.studies.verdict import Effect, Fact, Judgement
+from convatlas.tables import Grid
 
 RECORD = "study.json"
 PAGE = "report.md"
 
 
-def write_study(folder: Path, study: Study[Any], record: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
-    """Writes the figures, `report.md` and, last, `study.json`, which marks the study as finished.
+def write_study(
+    folder: Path,
+    study: Study[Any],
+    plan: Plan,
+    outcome: Outcome,
+    judgement: Judgement,
+    facts: dict[str, Any],
+) -> dict[str, Any]:
+    """Writes the figures and, last, `study.json`, which marks the study as finished.
 
     Args:
-        folder: of the study and preset.
+        folder: of the run.
         study: which one.
-        record: preset, knobs, command, seconds, machine and versions.
+        plan: protocol, knobs and seeds.
         outcome: what was found.
+        judgement: what follows.
+        facts: command, seconds, machine, versions and trainings.
 
     Returns:
-        The record with the outcome in it.
+        The record.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, image in outcome.figures.items():
+    figures = {f"{study.name}.png": draw_study(judgement, outcome.compared), **outcome.figures}
+    for name, image in figures.items():
         write_atomic(folder / name, image)
-    record = record | {
+    record = facts | {
         "study": study.name,
+        "version": study.version,
         "claim": study.claim,
-        "verdict": conclude(outcome.findings).value,
-        "findings": [_finding(finding) for finding in outcome.findings],
-        "figures": list(outcome.figures),
+        "kind": plan.kind,
+        "preset": plan.preset,
+        "hash": plan.digest,
+        "frozen": is_frozen(study, plan.preset, plan.digest),
+        "knobs": dataclasses.asdict(plan.knobs),
+        "verdict": judgement.verdict.value,
+        "objections": list(judgement.objections),
+        "effects": [_effect(effect) for effect in judgement.effects],
+        "facts": [dataclasses.asdict(fact) | {"verdict": fact.verdict.value} for fact in judgement.facts],
+        "rates": _rates(outcome.compared),
+        "figures": list(figures),
     }
-    page = "\n\n".join(_sections(study, record, outcome)) + "\n"
-    write_atomic(folder / PAGE, page)
     write_json(folder / RECORD, record)
     return record
 
 
-def read_records(root: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """The finished studies below a folder, by name, with the folder of each."""
-    found = [
-        (path.parent, json.loads(path.read_text(encoding="utf-8")))
-        for path in sorted(root.glob(f"*/*/{RECORD}"))
-    ]
-    return sorted(found, key=lambda entry: (entry[1]["study"], entry[1]["preset"]))
+def write_page(
+    folder: Path,
+    study: Study[Any],
+    plan: Plan,
+    outcome: Outcome,
+    judgement: Judgement,
+    record: dict[str, Any],
+    ledger: Sequence[Entry],
+) -> None:
+    """Writes `report.md`."""
+    parts = [*_claim(study, plan, judgement, record), *_measured(outcome, judgement)]
+    parts += [markdown(table) for table in outcome.tables]
+    parts += _how(study, plan, record, ledger)
+    write_atomic(folder / PAGE, "\n\n".join(parts) + "\n")
 
 
-def write_html(root: Path, path: Path) -> int:
-    """Writes all finished studies below `root` as one HTML file with the figures inside it.
-
-    Returns:
-        How many there are.
-
-    Raises:
-        ValueError: there is none.
-    """
-    records = read_records(root)
-    if not records:
-        raise ValueError(
-            f"{root}: no finished study there; run one, for example `convatlas study run depthwise`"
-        )
-    rows = "".join(_html_row(record) for _, record in records)
-    parts = "".join(_html_part(folder, record) for folder, record in records)
-    write_atomic(path, _HTML.replace("{rows}", rows).replace("{parts}", parts))
-    return len(records)
-
-
-def _finding(finding: Effect | Fact) -> dict[str, Any]:
-    entry = dataclasses.asdict(finding) | {
-        "kind": type(finding).__name__.lower(),
-        "verdict": finding.verdict.value,
+def _effect(effect: Effect) -> dict[str, Any]:
+    found, interval = effect.estimate, effect.interval
+    entry: dict[str, Any] = dataclasses.asdict(effect.clause) | {
+        "values": list(effect.values),
+        "p_holds": effect.p_holds,
+        "p_fails": effect.p_fails,
+        "verdict": effect.verdict.value,
     }
-    if isinstance(finding, Effect) and (found := finding.interval) is not None:
-        entry["interval"] = dataclasses.asdict(found)
-        entry["effect_size"] = finding.size
+    if found is not None and interval is not None:
+        entry |= {"interval": dataclasses.asdict(interval), "images": found.images, "freedom": found.freedom}
     return entry
 
 
-def _sections(study: Study[Any], record: dict[str, Any], outcome: Outcome) -> list[str]:
-    effects = [finding for finding in outcome.findings if isinstance(finding, Effect)]
-    facts = [finding for finding in outcome.findings if isinstance(finding, Fact)]
-    parts = [f"# {study.name}: {record['verdict']}", f"**Claim.** {study.claim}", f"Source: {study.source}"]
+def _rates(compared: Compared | None) -> dict[str, Any]:
+    if compared is None:
+        return {}
+    return {
+        name: {"best": one.best, "trials": {f"{lr:g}": error for lr, error in one.trials.items()}}
+        for name, one in compared.tuned.items()
+    }
+
+
+def _claim(study: Study[Any], plan: Plan, judgement: Judgement, record: dict[str, Any]) -> list[str]:
+    parts = [f"# {study.name}: {judgement.verdict}", f"**Claim.** {study.claim}"]
+    if plan.kind == "pilot":
+        turned = ", ".join(f"{name} {value}" for name, value in plan.turned.items()) or "pilot seeds"
+        parts.append(
+            f"**This is a pilot** ({turned}): it says how a budget behaves, not whether the claim holds."
+        )
+    if judgement.objections:
+        lines = "\n".join(f"- {text}" for text in judgement.objections)
+        parts.append(f"**No verdict is given, because:**\n\n{lines}")
+    parts.append(
+        "Its clauses, each of which decides:\n\n"
+        + "\n".join(f"- {c.says}" for c in study.clauses if c.decides)
+    )
+    parts.append(f"Source: {study.source}")
     if study.published:
         parts.append("What the source printed:\n\n" + "\n".join(f"- {line}" for line in study.published))
-    parts += [f"![{Path(name).stem}]({name})" for name in outcome.figures]
-    if effects:
-        parts.append(_markdown(_effect_table(effects)))
-        if any(finding.interval is None for finding in effects):
-            parts.append("One seed gives no interval, and so no verdict: use `--seeds 3` or more.")
-    if facts:
-        parts.append(_markdown(_fact_table(facts)))
-    if outcome.reading:
-        parts.append(outcome.reading)
-    parts += [_markdown(table) for table in outcome.tables]
-    parts.append(f"**What was done.** {study.protocol}\n\n**What would refute it.** {study.refuted_by}")
-    knobs = "\n".join(f"| {name} | {value} |" for name, value in record["knobs"].items())
-    parts.append(
-        f"## Repeat it\n\n    {record['command']}\n\n| knob ({record['preset']}) | |\n|---|---|\n{knobs}"
-    )
-    machine, versions = record["machine"], record["versions"]
-    parts.append(
-        f"It took {record['seconds']:,.0f} s in all, all trainings included, on {machine['processor']}, "
-        f"{machine['threads']} threads.\n"
-        f"Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}."
-    )
+    parts += [f"![{Path(name).stem}]({name})" for name in record["figures"]]
     return parts
 
 
-def _effect_table(effects: Sequence[Effect]) -> Table:
-    rows: list[tuple[str, ...]] = []
-    for effect in effects:
-        found = effect.interval
-        rows.append(
-            (
-                effect.name,
-                str(found) if found else "none",
-                effect.unit,
-                "-" if effect.size is None else f"{effect.size:.1f}",
-                str(len(effect.values)),
-                f"more than {effect.least:g}",
-                effect.published or "-",
-                effect.verdict.value if effect.decides else "(reported only)",
-            )
+def _measured(outcome: Outcome, judgement: Judgement) -> list[str]:
+    parts: list[str] = []
+    if judgement.effects:
+        parts.append(markdown(effect_table(judgement.effects)))
+        parts.append(
+            "Intervals are two-sided at 95 % and paired: over the seeds, and where `images` are "
+            "given over the test "
+            "images too. p is that of the clause, for equivalence by two one-sided tests, after "
+            "Holm's correction over "
+            "the clauses that decide."
         )
-    heads = ("effect", "mean and 95 % interval", "unit", "d", "n", "claim", "published", "verdict")
-    return Table("Measured", heads, tuple(rows))
+    if outcome.compared is not None:
+        parts.append(markdown(arm_table(outcome.compared)))
+    if judgement.facts:
+        parts.append(markdown(fact_table(judgement.facts)))
+    if outcome.reading:
+        parts.append(outcome.reading)
+    return parts
 
 
-def _fact_table(facts: Sequence[Fact]) -> Table:
+def effect_table(effects: Sequence[Effect]) -> Table:
+    """Each clause with its effect, interval, p-value and verdict."""
+    rows = tuple(
+        (
+            effect.clause.measure,
+            "none" if effect.interval is None else str(effect.interval),
+            effect.clause.unit,
+            str(len(effect.values)),
+            "-" if effect.estimate is None or not effect.estimate.images else f"{effect.estimate.images:,}",
+            effect.clause.expects,
+            f"{effect.p_holds:.2g}",
+            effect.clause.published or "-",
+            effect.verdict.value if effect.clause.decides else "(reported only)",
+        )
+        for effect in effects
+    )
+    heads = ("effect", "mean and 95 % interval", "unit", "n", "images", "claim", "p", "published", "verdict")
+    return Table("Measured", heads, rows)
+
+
+def effect_grid(effects: Sequence[Effect]) -> Grid:
+    """The same for a terminal."""
+    rows = [
+        (
+            effect.clause.name,
+            effect.clause.unit,
+            "none" if effect.interval is None else f"{effect.interval.mean:.3g}",
+            "" if effect.interval is None else f"{effect.interval.low:.3g}",
+            "" if effect.interval is None else f"{effect.interval.high:.3g}",
+            str(len(effect.values)),
+            f"{effect.p_holds:.2g}",
+            effect.clause.expects,
+            effect.verdict.value if effect.clause.decides else "reported only",
+        )
+        for effect in effects
+    ]
+    heads = ("clause", "unit", "effect", "95 % from", "to", "n", "p", "claim", "verdict")
+    return Grid(heads, 2, rows, (), [], tail=2, lesser=("p", "n", "unit"))
+
+
+def arm_table(compared: Compared) -> Table:
+    """Each arm with its learning rate and errors."""
+    rows: list[tuple[str, ...]] = []
+    train = bool(compared.wrong_train)
+    for name, tuned in compared.tuned.items():
+        errors = compared.errors(name)
+        trials = ", ".join(f"{lr:g}: {error:.1f}" for lr, error in tuned.trials.items())
+        cells = [name, f"{tuned.best:g}", trials, f"{statistics.fmean(errors):.2f} %"]
+        cells.append(", ".join(f"{error:.2f}" for error in errors))
+        if train:
+            cells.append(f"{statistics.fmean(compared.errors(name, 'train')):.2f} %")
+        rows.append(tuple(cells))
+    heads = ("arm", "learning rate", "validation error (%) by rate", "test error", "each seed")
+    return Table("Arms", (*heads, "training error") if train else heads, tuple(rows))
+
+
+def fact_table(facts: Sequence[Fact]) -> Table:
+    """Each computed number beside what was claimed."""
     rows = tuple(
         (
             fact.name,
@@ -148,10 +214,40 @@ def _fact_table(facts: Sequence[Fact]) -> Table:
         )
         for fact in facts
     )
-    return Table("Computed", ("fact", "computed", "claimed", "unit", "note", "verdict"), rows)
+    return Table("Computed, not sampled", ("fact", "computed", "claimed", "unit", "note", "verdict"), rows)
 
 
-def _markdown(table: Table) -> str:
+def _how(study: Study[Any], plan: Plan, record: dict[str, Any], ledger: Sequence[Entry]) -> list[str]:
+    frozen = "frozen before its runs" if record["frozen"] else "not a frozen one"
+    version = f"Protocol version {study.version}, preset {plan.preset}, hash `{plan.digest}`, {frozen}."
+    parts = [f"**What was done.** {study.protocol}", version]
+    if study.changes:
+        parts.append(f"**Changes.** {study.changes}")
+    rows = tuple(
+        (
+            f"{entry.kind}, {entry.preset}",
+            f"{entry.version}",
+            entry.digest,
+            f"{entry.seeds[0]} to {entry.seeds[1]}",
+            entry.budget,
+            entry.verdict,
+        )
+        for entry in ledger
+    )
+    parts.append(markdown(Table("Every run", ("run", "version", "hash", "seeds", "budget", "verdict"), rows)))
+    knobs = "\n".join(f"| {name} | {value} |" for name, value in record["knobs"].items())
+    parts.append(f"## Repeat it\n\n    {record['command']}\n\n| knob ({plan.preset}) | |\n|---|---|\n{knobs}")
+    machine, versions = record["machine"], record["versions"]
+    parts.append(
+        f"It took {record['seconds']:,.0f} s in all, all trainings included, on {machine['processor']}, "
+        f"{machine['threads']} threads.\n"
+        f"Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}."
+    )
+    return parts
+
+
+def markdown(table: Table) -> str:
+    """A table with its heading."""
     lines = [f"## {table.title}", "", _line(table.columns), _line(["---"] * len(table.columns))]
     return "\n".join(lines + [_line(row) for row in table.rows])
 
@@ -160,71 +256,13 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _html_row(record: dict[str, Any]) -> str:
-    cells = (
-        f'<a href="#{record["study"]}-{record["preset"]}">{html.escape(record["study"])}</a>',
-        html.escape(record["preset"]),
-        html.escape(record["claim"]),
-        f'<span class="{_mark(record)}">{html.escape(record["verdict"])}</span>',
-    )
-    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>\n"
-
-
-def _mark(record: dict[str, Any]) -> str:
-    return {"holds": "holds", "does not hold": "fails"}.get(record["verdict"], "open")
-
-
-def _html_part(folder: Path, record: dict[str, Any]) -> str:
-    from markdown_it import MarkdownIt
-
-    page = (folder / PAGE).read_text(encoding="utf-8")
-    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(page)
-    for name in record["figures"]:
-        image = base64.b64encode((folder / name).read_bytes()).decode("ascii")
-        body = body.replace(f'src="{html.escape(name)}"', f'src="data:image/png;base64,{image}"')
-    return f'<section id="{record["study"]}-{record["preset"]}">\n{body}</section>\n'
-
-
-_HTML = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>convatlas: studies</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; margin: 1rem 0; font-size: 0.9rem; }
-td, th { border-bottom: 1px solid #ddd; padding: 0.3rem 0.6rem; text-align: left; vertical-align: top; }
-img { max-width: 100%; }
-pre { background: #f5f5f5; padding: 0.6rem; overflow-x: auto; }
-section { border-top: 3px solid #ddd; margin-top: 3rem; }
-.holds { color: #17722f; font-weight: 600; }
-.fails { color: #a61c1c; font-weight: 600; }
-.open { color: #666; font-weight: 600; }
-</style>
-</head>
-<body>
-<h1>The claims, tested</h1>
-<table><tr><th>study</th><th>preset</th><th>claim</th><th>verdict</th></tr>
-{rows}</table>
-{parts}</body>
-</html>
-"""
-
-
 def describe(study: Study[Any]) -> str:
-    """A study as text for a terminal: claim, source, protocol, presets."""
-    lines = [f"{study.name}: {study.claim}", "", f"Source: {study.source}"]
-    lines += [f"  {line}" for line in study.published]
-    lines += [
-        "",
-        f"What is done: {study.protocol}",
-        f"What would refute it: {study.refuted_by}",
-        "",
-        "Presets:",
-    ]
-    for name, knobs in study.presets.items():
-        lines.append(f"  {name:<9} {_knob_line(knobs)}")
+    """A study as text for a terminal: claim, clauses, source, protocol, presets."""
+    lines = [f"{study.name}: {study.claim}", "", "Clauses, each of which decides:"]
+    lines += [f"  {c.says}\n    {c.measure}: {c.expects} {c.unit}" for c in study.clauses if c.decides]
+    lines += ["", f"Source: {study.source}", *(f"  {line}" for line in study.published)]
+    lines += ["", f"What is done: {study.protocol}", "", f"Presets of version {study.version}:"]
+    lines += [f"  {name:<9} {_knob_line(knobs)}" for name, knobs in study.presets.items()]
     return "\n".join(lines)
 
 

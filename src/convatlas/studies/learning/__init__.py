@@ -1,0 +1,1 @@
+"""Studies of how networks learn and are tested: units, first weights, losses, regularisers."""

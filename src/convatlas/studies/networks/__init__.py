@@ -1,0 +1,1 @@
+"""Studies of whole networks: the chart of the atlas, receptive fields, scaling."""

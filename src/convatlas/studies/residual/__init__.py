@@ -1,0 +1,1 @@
+"""Studies of what joins layers: shortcuts, columns, dense connections."""
