@@ -22,7 +22,7 @@ def export_command(
     batch_size: int = 1,
     dynamic_batch: Annotated[bool, Flag] = False,
     int8: Annotated[bool, Flag] = False,
-    calibration_data: Path | None = None,
+    calibration_data: str | None = None,
     agreement: float = 0.9,
     untrained: Annotated[bool, Flag] = False,
 ) -> None:
@@ -40,7 +40,8 @@ def export_command(
         batch_size: Images at a time.
         dynamic_batch: Make a file for any number of images at a time.
         int8: Quantise to 8 bits; needs --calibration-data.
-        calibration_data: Folder of images like those to come; some hundred.
+        calibration_data: Images like those to come, some hundred: a folder, or a data set by its name, such
+            as digits or folder:PATH.
         agreement: With --int8, the share of images whose most likely class must stay the same.
         untrained: Take the network by its name as it is initialised, without weights.
     """
@@ -48,6 +49,7 @@ def export_command(
         raise ValueError("--int8 and --calibration-data belong together: give both, or neither")
     from convatlas.cli.subject import read_input
     from convatlas.engines.export import export, untrained_network
+    from convatlas.engines.mixed import describe_mix
     from convatlas.predict.calibration import read_calibration
     from convatlas.predict.load import load_network
 
@@ -74,3 +76,5 @@ def export_command(
     print(f"{made.path}: {made.bytes / 1e6:,.1f} MB, {any_batch}")
     print(f"its logits differ from the network's by {made.error:.1e} of the largest", end="")
     print(f"; same top class on {made.same_top:.1%} of {made.images} images" if int8 else "")
+    if made.layers:
+        print(describe_mix(made.layers))

@@ -23,7 +23,7 @@ def predict_command(
     fps: str = "1",
     engine: Literal["eager", "auto"] | None = None,
     precision: Literal["fp32", "bf16", "int8"] = "fp32",
-    calibration_data: Path | None = None,
+    calibration_data: str | None = None,
     batch_size: int = 32,
     workers: int | None = None,
     exact: Annotated[bool, Parameter(negative="")] = False,
@@ -50,7 +50,8 @@ def predict_command(
             If not given, auto where that is the sooner prediction: for many images, for long films, for live
             streams, and where less precision is allowed.
         precision: The lowest that the engine found by auto may compute in.
-        calibration_data: Folder of images for int8, like those to come.
+        calibration_data: Images for int8, like those to come: a folder, or a data set by its name, such as
+            digits or folder:PATH.
         batch_size: Images that go through the network together.
         workers: Threads that read images; one for each core if not given.
         exact: Decode large JPEGs at their full size, which takes longer.

@@ -45,6 +45,8 @@ class Job:
         device: "cpu" or "cuda".
         tolerance: error of logits that is allowed in float32, relative to the largest. An engine may choose
             by it among ways; logits are compared in any case.
+        lowest_tolerance: error that is allowed in the lowest precision, by which mixes of int8 are chosen.
+        agreement: share of the images whose most likely class must stay the same there.
     """
 
     shape: tuple[int, int, int, int]
@@ -52,6 +54,8 @@ class Job:
     threads: int
     device: str = "cpu"
     tolerance: float = FP32_TOLERANCE
+    lowest_tolerance: float = 0.5
+    agreement: float = 0.9
 
     def write(self, folder: Path) -> None:
         """Writes the job's description for another process."""

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from convatlas._version import __version__
 from convatlas.engines.backend import BackendConfig, versions
 from convatlas.engines.engine import EngineResult
+from convatlas.engines.mixed import LayerCost
 from convatlas.files import cache_folder, write_json
 from convatlas.machine import abilities, processor
 
@@ -144,7 +145,8 @@ def _make_room() -> None:
 
 def _read_result(entry: dict[str, Any]) -> EngineResult:
     config = entry.pop("config")
-    return EngineResult(**entry, config=None if config is None else BackendConfig(**config))
+    layers = tuple(LayerCost(**layer) for layer in entry.pop("layers", ()))
+    return EngineResult(**entry, config=None if config is None else BackendConfig(**config), layers=layers)
 
 
 def _structure(net: nn.Module) -> str:

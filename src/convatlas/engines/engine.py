@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from convatlas.engines.backend import BackendConfig, BatchFn, Precision
+from convatlas.engines.mixed import LayerCost, describe_mix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,8 @@ class EngineResult:
         error: largest difference between logits relative to the network's largest; None if not compared.
         same_top: share of the images compared whose most likely class stays the same; None in the same case.
         note: why it was dropped; "" where it was not.
+        layers: with int8 where all layers in int8 did not agree, each layer with its effect and its cost, the
+            worst first, and whether it stayed in float.
     """
 
     engine: str
@@ -31,6 +34,7 @@ class EngineResult:
     error: float | None = None
     same_top: float | None = None
     note: str = ""
+    layers: tuple[LayerCost, ...] = ()
 
     @property
     def label(self) -> str:
@@ -91,7 +95,9 @@ class Report:
             error = "" if result.error is None else f"error {result.error:.1e}"
             same = "" if result.same_top is None else f"same top class {result.same_top:.1%}"
             note = f"dropped: {result.note}" if result.note else ""
-            lines.append(f"  {result.label:<{width}}  {time:>12}  {error:<13}  {same:<21}  {note}".rstrip())
+            mix = describe_mix(result.layers)
+            rest = "; ".join(part for part in (note, mix) if part)
+            lines.append(f"  {result.label:<{width}}  {time:>12}  {error:<13}  {same:<21}  {rest}".rstrip())
         return "\n".join(lines)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from convatlas.data.transforms import card_transform
 from convatlas.engines.agreement import compare, rounding_error
 from convatlas.engines.backend import EngineError, Job, require
 from convatlas.engines.exported import check_suffix, further_files, metadata_of, open_exported
+from convatlas.engines.mixed import LayerCost, mixes, names_in_float, rank_layers
 from convatlas.engines.mobile import check_batch, find_format, write_mobile
 from convatlas.engines.quiet import quiet
 from convatlas.engines.request import (
     AGREEMENT,
     TOLERANCES,
     EngineRequest,
+    Inputs,
     calibration_images,
     check_bounds,
     input_shape,
@@ -46,6 +49,8 @@ class Exported:
         error: largest difference between the file's logits and the network's, relative to the largest.
         same_top: share of the images compared whose most likely class stays the same.
         images: that were compared.
+        layers: with int8 where all layers in int8 did not agree, each layer with its effect and its cost, the
+            worst first, and whether it stayed in float.
     """
 
     path: Path
@@ -53,6 +58,7 @@ class Exported:
     error: float
     same_top: float
     images: int
+    layers: tuple[LayerCost, ...] = ()
 
 
 def export(
@@ -79,7 +85,8 @@ def export(
         input_size: px, or C, H, W; None for the network's own.
         batch_size: B of the file; 1 for ncnn.
         dynamic_batch: make a file for any B; not for ncnn, ExecuTorch and LiteRT.
-        int8: quantise weights and activations; .onnx and .xml only.
+        int8: quantise weights and activations; .onnx and .xml only. Where that does not agree, the layers
+            that lose most stay in float: the worst, then two, four, ... to half of them.
         calibration: images that int8 takes its ranges from, as in `convatlas.optimize`.
         tolerance: largest relative difference between logits that is allowed; None as in
             `convatlas.optimize`.
@@ -102,26 +109,43 @@ def export(
     with torch.inference_mode():
         expected = torch.cat([net(part) for part in inputs.check.split(batch_size)])
     request = EngineRequest(job, TOLERANCES[precision] if tolerance is None else tolerance, agreement, ())
+    rounding = functools.cache(
+        lambda: 0.0 if tolerance is not None else rounding_error(net, inputs.check, expected)
+    )
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".convatlas-") as folder:
         draft = Path(folder) / path.name
         program, facts = _program(net, shape, dynamic_batch), metadata_of(net, job.shape[1:])
-        if find_format(path) is None:
-            _write(program, draft, facts, inputs.calibration)
-            logits = _logits(draft, inputs.check, batch_size)
-        else:
-            file_shape = (None if dynamic_batch else batch_size, *job.shape[1:])
-            logits = write_mobile(program, draft, facts, inputs.check, file_shape)
-        found = compare(logits, expected)
-        refusal = request.refusal(
-            found,
-            precision,
-            inputs.are_real,
-            lambda: 0.0 if tolerance is not None else rounding_error(net, inputs.check, expected),
-        )
-        if refusal:
-            raise EngineError(f"{path}: was not written, as {refusal}")
-        size = _move(draft, path)
-    return Exported(path, size, found.error, found.same_top, found.images)
+        written = _written(program, draft, facts, inputs, (None if dynamic_batch else batch_size, *shape[1:]))
+        refusal = ""
+        for mix, logits in written:
+            found = compare(logits, expected)
+            refusal = request.refusal(found, precision, inputs.are_real, rounding)
+            if not refusal:
+                size = _move(draft, path)
+                return Exported(path, size, found.error, found.same_top, found.images, mix)
+    raise EngineError(f"{path}: was not written, as {refusal}")
+
+
+def _written(
+    program: torch.export.ExportedProgram,
+    draft: Path,
+    facts: dict[str, str],
+    inputs: Inputs,
+    shape: tuple[int | None, int, int, int],
+) -> Iterator[tuple[tuple[LayerCost, ...], Tensor]]:
+    """Writes the file, and what it answers to the images of the check; with int8, one mix after the other."""
+    batch = shape[0] or len(inputs.example)
+    if find_format(draft) is not None:
+        yield (), write_mobile(program, draft, facts, inputs.check, shape)
+        return
+    images = inputs.calibration
+    if images is None:
+        _write(program, draft, facts, None)
+        yield (), _logits(draft, inputs.check, batch)
+        return
+    for mix in mixes(lambda: rank_layers(program, images)):
+        _write(program, draft, facts, images, names_in_float(mix))
+        yield mix, _logits(draft, inputs.check, batch)
 
 
 def untrained_network(name: str | ModelFile) -> Network[Any]:
@@ -178,13 +202,17 @@ def _answering(net: nn.Module) -> nn.Module:
 
 
 def _write(
-    program: torch.export.ExportedProgram, path: Path, metadata: dict[str, str], calibration: Tensor | None
+    program: torch.export.ExportedProgram,
+    path: Path,
+    metadata: dict[str, str],
+    calibration: Tensor | None,
+    in_float: Sequence[str] = (),
 ) -> None:
     try:
         if path.suffix == ".onnx":
-            _write_onnx(program, path, metadata, calibration)
+            _write_onnx(program, path, metadata, calibration, in_float)
         elif path.suffix == ".xml":
-            _write_xml(program, path, metadata, calibration)
+            _write_xml(program, path, metadata, calibration, in_float)
         else:
             from convatlas.engines.pt2 import write_pt2
 
@@ -197,7 +225,11 @@ def _write(
 
 
 def _write_onnx(
-    program: torch.export.ExportedProgram, path: Path, metadata: dict[str, str], calibration: Tensor | None
+    program: torch.export.ExportedProgram,
+    path: Path,
+    metadata: dict[str, str],
+    calibration: Tensor | None,
+    in_float: Sequence[str] = (),
 ) -> None:
     from convatlas.engines.backends.onnxruntime import quantise, write_onnx
 
@@ -206,18 +238,22 @@ def _write_onnx(
         return
     whole = path.with_name("whole.onnx")
     write_onnx(program, whole, metadata)
-    quantise(whole, path, calibration.numpy())
+    quantise(whole, path, calibration.numpy(), in_float)
     whole.unlink()
 
 
 def _write_xml(
-    program: torch.export.ExportedProgram, path: Path, metadata: dict[str, str], calibration: Tensor | None
+    program: torch.export.ExportedProgram,
+    path: Path,
+    metadata: dict[str, str],
+    calibration: Tensor | None,
+    in_float: Sequence[str] = (),
 ) -> None:
     from convatlas.engines.backends import openvino as openvino_engine
 
     model = openvino_engine.convert(program)
     if calibration is not None:
-        model = openvino_engine.quantise(model, calibration.numpy())
+        model = openvino_engine.quantise(model, calibration.numpy(), in_float)
     openvino_engine.save(model, path, metadata)
 
 

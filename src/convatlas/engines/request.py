@@ -129,7 +129,8 @@ def read_request(
         raise ValueError(f"the network is on the device {device!r}; expected cpu or cuda")
     shape = (batch_size, *input_shape(model, input_size))
     bound = TOLERANCES[precision] if tolerance is None else tolerance
-    job = Job(shape, precision, threads or torch.get_num_threads(), device, min(bound, FP32_TOLERANCE))
+    threads = threads or torch.get_num_threads()
+    job = Job(shape, precision, threads, device, min(bound, FP32_TOLERANCE), bound, agreement)
     return EngineRequest(job, bound, agreement, chosen)
 
 

@@ -20,6 +20,7 @@ from convatlas.engines import ENGINES, find_engine
 from convatlas.engines.agreement import Agreement
 from convatlas.engines.backend import PRECISIONS, BackendConfig, BatchFn, EngineError, Job, Precision, require
 from convatlas.engines.engine import EngineResult
+from convatlas.engines.mixed import LayerCost
 from convatlas.engines.quiet import quiet
 from convatlas.engines.request import EAGER, EngineRequest, Inputs
 from convatlas.engines.timing import (
@@ -198,11 +199,12 @@ def _checked(
             dropped.append(EngineResult(attempt.engine, config, note=str(error)))
             continue
         look = answer.pop("seconds")
+        layers = tuple(LayerCost(**entry) for entry in answer.pop("layers", ()))
         if look > LONG:
             long[config.precision] += ENOUGH if look > FAR_BEHIND * fastest else 1
         found = Agreement(**answer)
         refusal = request.refusal(found, config.precision, inputs.are_real, rounding)
-        result = EngineResult(attempt.engine, config, look, found.error, found.same_top, refusal)
+        result = EngineResult(attempt.engine, config, look, found.error, found.same_top, refusal, layers)
         if refusal:
             dropped.append(result)
         else:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from convatlas.engines import load_engine
 from convatlas.engines.agreement import compare
 from convatlas.engines.backend import BackendConfig, BatchFn, Job
+from convatlas.engines.mixed import read_mix
 from convatlas.engines.timing import measure_undisturbed
 from convatlas.machine import steal_time
 
@@ -75,7 +76,9 @@ class Worker:
         logits, once = timed_logits(batch_fn, batches)
         found = compare(logits, self._read("expected"))
         look = estimate_latency(batch_fn, self.example, once)
-        return {**dataclasses.asdict(found), "seconds": look}
+        mix = read_mix(self.target) if config.precision == "int8" else ()
+        layers = [dataclasses.asdict(layer) for layer in mix]
+        return {**dataclasses.asdict(found), "seconds": look, "layers": layers}
 
     def time(self, config: BackendConfig, calls: int) -> dict[str, Any]:
         """Times calls, after one that is not timed where they are short."""

@@ -19,8 +19,9 @@ from convatlas.files import write_atomic
 from convatlas.models.network import Network
 from convatlas.predict.inputs import Item, find_items
 from convatlas.predict.outputs import Skipped, require_parquet
-from convatlas.predict.predictor import Predictor, prepared
+from convatlas.predict.predictor import Predictor
 from convatlas.predict.prefetch import read_batches
+from convatlas.predict.reading import prepared
 
 Pool = Literal["avg", "max", "none"]
 ENDINGS = (".npz", ".parquet")

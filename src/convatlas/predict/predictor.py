@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from convatlas.data.image_files import ImageError
 from convatlas.data.transforms import Transform
 from convatlas.devices import find_device
 from convatlas.engines.backend import Precision
 from convatlas.engines.exported import ExportedNetwork, further_files, open_exported
 from convatlas.metrics.probabilities import Outputs, check_outputs, to_logits
 from convatlas.models.network import check_count
+from convatlas.predict.calibration import read_calibration
 from convatlas.predict.engine_policy import EngineName, Workload, choose_engine
-from convatlas.predict.inputs import Item, find_items, read_pixels
+from convatlas.predict.inputs import Item, find_items
 from convatlas.predict.outputs import Prediction, Skipped
 from convatlas.predict.prefetch import Batch, read_batches, usable_cores
 from convatlas.predict.progress import watched
+from convatlas.predict.reading import prepared
 from convatlas.summary import Summary
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 TOP = 3
 """Classes that are named where the user says no number."""
 CALIBRATION_IMAGES = 256
-REDUCING_GAP = 2
-"""Px of a decoded JPEG for each that it is resized to, at the least; Pillow's thumbnails keep as many."""
 
 
 class Predictor(Summary, nn.Module):
@@ -51,8 +49,8 @@ class Predictor(Summary, nn.Module):
         workload: images that are going to be predicted: how many, or a `Workload` that names them; None where
             it is not known.
         precision: the lowest that the engine found by "auto" may compute in.
-        calibration: images, as `predict` takes them, on which "int8" is calibrated and checked; up to 256
-            are used.
+        calibration: images, as `predict` takes them, or a `Source` or a data set by its name, on which
+            "int8" is calibrated and checked; up to 256 are used.
         batch_size: images that go through the network together.
         workers: threads that read images; None for one a core.
         device: where the network runs; None for the first GPU, or the processor where there is none.
@@ -315,13 +313,7 @@ class Predictor(Summary, nn.Module):
         """The images for calibration, as the network sees them."""
         if self.calibration is None:
             return None
-        items = itertools.islice(find_items(self.calibration), CALIBRATION_IMAGES)
-        batches = list(self._read(items))
-        images = [image for batch in batches for image in batch.pixels.values()]
-        if not images:
-            reasons = [reason for batch in batches for reason in batch.reasons.values()]
-            raise ValueError(f"`calibration` holds no image ({'; '.join(reasons[:3])})")
-        return self._stacked(images)
+        return read_calibration(self.calibration, self.transform, CALIBRATION_IMAGES)
 
     def _names(self, given: Sequence[str] | None) -> tuple[str, ...]:
         names = tuple(getattr(self.network, "class_names", ()) if given is None else given)
@@ -331,31 +323,3 @@ class Predictor(Summary, nn.Module):
         if len(names) != count:
             raise ValueError(f"`class_names` names {len(names)} classes; the network has {count} logits")
         return names
-
-
-def prepared(
-    item: Item, transform: Callable[[Any], Tensor], exact: bool = True, as_bytes: bool = False
-) -> Tensor:
-    """Reads an image and brings it to the size of the network.
-
-    Returns:
-        (C, H, W), what the transform gives; without its normalisation, of uint8, where `as_bytes`. Of a
-        transform with several views of an image, (V, C, H, W).
-
-    Raises:
-        ImageError: it cannot be used.
-    """
-    least_side = None
-    if isinstance(transform, Transform) and transform.kind == "photo" and not exact:
-        least_side = REDUCING_GAP * transform.resized_side
-    pixels = read_pixels(item, least_side)
-    try:
-        if isinstance(transform, Transform):
-            prepare = transform.pixels if as_bytes else transform.prepare
-            if transform.fit != "tiles":
-                return prepare(pixels)
-            count = transform.count_views(pixels.shape[1], pixels.shape[2])
-            return torch.stack([prepare(pixels, view) for view in range(count)])
-        return transform(Image.fromarray(pixels.permute(1, 2, 0).numpy()))
-    except (ValueError, RuntimeError) as error:
-        raise ImageError(f"{item.name}: {error}") from None

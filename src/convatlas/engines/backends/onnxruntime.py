@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from convatlas.engines.backend import (
     require,
     stream_sizes,
 )
+from convatlas.engines.build_int8 import build_int8
 from convatlas.engines.ports import image_shape
 from convatlas.engines.quiet import quiet
 
@@ -57,10 +58,16 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: Mapp
         made.save(str(path), external_data=False)
 
 
-def quantise(source: Path, target: Path, images: np.ndarray[Any, Any]) -> None:
+def quantise(source: Path, target: Path, images: np.ndarray[Any, Any], in_float: Sequence[str] = ()) -> None:
     """Writes an ONNX file in int8, its ranges taken from images (N, C, H, W), one at a time.
 
     Weights have 7 bits, so that processors without VNNI do not overflow.
+
+    Args:
+        source: the file in float32, as `write_onnx` wrote it.
+        target: the file that is written.
+        images: of float32.
+        in_float: names of operations, as in the exported network, that stay in float32.
 
     Raises:
         EngineError: onnx or onnxruntime is not installed.
@@ -90,7 +97,20 @@ def quantise(source: Path, target: Path, images: np.ndarray[Any, Any]) -> None:
                 reduce_range=True,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
+                nodes_to_exclude=[f"node_{name}" for name in in_float],
+                extra_options=_without_outputs(prepared) if in_float else {},
             )
+
+
+def _without_outputs(path: Path) -> dict[str, Any]:
+    """Options by which maps are rounded for the operations in int8 that read them, and for no others.
+
+    Otherwise what an operation in int8 gives is rounded, even where only one in float reads it.
+    """
+    import onnx
+
+    kinds = {node.op_type for node in onnx.load(str(path), load_external_data=False).graph.node}
+    return {"OpTypesToExcludeOutputQuantization": sorted(kinds)}
 
 
 def open_onnx(path: Path, shape: tuple[int, int, int, int], threads: int, config: BackendConfig) -> BatchFn:
@@ -147,7 +167,13 @@ def _configs(job: Job, precision: Precision) -> tuple[BackendConfig, ...]:
 def _build(job: Job, precision: Precision, source: Path, target: Path) -> None:
     if precision == "int8":
         images = np.load(source / "calibration.npy")
-        quantise(target / FILES["fp32"], target / FILES["int8"], images)
+        build_int8(
+            job,
+            source,
+            target,
+            lambda kept: quantise(target / FILES["fp32"], target / FILES["int8"], images, kept),
+            lambda: _open(job, target, BackendConfig("int8")),
+        )
         return
     write_onnx(read_program(source), target / FILES["fp32"], {})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from convatlas.engines.backend import (
     require,
     stream_sizes,
 )
+from convatlas.engines.build_int8 import build_int8
 from convatlas.engines.ports import image_shape
 from convatlas.engines.quiet import quiet
 
@@ -76,10 +77,17 @@ def save(model: openvino.Model, path: Path, metadata: Mapping[str, str] | None =
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
-def quantise(model: openvino.Model, images: np.ndarray[Any, Any]) -> openvino.Model:
+def quantise(
+    model: openvino.Model, images: np.ndarray[Any, Any], in_float: Sequence[str] = ()
+) -> openvino.Model:
     """The model in int8, its ranges taken from images (N, C, H, W), one at a time.
 
     Weights have 7 bits, so that processors without VNNI do not overflow.
+
+    Args:
+        model: in float32, as `convert` made it.
+        images: of float32.
+        in_float: names of operations, as in the exported network, that stay in float32.
 
     Raises:
         EngineError: nncf is not installed.
@@ -90,7 +98,25 @@ def quantise(model: openvino.Model, images: np.ndarray[Any, Any]) -> openvino.Mo
 
         fix = nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE)
         data = nncf.Dataset([image[None] for image in images])
-        return nncf.quantize(model, data, subset_size=len(images), advanced_parameters=fix)
+        scope = nncf.IgnoredScope(names=_operations(model, in_float)) if in_float else None
+        return nncf.quantize(
+            model, data, subset_size=len(images), ignored_scope=scope, advanced_parameters=fix
+        )
+
+
+def _operations(model: openvino.Model, names: Sequence[str]) -> list[str]:
+    """OpenVINO's names of operations that the exported network calls conv2d, conv2d_1, linear, ...
+
+    Its own carry the number too: convolution_1/aten.convolution.default/Convolution.
+    """
+    kinds = {"Convolution": "conv2d", "GroupConvolution": "conv2d", "MatMul": "linear"}
+    found: dict[str, str] = {}
+    for operation in model.get_ordered_ops():
+        kind = kinds.get(operation.get_type_name())
+        place = operation.get_friendly_name().partition("/")[0].rpartition("_")[2]
+        if kind is not None:
+            found[f"{kind}_{place}" if place.isdecimal() else kind] = operation.get_friendly_name()
+    return [found[name] for name in names if name in found]
 
 
 def open_model(path: Path, shape: tuple[int, int, int, int], threads: int, config: BackendConfig) -> BatchFn:
@@ -186,9 +212,14 @@ def _build(job: Job, precision: Precision, source: Path, target: Path) -> None:
     if precision == "bf16":
         return  # The same file, opened with another hint.
     if precision == "int8":
-        model = openvino_core().read_model(target / FILES["fp32"])
-        model.reshape([1, *job.shape[1:]])
-        save(quantise(model, np.load(source / "calibration.npy")), target / FILES["int8"])
+        images = np.load(source / "calibration.npy")
+
+        def write(kept: Sequence[str]) -> None:
+            model = openvino_core().read_model(target / FILES["fp32"])
+            model.reshape([1, *job.shape[1:]])
+            save(quantise(model, images, kept), target / FILES["int8"])
+
+        build_int8(job, source, target, write, lambda: _open(job, target, BackendConfig("int8")))
         return
     save(convert(read_program(source)), target / FILES["fp32"])
 
