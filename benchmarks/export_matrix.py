@@ -1,6 +1,6 @@
 """Every network of the atlas into every format: what fails, and by how much logits differ.
 
-./run python benchmarks/export_matrix.py [NAME ...] [--formats .onnx .xml] [--dynamic-batch]
+./run python benchmarks/export_matrix.py [NAME ...] [--formats .onnx .ncnn.param .mnn] [--dynamic-batch]
     [--out matrix.jsonl] [--seconds 150]
 
 Each network is built as it is initialised, its norms' statistics taken from images like those that logits are
@@ -22,7 +22,7 @@ from torch import nn
 
 import convatlas
 from convatlas.engines.export import export, untrained_network
-from convatlas.engines.exported import SUFFIXES
+from convatlas.engines.exported import ALL_SUFFIXES, SUFFIXES
 from convatlas.engines.request import synthetic_images
 
 
@@ -52,7 +52,7 @@ def one(net: nn.Module, suffix: str, dynamic: bool) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("names", nargs="*")
-    parser.add_argument("--formats", nargs="+", choices=SUFFIXES, default=list(SUFFIXES))
+    parser.add_argument("--formats", nargs="+", choices=ALL_SUFFIXES, default=list(SUFFIXES))
     parser.add_argument("--dynamic-batch", action="store_true")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--seconds", type=float, default=float("inf"))
@@ -77,7 +77,7 @@ def main() -> None:
             row |= one(net, suffix, arguments.dynamic_batch)
             done[name, suffix, arguments.dynamic_batch] = row
             said = row.get("failed") or f"error {row['error']:.1e}, {row['bytes'] / 1e6:.1f} MB"
-            print(f"{name:<26} {suffix:<6} {row['seconds']:6.1f} s  {said}", flush=True)
+            print(f"{name:<26} {suffix:<11} {row['seconds']:6.1f} s  {said}", flush=True)
             if arguments.out is not None:
                 with arguments.out.open("a") as file:
                     file.write(json.dumps(row) + "\n")

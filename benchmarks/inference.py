@@ -1,6 +1,7 @@
 """`convatlas.optimize` against engines used by hand, two threads each, on the same weights, in turns.
 
-The peers: eager timm, eager torchvision, torch.compile, ONNX Runtime and OpenVINO.
+The peers: eager timm, eager torchvision, torch.compile, ONNX Runtime, OpenVINO, ncnn, MNN, ExecuTorch with
+XNNPACK, and zentorch where the processor is AMD's; those that are not installed are left out, with a line.
 
 ./run python benchmarks/inference.py [--quick] [--nets resnet50 vgg16] [--batch 1 16]
     [--precision fp32 bf16 int8] [--peers timm openvino] [--out inference.jsonl] [--seconds 6]
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import importlib.util
 import io
 import json
 import logging
@@ -22,6 +24,8 @@ import os
 import platform
 import random
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -52,7 +56,23 @@ NETS = {
     "resnext50": ("resnext50_32x4d", "resnext50_32x4d", "resnext50_32x4d"),
     "xception": ("xception", "legacy_xception", None),
 }
-PEERS = ("timm", "torchvision", "compile", "onnxruntime", "openvino")
+PEERS = (
+    "timm",
+    "torchvision",
+    "compile",
+    "onnxruntime",
+    "openvino",
+    "ncnn",
+    "mnn",
+    "executorch",
+    "zentorch",
+)
+PACKAGES = {
+    "ncnn": ("ncnn", "pnnx"),
+    "mnn": ("MNN",),
+    "executorch": ("executorch",),
+    "zentorch": ("zentorch",),
+}
 PAUSE = 0.1
 """Seconds between programs, in which threads that wait for work fall asleep; ONNX Runtime's take 50 ms."""
 Run = Callable[[], Tensor]
@@ -84,6 +104,10 @@ def make_peer(name: str, net: nn.Module, theirs: str | None, x: Tensor, folder: 
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         feed = {session.get_inputs()[0].name: x.numpy()}
         return lambda: torch.from_numpy(session.run(None, feed)[0])
+    if name in PACKAGES:
+        return {"ncnn": by_ncnn, "mnn": by_mnn, "executorch": by_executorch, "zentorch": by_zentorch}[name](
+            net, x, folder
+        )
     import openvino
 
     model = openvino.convert_model(net, example_input=x)
@@ -96,6 +120,88 @@ def make_peer(name: str, net: nn.Module, theirs: str | None, x: Tensor, folder: 
     compiled = openvino.compile_model(model, "CPU", options)
     images = x.numpy()
     return lambda: torch.from_numpy(compiled(images)[0])
+
+
+def is_there(name: str) -> bool:
+    """Whether a peer's packages are installed, and its processor is here."""
+    missing = [package for package in PACKAGES.get(name, ()) if importlib.util.find_spec(package) is None]
+    if missing:
+        print(f"{name}: left out, {' and '.join(missing)} not installed", flush=True)
+    elif name == "zentorch" and "AMD" not in processor():
+        print("zentorch: left out, the processor is not AMD's", flush=True)
+        return False
+    return not missing
+
+
+def by_ncnn(net: nn.Module, x: Tensor, folder: Path) -> Run:
+    import ncnn
+    import numpy as np
+    import pnnx
+
+    with contextlib.chdir(folder):
+        pnnx.export(net, "peer.pt", x[:1], fp16=False, check_trace=False)
+    peer = ncnn.Net()
+    peer.opt.num_threads = THREADS
+    for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
+        setattr(peer.opt, option, False)
+    peer.load_param(str(folder / "peer.ncnn.param"))
+    peer.load_model(str(folder / "peer.ncnn.bin"))
+
+    def one(image: np.ndarray) -> np.ndarray:
+        extractor = peer.create_extractor()
+        extractor.input("in0", ncnn.Mat(image))
+        return np.array(extractor.extract("out0")[1])
+
+    return lambda: torch.from_numpy(np.stack([one(image) for image in x.numpy()]))
+
+
+def by_mnn(net: nn.Module, x: Tensor, folder: Path) -> Run:
+    import MNN.expr
+    import MNN.nn
+    import numpy as np
+
+    source, path = folder / "peer-mnn.onnx", folder / "peer.mnn"
+    torch.onnx.export(
+        net, (x,), source, dynamo=True, verbose=False, external_data=False,
+        input_names=["images"], output_names=["logits"],
+    )  # fmt: skip
+    command = ["-f", "ONNX", "--modelFile", str(source), "--MNNModel", str(path), "--bizCode", "peer"]
+    subprocess.run(
+        [sys.executable, "-c", "import sys, _tools; _tools.mnnconvert(sys.argv)", *command],
+        check=True,
+        capture_output=True,
+    )
+    options = {"backend": "CPU", "precision": "high", "numThread": THREADS}
+    manager = MNN.nn.create_runtime_manager((options,))
+    peer = MNN.nn.load_module_from_file(str(path), ["images"], ["logits"], runtime_manager=manager)
+
+    def run() -> Tensor:
+        images = MNN.expr.const(x.numpy(), list(x.shape), MNN.expr.NCHW)
+        return torch.from_numpy(np.array(peer.forward([images])[0].read()).reshape(len(x), -1))
+
+    return run
+
+
+def by_executorch(net: nn.Module, x: Tensor, folder: Path) -> Run:
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+    from executorch.extension.pybindings import portable_lib
+    from executorch.runtime import Runtime
+
+    program = to_edge_transform_and_lower(torch.export.export(net, (x,)), partitioner=[XnnpackPartitioner()])
+    path = folder / "peer.pte"
+    path.write_bytes(program.to_executorch().buffer)
+    portable_lib._unsafe_reset_threadpool(THREADS)
+    loaded = Runtime.get().load_program(path)
+    method = loaded.load_method("forward")
+    return lambda: method.execute([x])[0] if loaded else x
+
+
+def by_zentorch(net: nn.Module, x: Tensor, folder: Path) -> Run:
+    import zentorch  # noqa: F401
+
+    compiled = torch.compile(net, backend="zentorch")
+    return lambda: compiled(x)
 
 
 def photographs(count: int, shape: tuple[int, ...]) -> Tensor:
@@ -241,10 +347,10 @@ def fastest(row: dict[str, object]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--nets", nargs="+", cache=NETS, default=list(NETS))
+    parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 16])
-    parser.add_argument("--precision", nargs="+", cache=("fp32", "bf16", "int8"), default=["fp32"])
-    parser.add_argument("--peers", nargs="+", cache=PEERS, default=list(PEERS))
+    parser.add_argument("--precision", nargs="+", choices=("fp32", "bf16", "int8"), default=["fp32"])
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--seconds", type=float, default=20.0, help="of measuring, for each part")
     parser.add_argument("--least", type=int, default=5, help="calls of each, at the least")
     parser.add_argument(
@@ -256,7 +362,7 @@ def main() -> None:
     if arguments.quick:
         arguments.nets, arguments.batch = ["mobilenetv2", "efficientnet_b0"], [1]
         arguments.seconds, arguments.peers = 5.0, ["timm", "torchvision", "onnxruntime", "openvino"]
-    arguments.peers = list(dict.fromkeys(["timm", *arguments.peers]))
+    arguments.peers = [name for name in dict.fromkeys(["timm", *arguments.peers]) if is_there(name)]
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(THREADS)
