@@ -165,10 +165,14 @@ def reason(done: subprocess.CompletedProcess[str]) -> str:
 
 def images_per_second(out: Path) -> str:
     """The last epoch's, as the run's metrics say."""
-    (path,) = out.rglob("metrics.jsonl")
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [json.loads(line) for line in outermost(out, "metrics.jsonl").read_text().splitlines()]
     rates = [value for row in rows for key, value in row.items() if key == "images_per_s"]
     return f"{rates[-1]:,.0f}" if rates else "not said"
+
+
+def outermost(folder: Path, name: str) -> Path:
+    """The file of a run itself, not those of its checkpoints."""
+    return min(folder.rglob(name), key=lambda path: len(path.parts))
 
 
 def resuming(arguments: argparse.Namespace) -> None:
@@ -185,11 +189,10 @@ def resuming(arguments: argparse.Namespace) -> None:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        (folder,) = (path.parent for path in killed.rglob("run.json"))
+        folder = outermost(killed, "run.json").parent
         at = max((int(path.name[5:]) for path in folder.glob("checkpoints/step-*")), default=0)
         subprocess.run([*program, "resume", str(folder)], check=True, capture_output=True)
-        (one,), (other,) = (list(path.rglob("weights.safetensors")) for path in (whole, killed))
-        first, second = read_weights(one), read_weights(other)
+        first, second = (read_weights(outermost(path, "weights.safetensors")) for path in (whole, killed))
         same = first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
         print(f"| killed after step {at}; the same weights, to the bit | {'yes' if same else 'NO'} |")
 

@@ -144,6 +144,15 @@ class TestFiles:
         with pytest.raises(EngineError, match=f"not installed: {hint}"):
             export(small_network(), tmp_path / f"net{suffix}")
 
+    def test_every_second_row_and_column_reaches_ncnn(self, tmp_path: Path) -> None:
+        need(PACKAGES[".ncnn.param"])
+
+        class Sliced(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return x[:, :, ::2, ::3].mean((2, 3))
+
+        assert export(Sliced(), tmp_path / "net.ncnn.param", (3, 7, 9)).error <= 1e-4
+
     def test_a_converter_that_crashes_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PYTHONPATH", str(Path(fake_engines.__file__).parent))
         monkeypatch.setattr("sys.executable", "/bin/false")

@@ -103,6 +103,7 @@ class Backend:
         build: makes files for a precision, from those of the job's folder (first) in its own (second).
         open: reads these files and returns what runs a batch.
         is_slow: whether building takes much longer than with others, which go first where cores are few.
+        extra: of this package, that has what it needs.
     """
 
     name: str
@@ -112,6 +113,11 @@ class Backend:
     build: Callable[[Job, Precision, Path, Path], None]
     open: Callable[[Job, Path, BackendConfig], BatchFn]
     is_slow: bool = False
+    extra: str = "engines"
+
+    def require(self) -> None:
+        """Checks that its packages are installed, as the function of that name."""
+        require(*self.packages, extra=self.extra)
 
 
 def require(*packages: str, extra: str = "engines") -> None:

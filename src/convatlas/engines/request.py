@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from convatlas.engines import ENGINES, find_engine
 from convatlas.engines.agreement import Agreement
-from convatlas.engines.backend import FP32_TOLERANCE, PRECISIONS, Job, Precision, require
+from convatlas.engines.backend import FP32_TOLERANCE, PRECISIONS, Job, Precision
 from convatlas.errors import unknown
 
 EAGER = "eager"
@@ -122,7 +122,7 @@ def read_request(
         if name not in known:
             raise unknown("engine", name, known)
         if engines is not None and name != EAGER:
-            require(*find_engine(name).packages)
+            find_engine(name).require()
     device = next((parameter.device.type for parameter in model.parameters()), "cpu")
     device = "cpu" if device == "meta" else device  # A network that is only looked at.
     if device not in ("cpu", "cuda"):

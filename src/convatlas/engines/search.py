@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from convatlas.engines import ENGINES, find_engine
 from convatlas.engines.agreement import Agreement
-from convatlas.engines.backend import PRECISIONS, BackendConfig, BatchFn, EngineError, Job, Precision, require
+from convatlas.engines.backend import PRECISIONS, BackendConfig, BatchFn, EngineError, Job, Precision
 from convatlas.engines.engine import EngineResult
 from convatlas.engines.mixed import LayerCost
 from convatlas.engines.quiet import quiet
@@ -87,7 +87,7 @@ def try_engines(
     for name in request.engines:
         try:
             if name != EAGER:
-                require(*find_engine(name).packages)
+                find_engine(name).require()
                 installed.append(name)
         except EngineError as error:
             dropped.append(EngineResult(name, note=str(error)))

@@ -91,4 +91,4 @@ def _open(job: Job, folder: Path, config: BackendConfig) -> BatchFn:
     return open_file(folder / NAME, job.shape, job.threads, config)
 
 
-ENGINE = Backend("executorch", PACKAGES, _precisions, _configs, _build, _open, is_slow=True)
+ENGINE = Backend("executorch", PACKAGES, _precisions, _configs, _build, _open, is_slow=True, extra="mobile")

@@ -100,4 +100,4 @@ def _open(job: Job, folder: Path, config: BackendConfig) -> BatchFn:
     return open_file(folder / NAME, job.shape, job.threads, config)
 
 
-ENGINE = Backend("mnn", PACKAGES, _precisions, _configs, _build, _open)
+ENGINE = Backend("mnn", PACKAGES, _precisions, _configs, _build, _open, extra="mobile")

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from convatlas.engines.backend import (
     Backend,
@@ -65,7 +65,8 @@ def convert(program: torch.export.ExportedProgram, path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".pnnx-") as folder:
         script = Path(folder) / "net.pt"
         with quiet(), torch.no_grad():
-            traced: Any = torch.jit.trace(fold(program), torch.zeros(1, *size), check_trace=False)
+            net = _without_strides(fold(program))
+            traced: Any = torch.jit.trace(net, torch.zeros(1, *size), check_trace=False)
             traced.save(str(script))
         shape = ",".join(map(str, (1, *size)))
         command = [pnnx.EXEC_PATH, script.name, f"inputshape=[{shape}]f32", "fp16=0"]
@@ -79,6 +80,30 @@ def convert(program: torch.export.ExportedProgram, path: Path) -> None:
             raise EngineError(f"ncnn has no layer for {', '.join(foreign)}")
         weights.replace(path.with_suffix(".bin"))
         param.replace(path)
+
+
+def _without_strides(net: fx.GraphModule) -> fx.GraphModule:
+    """The network with pooling over one pixel in place of each slice that takes every n-th row or column.
+
+    ncnn's crop takes neighbours only; pooling with a stride gives the same numbers.
+    """
+    for node in list(net.graph.nodes):
+        if node.target is not torch.ops.aten.slice.Tensor or len(node.args) < 5:
+            continue
+        images, dim, start, end, step = node.args
+        shape = node.args[0].meta["val"].shape
+        if len(shape) != 4 or dim not in (2, 3) or start not in (0, None) or step == 1:
+            continue
+        if not isinstance(end, int) or end < shape[dim]:
+            continue
+        stride = [step, 1] if dim == 2 else [1, step]
+        with net.graph.inserting_before(node):
+            pool = net.graph.call_function(torch.ops.aten.max_pool2d.default, (images, [1, 1], stride))
+        pool.meta = node.meta
+        node.replace_all_uses_with(pool)
+        net.graph.erase_node(node)
+    net.recompile()
+    return net
 
 
 def open_file(path: Path, shape: tuple[int, int, int, int], threads: int, config: BackendConfig) -> BatchFn:
@@ -141,4 +166,4 @@ def _open(job: Job, folder: Path, config: BackendConfig) -> BatchFn:
     return open_file(folder / PARAM, job.shape, job.threads, config)
 
 
-ENGINE = Backend("ncnn", PACKAGES, _precisions, _configs, _build, _open)
+ENGINE = Backend("ncnn", PACKAGES, _precisions, _configs, _build, _open, extra="mobile")
