@@ -66,7 +66,7 @@ def test_a_job_on_two_nodes(
 
 def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ValueError, match=r'clusters are run by Ray: pip install "convatlas\[ray\]"'):
+    with pytest.raises(ValueError, match=r"clusters are run by Ray: pip install 'ray\[data\]'"):
         ray_runner(Predictor(small_network()))
 
 

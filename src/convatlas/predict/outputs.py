@@ -160,7 +160,9 @@ def require_parquet() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise ValueError('Parquet is written by pyarrow: pip install "convatlas[parquet]"') from None
+        raise ValueError(
+            "Parquet is written by pyarrow: pip install pyarrow, or '.[parquet]' in a checkout"
+        ) from None
     return pyarrow, pyarrow.parquet
 
 

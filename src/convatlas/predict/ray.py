@@ -151,5 +151,7 @@ def _require_ray() -> Any:
             import ray
             import ray.data  # pyright: ignore[reportUnusedImport]  # Makes `ray.data` there.
     except ImportError:
-        raise ValueError('clusters are run by Ray: pip install "convatlas[ray]"') from None
+        raise ValueError(
+            "clusters are run by Ray: pip install 'ray[data]', or '.[ray]' in a checkout"
+        ) from None
     return ray

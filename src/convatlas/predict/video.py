@@ -122,6 +122,6 @@ def _require_av() -> Any:
         import av
         import av.logging
     except ImportError:
-        raise ValueError('films are read by PyAV: pip install "convatlas[video]"') from None
+        raise ValueError("films are read by PyAV: pip install av, or '.[video]' in a checkout") from None
     av.logging.set_level(av.logging.PANIC)  # What goes wrong is said once, by us.
     return av

