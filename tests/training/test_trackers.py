@@ -73,5 +73,5 @@ def test_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return original(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ValueError, match="not installed .*pip install tensorboard"):
+    with pytest.raises(ValueError, match=r"not installed .*pip install tensorboard"):
         TensorBoard(tmp_path)

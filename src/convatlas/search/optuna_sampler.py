@@ -50,7 +50,8 @@ class OptunaSearch:
             samplers = importlib.import_module("optuna.samplers")
         except ImportError:
             raise ValueError(
-                f"algorithm 'optuna:{self.sampler}' needs Optuna: pip install optuna, or '.[search]' in a checkout"
+                f"algorithm 'optuna:{self.sampler}' needs Optuna: pip install optuna, "
+                "or '.[search]' in a checkout"
             ) from None
         known = [*SAMPLERS, *(name for name in samplers.__all__ if name.endswith("Sampler"))]
         name = SAMPLERS.get(self.sampler.lower(), self.sampler)

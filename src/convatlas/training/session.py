@@ -72,7 +72,8 @@ class Upkeep:
             check_count("save_every", self.save_every, least=1)
         if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
             raise ValueError(
-                "`tensorboard`: TensorBoard is not installed: pip install tensorboard, or '.[track]' in a checkout"
+                "`tensorboard`: TensorBoard is not installed: pip install tensorboard, "
+                "or '.[track]' in a checkout"
             )
 
 

@@ -40,7 +40,8 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise TrackerError(
-                f"TensorBoard is not installed ({error}): pip install tensorboard, or '.[track]' in a checkout"
+                f"TensorBoard is not installed ({error}): pip install tensorboard, "
+                "or '.[track]' in a checkout"
             ) from None
         self._make = SummaryWriter
         self._folder = Path(folder)
