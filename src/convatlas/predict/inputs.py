@@ -324,4 +324,5 @@ def _as_rgb(pixels: Any) -> Tensor:
         pixels = np.array(plain_image(Image.fromarray(np.ascontiguousarray(pixels))).convert("RGB"))
     elif pixels.shape[2] == 1:
         pixels = np.repeat(pixels, 3, axis=2)
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+    # A copy where it may not be written to, as torch warns of such arrays: of `np.asarray(image)`, say.
+    return torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(2, 0, 1)
