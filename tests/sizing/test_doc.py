@@ -1,46 +1,14 @@
-"""docs/sizing.md says what the commands print; what its prose adds is checked here one by one."""
+"""What the prose of docs/sizing.md says; its commands and sessions are run by tests/docs."""
 
-import doctest
-import re
-import shlex
-import sys
 from pathlib import Path
 
 import pytest
 
 import convatlas
-from convatlas.cli import main
 from convatlas.sizing import Sheet
 
 PAGE = Path(__file__).parents[2] / "docs" / "sizing.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^```console\n\$ (.*)\n([\s\S]*?)^```$", TEXT, re.MULTILINE)
-
-
-@pytest.mark.parametrize(("command", "shown"), COMMANDS, ids=[command for command, _ in COMMANDS])
-def test_commands_print_what_the_page_shows(
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    command: str,
-    shown: str,
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(sys, "argv", shlex.split(command))
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert not end.value.code
-    # Lines of "..." stand for any.
-    pattern = "".join(
-        r"(?:.*\n)*?" if line == "..." else re.escape(line) + r"\n" for line in shown.splitlines()
-    )
-    assert re.fullmatch(pattern, capsys.readouterr().out), capsys.readouterr().out
-
-
-def test_python_says_what_the_page_shows() -> None:
-    found = doctest.testfile(str(PAGE), module_relative=False)
-    assert found.attempted > 10
-    assert found.failed == 0
 
 
 def sized(name: str) -> Sheet:
