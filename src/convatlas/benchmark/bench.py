@@ -28,6 +28,7 @@ from convatlas.engines.worker import seconds as timed
 from convatlas.errors import unknown
 from convatlas.models.model_file import is_model_file
 from convatlas.models.registry import create_model, open_model
+from convatlas.progress import tracked
 from convatlas.sizing import size
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
@@ -46,6 +47,7 @@ def bench(
     seconds: float = 1.0,
     remember: bool = True,
     model: Mapping[str, Any] | None = None,
+    progress: bool | None = None,
 ) -> list[Measurement]:
     """Measures networks as they are initialised: how long they take does not depend on their weights.
 
@@ -64,6 +66,7 @@ def bench(
         seconds: to spend on timing each engine, beyond the first rounds.
         remember: whether to keep the measurements of published networks for `choose`.
         model: fields of the networks' configs to change.
+        progress: whether to show a bar; None for where standard error is a terminal, and in a notebook.
 
     Returns:
         Measurements in the order of names, batch sizes and engines.
@@ -87,7 +90,8 @@ def bench(
     if not seconds >= 0:
         raise ValueError(f"`seconds`={seconds!r}; expected at least 0")
     found: list[Measurement] = []
-    for name in find_names(names):
+    chosen_names = find_names(names)
+    for name in tracked(chosen_names, "networks", len(chosen_names), progress=progress, note=str):
         net = create_model(name, features_only=False, **dict(model or {})).eval().to(device)
         published = not model and not is_model_file(name)
         shape = input_shape(net, input_size)
@@ -157,7 +161,16 @@ def _measure(
     images = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0)).to(device)
     built = {
         # Only what takes long to build is worth remembering.
-        name: optimize(net, shape, batch, precision, engines=(name,), threads=threads, remember=name != EAGER)
+        name: optimize(
+            net,
+            shape,
+            batch,
+            precision,
+            engines=(name,),
+            threads=threads,
+            remember=name != EAGER,
+            progress=False,
+        )
         for name in engines
     }
     working = {name: engine for name, engine in built.items() if engine.name == name}

@@ -90,7 +90,6 @@ def eval_command(
         batch_size=batch_size,
         workers=workers,
         device=device,
-        progress=True,
     )
     if out is not None:
         write_evaluation(report, out)

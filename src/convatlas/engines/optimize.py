@@ -34,6 +34,7 @@ from convatlas.engines.search import try_engines
 from convatlas.engines.worker import timed_logits
 from convatlas.engines.worker_pool import LATE
 from convatlas.machine import processor
+from convatlas.progress import waiting
 
 # So that a choice is made in a minute, unless the machine is very busy; int8 takes longer, as it sees images.
 TIME_LIMITS: dict[Precision, float] = {"fp32": 60.0, "bf16": 60.0, "int8": 600.0}
@@ -52,6 +53,7 @@ def optimize(
     threads: int | None = None,
     remember: bool = True,
     time_limit: float | None = None,
+    progress: bool | None = None,
 ) -> Engine:
     """Finds the fastest way to run a network here: tries what is installed, checks it, measures it.
 
@@ -79,6 +81,9 @@ def optimize(
         time_limit: seconds for building; who is not ready then is dropped. "torch-compiled", which takes the
             longest, has two thirds of it at most. None for 60 with fp32 and bf16, 600 with int8.
 
+        progress: whether to show that a search is under way; None for where standard error is a terminal, and
+            in a notebook.
+
     Raises:
         ValueError: an argument is out of its range, or the network refuses the size.
         UnknownNameError: there is no such engine or precision.
@@ -95,10 +100,11 @@ def optimize(
         lambda: 0.0 if tolerance is not None else rounding_error(net, inputs.check, expected)
     )
     task = _Task(net, request, inputs, expected, once, eager, limit, begin, rounding)
-    if not remember:
-        return _decide(task, None)
-    key = _key(net, request, inputs.digest())
-    return _recall(task, key) or _decide(task, key)
+    key = _key(net, request, inputs.digest()) if remember else None
+    if key is not None and (recalled := _recall(task, key)):
+        return recalled
+    with waiting("trying engines, for up to a minute", progress):
+        return _decide(task, key)
 
 
 def is_remembered(model: nn.Module, input_size: int | tuple[int, int, int], batch_size: int = 1) -> bool:

@@ -149,7 +149,7 @@ def evaluate(
     batch_size: int = 32,
     workers: int | None = None,
     device: str | torch.device | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Report:
     """Measures a network, or an ensemble, on labelled images.
 
@@ -174,7 +174,7 @@ def evaluate(
         batch_size: views that go through a network together.
         workers: threads that read images; None for one a core.
         device: as `Predictor` takes it.
-        progress: show a bar, where standard error is a terminal.
+        progress: whether to show a bar; None for where standard error is a terminal, and in a notebook.
 
     Raises:
         ValueError: the data do not fit the network, or an option is out of its range.
@@ -203,7 +203,7 @@ def evaluate(
     predictions = measure_images(
         members, samples, tables, names, batch_size=batch_size, workers=predictors[0].workers
     )
-    results = watched(predictions, len(samples)) if progress else predictions
+    results = watched(predictions, len(samples), progress=progress)
     bad = [SkippedImage(entry.image, entry.reason) for entry in results if isinstance(entry, Skipped)]
     if not tables.seen.any():
         raise ValueError(

@@ -136,7 +136,7 @@ class Predictor(Summary, nn.Module):
         return self._logits(x, 1 if len(x) == 1 else self.batch_size)
 
     def predict(
-        self, images: Any, *, top: int | None = None, fps: float | None = 1.0, progress: bool = False
+        self, images: Any, *, top: int | None = None, fps: float | None = 1.0, progress: bool | None = None
     ) -> list[Prediction | Skipped]:
         """Says what is on images.
 
@@ -146,7 +146,7 @@ class Predictor(Summary, nn.Module):
                 [0, 1], a batch of these, or an iterable of any of them.
             top: how many classes to name; None for 3, or all where there are fewer.
             fps: frames a second that are taken from a film; None for all.
-            progress: show a bar, where standard error is a terminal.
+            progress: whether to show a bar; None for where standard error is a terminal, and in a notebook.
 
         Returns:
             An `Prediction` for each image, in order, or a `Skipped` that says why there is none.
@@ -156,7 +156,7 @@ class Predictor(Summary, nn.Module):
             TypeError: `images` is none of these.
         """
         results = self.stream(images, top=top, fps=fps)
-        return list(watched(results) if progress else results)
+        return list(watched(results, progress=progress))
 
     def stream(
         self, images: Any, *, top: int | None = None, fps: float | None = 1.0

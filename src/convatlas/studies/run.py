@@ -32,7 +32,8 @@ def run_study(
     repeat: int = 0,
     pilot: bool = False,
     out: str | Path = "studies",
-    log: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] | None = None,
+    progress: bool | None = None,
     **settings: Any,
 ) -> tuple[Path, dict[str, Any]]:
     """Runs a study and writes its report.
@@ -47,6 +48,8 @@ def run_study(
         pilot: use a pilot's seeds although no knob is turned.
         out: folder for the trainings (`runs`) and the reports.
         log: is told a line for each training.
+        progress: whether to tell it; None for where standard error is a terminal, in a notebook, and where
+            `log` is given.
         settings: knobs to turn.
 
     Returns:
@@ -206,3 +209,7 @@ def _on_ray(asked: Sequence[Asked], workers: int) -> Iterator[tuple[str, str]]:
     finally:
         if began:
             ray.shutdown()
+
+
+def _ignore(text: str) -> None:
+    """Tells nobody."""
