@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 import convatlas
-from convatlas import Predictor
+from convatlas import Predictor, progress
 from convatlas.predict.outputs import Prediction, Skipped
 from made_images import NAMES, PX, TRANSFORM, expected, pixels, save_images, small_network
 
@@ -132,12 +132,13 @@ def test_a_bar_changes_no_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
             return True
 
     monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(progress, "PATIENCE_S", 0.0)
     images = [pixels(0), np.zeros((4, 4, 7)), pixels(1)]
     predictor = Predictor(small_network())
     assert predictor.predict(images, progress=True) == predictor.predict(images)
     shown = sys.stderr.getvalue()
     assert "3 images" in shown
-    assert "1 refused" in shown
+    assert "1 skipped" in shown
 
 
 def test_stream_predictions_before_all_is_read() -> None:
