@@ -60,7 +60,7 @@ def run_study(
         ValueError: if a value is out of its range, or the stored runs were made by another protocol.
     """
     folder, record, _ = run_and_judge(
-        name, preset=preset, repeat=repeat, pilot=pilot, out=out, log=log, settings=settings
+        name, preset=preset, repeat=repeat, pilot=pilot, out=out, log=told, settings=settings
     )
     return folder, record
 
@@ -76,6 +76,8 @@ def run_and_judge(
     settings: Mapping[str, Any],
 ) -> tuple[Path, dict[str, Any], Judgement]:
     """As `run_study`, with the judgement; knobs to turn are a mapping."""
+    is_told = is_shown(progress) if log is None or progress is not None else True
+    told = (log or print) if is_told else _ignore
     study: Study[Any] = find_study(name)
     plan = make_plan(study, preset, settings, repeat=repeat, pilot=pilot)
     shelf = Path(out) / name
@@ -83,7 +85,7 @@ def run_and_judge(
     begin(folder, plan)
     note(shelf, plan)
     started = time.perf_counter()
-    ctx = StudyContext(knobs=plan.knobs, runs=Path(out) / "runs", log=log)
+    ctx = StudyContext(knobs=plan.knobs, runs=Path(out) / "runs", log=told)
     outcome = study.run(ctx)
     judgement = study.judge(outcome, _objections(study, plan))
     facts = {
