@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 import convatlas
 import convatlas.studies.run as context
 from convatlas.progress import tracked
-from convatlas.studies.knobs import Knobs
 
 
 class Clock:
@@ -78,10 +76,14 @@ def test_a_study_tells_of_its_trainings(
     progress: bool | None,
     told: bool,
 ) -> None:
-    study = SimpleNamespace(knobs=lambda preset, settings: Knobs(), run=lambda ctx: ctx.log("a training"))
-    monkeypatch.setattr(context, "find_study", lambda name: study)
-    monkeypatch.setattr(context, "write_study", lambda *_: {})
-    context.run_study("a study", out=tmp_path, progress=progress)
+    def run_and_judge(
+        name: str, log: Callable[[str], None], **_: object
+    ) -> tuple[Path, dict[str, str], None]:
+        log("a training")
+        return tmp_path, {}, None
+
+    monkeypatch.setattr(context, "run_and_judge", run_and_judge)
+    context.run_study("a study", progress=progress)
     assert (capsys.readouterr().out != "") == told
 
 

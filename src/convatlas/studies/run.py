@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from convatlas.progress import is_shown
 from convatlas.runs.run import machine, versions
 from convatlas.studies.context import StudyContext
 from convatlas.studies.index import CLAIMS
@@ -59,6 +60,8 @@ def run_study(
         UnknownNameError: if there is no such study, preset or knob; names the nearest.
         ValueError: if a value is out of its range, or the stored runs were made by another protocol.
     """
+    is_told = is_shown(progress) if log is None or progress is not None else True
+    told = (log or print) if is_told else _ignore
     folder, record, _ = run_and_judge(
         name, preset=preset, repeat=repeat, pilot=pilot, out=out, log=told, settings=settings
     )
@@ -76,8 +79,6 @@ def run_and_judge(
     settings: Mapping[str, Any],
 ) -> tuple[Path, dict[str, Any], Judgement]:
     """As `run_study`, with the judgement; knobs to turn are a mapping."""
-    is_told = is_shown(progress) if log is None or progress is not None else True
-    told = (log or print) if is_told else _ignore
     study: Study[Any] = find_study(name)
     plan = make_plan(study, preset, settings, repeat=repeat, pilot=pilot)
     shelf = Path(out) / name
@@ -85,7 +86,7 @@ def run_and_judge(
     begin(folder, plan)
     note(shelf, plan)
     started = time.perf_counter()
-    ctx = StudyContext(knobs=plan.knobs, runs=Path(out) / "runs", log=told)
+    ctx = StudyContext(knobs=plan.knobs, runs=Path(out) / "runs", log=log)
     outcome = study.run(ctx)
     judgement = study.judge(outcome, _objections(study, plan))
     facts = {
