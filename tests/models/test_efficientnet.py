@@ -290,7 +290,7 @@ def test_equal_to_timm(theirs: str, ours: str, options: dict[str, object]) -> No
     torch.manual_seed(0)
     peer = randomise(timm.create_model(theirs))
     net = create_model(ours, **options).eval()
-    load_foreign(net, peer.state_dict(), source="timm")
+    load_foreign(net, peer.state_dict(), source="timm", model=theirs)
     # An odd size, where the two paddings are the same at some strides only.
     check_equal(peer, ["bn1", *(f"blocks.{i}" for i in range(7)), "bn2"], net, 70)
 
@@ -336,8 +336,8 @@ def counted_through(net: nn.Module) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", [*(f"efficientnet_b{i}" for i in range(8)), *LITES])
 def test_names_of_efficientnet_pytorch(name: str) -> None:
     torch.manual_seed(0)
-    peer = create_model(name)
-    net = create_model(name)
+    peer = create_model(name, **AUTHORS)
+    net = create_model(name, **AUTHORS)
     load_foreign(net, counted_through(peer), source="efficientnet_pytorch")
     for (key, ours), theirs in zip(net.state_dict().items(), peer.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs), key

@@ -187,7 +187,7 @@ def test_equal_to_torchvision_with_its_weights() -> None:
     torch.manual_seed(0)
     peer = randomise(torchvision.models.googlenet(weights=None, init_weights=False, aux_logits=True))
     net = create_model("googlenet_tv").eval()
-    load_foreign(net, peer.state_dict(), source="torchvision")
+    load_foreign(net, peer, source="torchvision")
     seen: list[torch.Tensor] = []
     taps = [peer.conv1, peer.conv3, peer.inception3b, peer.inception4e, peer.inception5b]
     for module in taps:

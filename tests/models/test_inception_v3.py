@@ -89,7 +89,7 @@ def test_equal_to_torchvision_with_its_weights() -> None:
     torch.manual_seed(0)
     peer = randomise(torchvision.models.inception_v3(weights=None, init_weights=False))
     net = create_model("inception_v3").eval()
-    load_foreign(net, peer.state_dict(), source="torchvision")
+    load_foreign(net, peer, source="torchvision")
     seen: list[torch.Tensor] = []
     for name in ("Conv2d_2b_3x3", "Conv2d_4a_3x3", "Mixed_5d", "Mixed_6e", "Mixed_7c"):
         peer.get_submodule(name).register_forward_hook(lambda _, __, out: seen.append(out))

@@ -7,6 +7,8 @@ A file holds one `[[table]]` for each source and group of networks:
     networks = ["resnet*"]               # our names, shell patterns allowed
     theirs = {resnet50_v1_5 = "resnet50"}  # their constructor, where its name is not ours
     drop = ['fc_aux\..*']               # their keys that have no place in ours
+    [table.models]                       # their models of these keys, and options each needs; the usual first
+    'tf_resnet*' = {norm_eps = 1e-3}
     [table.modules]                      # their module path -> ours; the first that matches wins
     'layer1\.(\d+)\.conv1' = 'stages.0.\1.conv1.conv'
 
@@ -22,6 +24,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from convatlas.errors import nearest
 from convatlas.weights.errors import WeightsError
@@ -39,6 +42,8 @@ class KeyTable:
         modules: pairs of a pattern for their module path and a template for ours, in order.
         theirs: their constructor's name for each of our names, where the two differ.
         drop: patterns of their keys that have no place in ours.
+        models: shell patterns of their models' names, each with the options of ours that its weights need;
+            empty where the keys tell them apart.
         file: where the table lies.
     """
 
@@ -47,7 +52,19 @@ class KeyTable:
     modules: tuple[tuple[re.Pattern[str], str], ...]
     theirs: dict[str, str]
     drop: tuple[re.Pattern[str], ...]
+    models: dict[str, dict[str, Any]]
     file: str
+
+    def models_of(self, name: str) -> dict[str, dict[str, Any]]:
+        """Their models that have the keys of our network `name`: its letters and number are in theirs."""
+        return {
+            pattern: options
+            for pattern, options in self.models.items()
+            if any(
+                fnmatch.fnmatchcase(theirs, pattern)
+                for theirs in (self.their_name(name), name, f"tf_{name}", name.replace("_", "-"))
+            )
+        }
 
     def their_name(self, name: str) -> str:
         """The other library's name for our network `name`."""
@@ -110,6 +127,7 @@ def _make_table(
     modules: dict[str, str],
     theirs: dict[str, str] | None = None,
     drop: Iterable[str] = (),
+    models: dict[str, dict[str, Any]] | None = None,
 ) -> KeyTable:
     return KeyTable(
         source=source,
@@ -117,6 +135,7 @@ def _make_table(
         modules=tuple((re.compile(pattern), template) for pattern, template in modules.items()),
         theirs=theirs or {},
         drop=tuple(re.compile(pattern) for pattern in drop),
+        models=models or {},
         file=file,
     )
 

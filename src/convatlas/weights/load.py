@@ -11,6 +11,14 @@ from torch import Tensor, nn
 
 from convatlas.weights.errors import WeightsError
 from convatlas.weights.keymap import find_table
+from convatlas.weights.source_model import (
+    TRANSFORM_INPUT,
+    check_layers,
+    check_named,
+    check_outputs,
+    take_half_normalisation,
+    warn_if_open,
+)
 
 # Counts the batches that batch normalisation has seen; it matters to no result at a fixed momentum, and
 # files older than torch 0.4.1 lack it.
@@ -38,7 +46,9 @@ class Renamed:
     unmapped: tuple[str, ...] = ()
 
 
-def load_foreign(net: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> None:
+def load_foreign(
+    net: nn.Module, weights: Mapping[str, Tensor] | nn.Module, source: str, *, model: str | None = None
+) -> None:
     """Copies another library's weights into our network, in place.
 
     Keys go through the key table for `net.name`. A weight of the same numbers in another arrangement is
@@ -46,19 +56,40 @@ def load_foreign(net: nn.Module, state_dict: Mapping[str, Tensor], source: str) 
     convolution that covers it. Publishers often leave side classifiers out: where the weights hold none at
     all, ours (`aux_heads`) keep their values.
 
+    Some models have the same keys and pad or normalise otherwise, for example timm's `efficientnet_b0` and
+    `tf_efficientnet_b0`. A state dict does not tell them apart: `model` does, or the model itself, whose
+    layers and outputs are compared with ours. Without either, a warning lists what each model needs.
+
     Args:
         net: one of our networks, with its `name`.
-        state_dict: the other library's.
+        weights: the other library's state dict, or its model.
         source: "torchvision", "timm" or "efficientnet_pytorch".
+        model: the other library's name of the model, for example "tf_efficientnet_b0".
 
     Raises:
-        WeightsError: no table, or a key or shape that does not fit; the message lists them all, and the
-            network is as it was.
+        WeightsError: no table, a key or shape that does not fit (the message lists them all), or a model that
+            needs other options than the network has; the network is as it was.
     """
     name = _name_of(net)
-    weights = rename_keys(name, _unwrapped(state_dict), source)
-    kept = side_classifiers(net, weights)
-    copy_weights(net, weights, f"{name}: weights from {source}", kept=kept, reshape=True)
+    theirs = weights if isinstance(weights, nn.Module) else None
+    given = weights.state_dict() if isinstance(weights, nn.Module) else _unwrapped(weights)
+    table = find_table(name, source, keys=list(given))
+    renamed = rename_keys(name, given, source)
+    before = {key: value.clone() for key, value in net.state_dict().items()} if theirs is not None else {}
+    kept = side_classifiers(net, renamed)
+    half = check_named(net, table, model) if model is not None else getattr(theirs, TRANSFORM_INPUT, False)
+    copy_weights(net, renamed, f"{name}: weights from {source}", kept=kept, reshape=True)
+    if theirs is not None:
+        try:
+            check_layers(net, theirs, table)
+            check_outputs(net, theirs)
+        except WeightsError:
+            net.load_state_dict(before)
+            raise
+    elif model is None:
+        warn_if_open(net, table)
+    if half:
+        take_half_normalisation(net, model or type(theirs).__name__)
 
 
 def _unwrapped(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
