@@ -129,9 +129,10 @@ def write(
         runner = ray_runner(predictor, top=top, fps=fps)
     job = run_job(predictor, images, out, top=top, fps=fps, runner=runner)
     before = f", {job.resumed:,} files were predicted before" if job.resumed else ""
+    before += f" ({job.earlier_refusals:,} refused)" if job.earlier_refusals else ""
     print(f"{job.out}: {job.predictions:,} predictions, {job.refusals:,} refused{before}")
     show_engines(predictor)
-    return 2 if job.refusals else 0
+    return 2 if job.refusals or job.earlier_refusals else 0
 
 
 def show_engines(predictor: Predictor) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convatlas.data.sets import counted
-from convatlas.escape import plain
+from convatlas.escape import plain, plain_row
 from convatlas.files import write_atomic, write_json
 from convatlas.metrics.calibration import Calibration
 from convatlas.metrics.error_analysis import find_hardest
@@ -111,13 +111,13 @@ def _heading(report: Report) -> str:
     top5 = ""
     if report.top5 is not None and report.top5_interval is not None:
         top5 = f"\n**Top-5 accuracy {_share(report.top5, report.top5_interval)}.**"
-    notes = "".join(f"\n\nNote: {note}." for note in report.notes)
-    return f"""# {plain(_subject(report))} on {plain(report.data)}
+    notes = "".join(f"\n\nNote: {plain(note, 'markdown')}." for note in report.notes)
+    return f"""# {plain(_subject(report), "markdown")} on {plain(report.data, "markdown")}
 
 **Top-1 accuracy {_share(report.top1, report.top1_interval)}**: {found.correct:,} of
 {counted(found.count, "image")}.{top5}
 
-Protocol: {how_shown(report)}; split: {report.split}.
+Protocol: {how_shown(report)}; split: {plain(report.split, "markdown")}.
 The mean log loss is {found.loss:.4f}.{notes}"""
 
 
@@ -144,7 +144,9 @@ def _is_bold(calibration: Calibration) -> bool:
 def _left_out(report: Report) -> list[str]:
     if not report.skipped:
         return []
-    lines = [f"- {plain(entry.path)}: {plain(entry.reason)}" for entry in report.skipped]
+    lines = [
+        f"- {plain(entry.path, 'markdown')}: {plain(entry.reason, 'markdown')}" for entry in report.skipped
+    ]
     return ["## Left out\n\nThese images cannot be used and are not counted:\n\n" + "\n".join(lines)]
 
 
@@ -161,7 +163,7 @@ def _images(report: Report) -> str:
     found, names = report.evaluation, report.class_names
     rows = (
         [
-            plain(report.samples.name(row)),
+            report.samples.name(row),
             names[int(report.samples.labels[row])],
             names[int(found.predicted[row])],
             round(float(report.confidences[row]), 6),
@@ -175,6 +177,6 @@ def _images(report: Report) -> str:
 def _csv(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(rows)
+    writer.writerow(plain_row(head))
+    writer.writerows(map(plain_row, rows))
     return text.getvalue()

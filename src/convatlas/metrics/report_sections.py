@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from convatlas.escape import plain
 from convatlas.metrics.error_analysis import ClassResult, HardImage, worst_classes
 
 PAGE, CONFUSION, HARDEST = "report.md", "confusion.png", "hardest.png"
@@ -26,8 +27,8 @@ def error_section(confusion: NDArray[np.int64], names: Sequence[str]) -> str:
     if not worst:
         return "## Mistakes\n\nThere were none."
     rows = [
-        f"| {table_cell(names[row.label])} | {row.images:,} | {row.right / row.images:.1%} | {_share(row)} | "
-        f"{table_cell(names[row.mostly])} ({row.mistaken:,}) |"
+        f"| {plain(names[row.label], 'markdown')} | {row.images:,} | {row.right / row.images:.1%} | {_share(row)} | "
+        f"{plain(names[row.mostly], 'markdown')} ({row.mistaken:,}) |"
         for row in worst
         if row.mostly is not None
     ]
@@ -57,7 +58,7 @@ def hardest_section(hardest: list[HardImage]) -> str:
         return "## Hardest images\n\nNo test image has a loss of 0.01 or more."
     wrong = sum(image.truth != image.prediction for image in hardest)
     rows = [
-        f"| {number} | {' | '.join(map(table_cell, (i.truth, i.prediction, f'{i.loss:.2f}', i.name)))} |"
+        f"| {number} | {_cell(i.truth)} | {_cell(i.prediction)} | {i.loss:.2f} | {_cell(i.name)} |"
         for number, i in enumerate(hardest, 1)
     ]
     return "\n".join(
@@ -76,6 +77,5 @@ def hardest_section(hardest: list[HardImage]) -> str:
     )
 
 
-def table_cell(text: str) -> str:
-    """Text that cannot break a Markdown table."""
-    return text.replace("|", "\\|").replace("\n", " ")
+def _cell(text: str) -> str:
+    return plain(text, "markdown")

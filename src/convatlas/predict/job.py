@@ -5,11 +5,12 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,10 +20,11 @@ from convatlas.predict.inputs import Item, find_items, list_files
 from convatlas.predict.outputs import Format, Prediction, Skipped, encode, format_of, join, require_parquet
 from convatlas.predict.predictor import Predictor
 from convatlas.predict.progress import watched
-from convatlas.runs.lock import locked
+from convatlas.runs.lock import LOCK, locked
 
 JOB = "job.json"
 FILES = "files.json"
+DONE = "done.json"
 PART_FILES = 1024
 """Files whose predictions are one part: what is lost at most when a job is killed. Whole batches, so that a
 resumed job makes the same ones and gives the same predictions to the bit."""
@@ -42,12 +44,14 @@ class Job:
         predictions: how many this process gave.
         refusals: images without a prediction in this process; each is in the file, with its reason.
         resumed: files that an earlier process had predicted already.
+        earlier_refusals: images without a prediction in earlier processes.
     """
 
     out: Path
     predictions: int
     refusals: int
     resumed: int
+    earlier_refusals: int = 0
 
 
 def run_job(
@@ -61,8 +65,9 @@ def run_job(
 ) -> Job:
     """Writes the predictions on many files into one file, which appears when all are there.
 
-    Until then they are kept in the folder `OUT.parts`. When the job is killed, the same call goes on after
-    the last whole part; the list of files is the one that was made when the job began.
+    Until then they are kept in the folder `OUT.parts`, each part with its SHA-256. When the job is killed,
+    the same call goes on after the last whole part, and a damaged part is made anew; the list of files is the
+    one that was made when the job began.
 
     Args:
         predictor: predictions.
@@ -90,19 +95,80 @@ def run_job(
         raise ValueError(f"{out}: there is no folder {out.parent}")
     parts.mkdir(exist_ok=True)
     with locked(parts):
-        files = _begin(parts, _identity(predictor, images, form, top, fps), images)
+        identity = _identity(predictor, images, form, top, fps)
+        finished = _finished(parts, out, identity)
+        if finished is not None:
+            _clean(parts)
+            return finished
+        files = _begin(parts, identity, images)
         paths = [parts / f"{start:012d}.{form}" for start in range(0, len(files), PART_FILES)]
+        refused = [_refusals_in(path) for path in paths]
         missing = {
             number: files[number * PART_FILES : (number + 1) * PART_FILES]
-            for number, path in enumerate(paths)
-            if not path.is_file()
+            for number, count in enumerate(refused)
+            if count is None
         }
-        resumed = len(files) - sum(map(len, missing.values()))
+        resumed, earlier = len(files) - sum(map(len, missing.values())), sum(count or 0 for count in refused)
         results = (runner or _local_runner(predictor, top, fps))(missing)
         counts = _write_parts(paths, results, form, top, len(files), resumed)
         _finish(out, paths, form)
+        refusals = earlier + counts[Skipped]
+        done = identity | {"files": len(files), "refusals": refusals}
+        write_atomic(parts / DONE, json.dumps(done))
+        _clean(parts)
+    return Job(out, counts[Prediction], counts[Skipped], resumed, earlier)
+
+
+def _finished(parts: Path, out: Path, identity: dict[str, Any]) -> Job | None:
+    """What became of a job that was killed in its clean-up, when its file was there already."""
+    try:
+        done = json.loads((parts / DONE).read_text(encoding="utf-8"))
+        files, refusals = int(done["files"]), int(done["refusals"])
+    except (ValueError, OSError, KeyError, TypeError):
+        return None
+    if not out.exists():  # It was taken away since; what is left of the folder holds nothing of use.
+        _clean(parts, keep_folder=True)
+        return None
+    differing = _differing(done, identity)
+    if differing:
+        raise ValueError(f"{out}: is there already, and was made by another job ({differing}); name another")
+    return Job(out, 0, 0, files, refusals)
+
+
+def _clean(parts: Path, *, keep_folder: bool = False) -> None:
+    """Deletes a job's folder, its answers first: what a kill leaves is never without what says whose it is."""
+    for path in sorted(parts.iterdir()):
+        if path.name not in (JOB, FILES, DONE, LOCK):
+            path.unlink(missing_ok=True)
+    for name in (FILES, JOB, DONE):
+        (parts / name).unlink(missing_ok=True)
+    if not keep_folder:
         shutil.rmtree(parts)
-    return Job(out, counts[Prediction], counts[Skipped], resumed)
+
+
+def _sum_of(path: Path) -> Path:
+    """Where the SHA-256 of a part lies."""
+    return path.with_name(f"sum-{path.stem}.json")
+
+
+def _write_part(path: Path, results: Sequence[Results], form: Format, top: int) -> None:
+    """Writes a part, and then what tells that it is whole."""
+    content = encode(results, form, top)
+    write_atomic(path, content)
+    refusals = sum(isinstance(each, Skipped) for each in results)
+    facts = {"sha256": hashlib.sha256(content).hexdigest(), "refusals": refusals}
+    write_atomic(_sum_of(path), json.dumps(facts))
+
+
+def _refusals_in(path: Path) -> int | None:
+    """How many images of a part were refused; None where the part is missing or not what was written."""
+    try:
+        facts = json.loads(_sum_of(path).read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            whole = hashlib.file_digest(file, "sha256").hexdigest() == facts["sha256"]
+        return int(facts["refusals"]) if whole else None
+    except (ValueError, OSError, KeyError, TypeError):
+        return None
 
 
 def begun_engine(out: str | Path) -> EngineName | None:
@@ -157,13 +223,13 @@ def _write_parts(
     for results in watched(noted(), total, resumed):
         number = numbers.popleft()
         if number != current and part:
-            write_atomic(paths[current], encode(part, form, top))
+            _write_part(paths[current], part, form, top)
             part = []
         current = number
         part.append(results)
         counts[type(results)] += 1
     if part:
-        write_atomic(paths[current], encode(part, form, top))
+        _write_part(paths[current], part, form, top)
     return counts
 
 
@@ -176,17 +242,34 @@ def _begin(parts: Path, identity: dict[str, Any], images: Sequence[str | os.Path
     if (parts / JOB).is_file():
         try:
             earlier = json.loads((parts / JOB).read_text(encoding="utf-8"))
-            differing = [key for key in identity if earlier.get(key) != identity[key]]
-            if not differing:
-                return json.loads((parts / FILES).read_text(encoding="utf-8"))
-        except (ValueError, OSError, AttributeError) as error:
+            listed = (parts / FILES).read_bytes()
+            whole = earlier["files_sha256"] == hashlib.sha256(listed).hexdigest()
+            differing = _differing(earlier, identity)
+        except (ValueError, OSError, AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"{parts}: is damaged ({error}); remove it to begin anew") from None
-        shown = ", ".join(f"{key} {earlier.get(key)!r}, not {identity[key]!r}" for key in differing)
-        raise ValueError(f"{parts}: belongs to another job ({shown}); remove it to begin anew")
+        if differing:
+            raise ValueError(f"{parts}: belongs to another job ({differing}); remove it to begin anew")
+        if not whole:
+            raise ValueError(
+                f"{parts}: is damaged ({FILES} is not what was written); remove it to begin anew"
+            )
+        return json.loads(listed)
+    _clean(parts, keep_folder=True)  # Answers without a job are nobody's.
     files = list_files(images)
-    write_atomic(parts / FILES, json.dumps(files))
-    write_atomic(parts / JOB, json.dumps(identity))  # Last: with it, the job has begun.
+    content = json.dumps(files).encode()
+    write_atomic(parts / FILES, content)
+    # Last: with it, the job has begun.
+    write_atomic(parts / JOB, json.dumps(identity | {"files_sha256": hashlib.sha256(content).hexdigest()}))
     return files
+
+
+def _differing(earlier: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+    """In which parts of its identity a job differs from an earlier one."""
+    return ", ".join(
+        f"{key} {earlier.get(key)!r}, not {value!r}"
+        for key, value in identity.items()
+        if earlier.get(key) != value
+    )
 
 
 def _identity(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -28,6 +30,9 @@ METRICS = "metrics.jsonl"
 State = Literal["running", "stopped", "finished"]
 Line = dict[str, Any]
 """One line of `metrics.jsonl`."""
+
+METRIC_NUMBERS = ("epoch", "loss", "lr", "images_per_s", "test_accuracy", "test_loss", "train_accuracy")
+"""Of a line of `metrics.jsonl`, what is a number wherever it stands."""
 
 
 class RunError(ValueError):
@@ -73,16 +78,22 @@ class Run(Summary):
 
     @property
     def weights(self) -> Path:
-        """The file with the final weights.
+        """The file with the final weights, whose SHA-256 is the one in the record.
 
         Raises:
-            RunError: the run is not finished.
+            RunError: the run is not finished, or the file is not the one that training wrote.
         """
         path = self.folder / WEIGHTS
         if "result" not in self.record or not path.is_file():
             raise RunError(
                 f"{self.folder}: is not the folder of a finished run (it holds no {WEIGHTS})"
                 f"{_others(self.folder)}"
+            )
+        stated = self.record["result"].get("weights_sha256")
+        if stated is not None and sha256_of(path) != stated:
+            raise RunError(
+                f"{path}: is damaged (its SHA-256 is not the one in {RECORD}); `convatlas resume` on a copy of "
+                f'the folder without "result" in {RECORD} writes it anew from the last checkpoint'
             )
         return path
 
@@ -121,14 +132,46 @@ def open_run(folder: Path) -> Run:
         raise RunError(f"{folder}: is not the folder of a run (it holds no {RECORD}){_others(folder)}")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
+        check_result(record)
         _ = record["config"]["network"], record["config"]["data"], record["config"]["recipe"]["epochs"]
         if "result" in record:
             _ = record["result"]["test_accuracy"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(f"{path}: is damaged ({type(error).__name__}: {error})") from None
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror})") from None
     return Run(folder, record)
+
+
+def sealed(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result with the SHA-256 of what it says, by which a flipped bit is found."""
+    return {**result, "sha256": _digest(result)}
+
+
+def check_result(record: Mapping[str, Any]) -> None:
+    """Compares the result of a run with its SHA-256, where it has one.
+
+    Raises:
+        ValueError: it is not what training wrote.
+    """
+    result = dict(record.get("result") or {})
+    stated = result.pop("sha256", None)
+    if stated is not None and stated != _digest(result):
+        raise ValueError("the result is not what training wrote: its checksum differs")
+
+
+def _digest(result: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find_runs(root: Path) -> tuple[list[Run], list[RunError]]:
@@ -177,24 +220,47 @@ def find_run(name: str, root: Path) -> Run:
     raise RunError(f"no run {name!r} in {root}" + (f"; nearest: {nearest(name, known)}" if known else ""))
 
 
-def read_metrics(folder: Path) -> list[Line]:
+def read_metrics(folder: Path, damaged: list[RunError] | None = None) -> list[Line]:
     """The lines of a run's `metrics.jsonl`, oldest first; a last line that was cut off is left out.
 
+    Args:
+        folder: of the run.
+        damaged: receives an error for each line that is damaged, which is left out; None to raise the first.
+
     Raises:
-        RunError: a line before the last one is not JSON.
+        RunError: a line is not one that training writes, or the file cannot be read.
     """
     path = folder / METRICS
-    if not path.is_file():
-        return []
-    texts = path.read_text(encoding="utf-8").splitlines()
+    try:
+        # A pipe under this name would be waited for.
+        texts = path.read_bytes().split(b"\n") if path.is_file() else []
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror})") from None
+    cut_off = texts.pop() if texts else b""
     lines: list[Line] = []
     for number, text in enumerate(texts, 1):
         try:
-            lines.append(json.loads(text))
-        except ValueError:
-            if number < len(texts):
-                raise RunError(f"{path}: line {number} is damaged") from None
+            lines.append(_metrics_line(path, number, text))
+        except RunError as error:
+            if damaged is None:
+                raise
+            damaged.append(error)
+    with contextlib.suppress(RunError):
+        lines += [_metrics_line(path, len(texts) + 1, cut_off)] if cut_off else []
     return lines
+
+
+def _metrics_line(path: Path, number: int, text: bytes) -> Line:
+    try:
+        line = json.loads(text.decode("utf-8"))
+        if not isinstance(line, dict) or not isinstance(line["step"], int) or line["step"] < 0:
+            raise ValueError("no step")
+        for name in METRIC_NUMBERS:
+            if not isinstance(line.get(name, 0.0), int | float):
+                raise ValueError(f"`{name}` is no number")
+    except (ValueError, KeyError, RecursionError):
+        raise RunError(f"{path}: line {number} is damaged") from None
+    return line
 
 
 def epoch_lines(lines: list[Line]) -> list[Line]:

@@ -21,7 +21,7 @@ from convatlas.models.network import check_count
 from convatlas.runs import checkpoint as files
 from convatlas.runs.checkpoint import CHECKPOINTS
 from convatlas.runs.lock import locked
-from convatlas.runs.run import WEIGHTS, Run, RunError, make_run_folder, write_record
+from convatlas.runs.run import WEIGHTS, Run, RunError, make_run_folder, sealed, sha256_of, write_record
 from convatlas.training.cpu.malloc import kept_memory
 from convatlas.training.distributed import Ranks
 from convatlas.training.logging.events import Callback, Facts, Silent, Watcher
@@ -253,7 +253,7 @@ def _metrics_logger(training: Training, upkeep: Upkeep, watcher: Watcher) -> Met
 def _finish(
     training: Training, evaluation: Evaluation, folder: Path, record: dict[str, Any]
 ) -> dict[str, Any]:
-    """Writes weights, report and, as the last thing, the result into the record."""
+    """Writes weights, the result into the record, and then the report, which may fail."""
     training.count_time()
     state = training.state
     result = test_figures(evaluation) | {
@@ -267,9 +267,17 @@ def _finish(
     else:
         result |= {"best_validation_accuracy": state.best_accuracy, "kept_epoch": state.kept_epoch}
     _write_weights(training, folder, record, result["test_accuracy"])
+    result = sealed(result | {"weights_sha256": sha256_of(folder / WEIGHTS)})
     run = Run(folder, record | {"result": result})
-    write_report(run, evaluation, training.setup.source.test, training.setup.source.class_names)
     write_record(folder, run.record)
+    try:
+        write_report(run, evaluation, training.setup.source.test, training.setup.source.class_names)
+    except Exception as error:  # Libraries that draw and decode raise anything.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        training.note(
+            f"the run is finished, but its report could not be written ({reason}); "
+            f"`convatlas resume {folder}` tries again"
+        )
     return result
 
 

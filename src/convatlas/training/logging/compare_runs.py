@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from convatlas.plots.training import draw_comparison
-from convatlas.runs.run import Run, RunError, State, epoch_lines, find_runs, flat
+from convatlas.runs.run import Line, Run, RunError, State, epoch_lines, find_runs, flat
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,19 +61,29 @@ def make_row(run: Run) -> Row:
         RunError: `metrics.jsonl` is damaged.
     """
     lines = run.metrics()
+    try:
+        return _row_of(run, lines)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, RunError):
+            raise
+        raise RunError(f"{run.folder}: is damaged ({type(error).__name__}: {error})") from None
+
+
+def _row_of(run: Run, lines: list[Line]) -> Row:
     measured = epoch_lines(lines)
     config, result = run.record["config"], run.record.get("result", {})
+    seconds = result.get("seconds")
     return Row(
         run=run.folder.name,
-        network=config["network"],
-        data=config["data"],
+        network=str(config["network"]),
+        data=str(config["data"]),
         state=run.state,
         epoch=measured[-1]["epoch"] if measured else 0,
         epochs=config["recipe"]["epochs"],
         test_accuracy=measured[-1]["test_accuracy"] if measured else None,
-        images_per_s=lines[-1]["images_per_s"] if lines else None,
-        seconds=result.get("seconds"),
-        started=run.record.get("started"),
+        images_per_s=lines[-1].get("images_per_s") if lines else None,
+        seconds=None if seconds is None else float(seconds),
+        started=None if (started := run.record.get("started")) is None else str(started),
     )
 
 

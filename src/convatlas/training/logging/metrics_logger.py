@@ -14,7 +14,7 @@ import torch
 
 from convatlas.files import write_atomic
 from convatlas.metrics.classification import Evaluation
-from convatlas.runs.run import METRICS, read_metrics
+from convatlas.runs.run import METRICS, RunError, read_metrics
 from convatlas.training.batch_order import BatchOrder
 from convatlas.training.logging.events import Callback, EpochDone, StepDone, Watcher
 
@@ -89,7 +89,8 @@ class MetricsLogger:
         self._watcher, self._callbacks = watcher, callbacks
         self._began, self._first_step = time.perf_counter(), first_step
         self._written, self._loss, self._images = time.perf_counter(), 0.0, 0
-        cut_metrics(folder, first_step)
+        for damaged in cut_metrics(folder, first_step):
+            watcher.note(f"{damaged}; it was left out")
 
     def step(self, step: int, loss: float, images: int, lr: float, watch: Stopwatch) -> None:
         """A step is done, and what came before it since the last call.
@@ -195,14 +196,19 @@ class MetricsLogger:
         return (time.perf_counter() - self._began) / done * (self._plan.num_steps - step)
 
 
-def cut_metrics(folder: Path, step: int) -> None:
-    """Leaves in `metrics.jsonl` what was written up to a step: training goes on from there."""
-    lines = read_metrics(folder)
-    kept = [line for line in lines if line["step"] <= step]
+def cut_metrics(folder: Path, step: int) -> list[RunError]:
+    """Leaves in `metrics.jsonl` what was written up to a step: training goes on from there.
+
+    Returns:
+        Which lines were damaged, and are left out.
+    """
+    damaged: list[RunError] = []
+    kept = [line for line in read_metrics(folder, damaged) if line["step"] <= step]
     path = folder / METRICS
     content = "".join(json.dumps(line) + "\n" for line in kept)
-    if path.is_file() and path.read_text(encoding="utf-8") != content:
+    if path.is_file() and path.read_bytes() != content.encode():
         write_atomic(path, content)
+    return damaged
 
 
 def test_figures(test: Evaluation) -> dict[str, float]:

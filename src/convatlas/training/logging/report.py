@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from convatlas.catalog.cards import all_cards
+from convatlas.escape import plain
 from convatlas.files import write_atomic
 from convatlas.metrics.error_analysis import find_hardest, interval
 from convatlas.metrics.report_sections import (
@@ -19,7 +20,6 @@ from convatlas.metrics.report_sections import (
     PAGE,
     error_section,
     hardest_section,
-    table_cell,
 )
 from convatlas.plots.training import Tile, draw_confusion, draw_curves, draw_tiles
 from convatlas.runs.run import WEIGHTS, Line, Run, RunError, epoch_lines, flat
@@ -153,7 +153,7 @@ def _heading(run: Run, history: list[Line], right: int, count: int) -> str:
             f"{card.name}: {card.summary}.\n"
             f'From {", ".join(paper.authors)} {paper.year}, "{paper.title}", {paper.identifier}.'
         )
-    return f"""# {config["network"]} on {config["data"]}
+    return f"""# {plain(config["network"], "markdown")} on {plain(config["data"], "markdown")}
 
 **Test accuracy {result["test_accuracy"]:.2%}**: {right:,} of {count:,} images that training never saw,
 {count - right:,} wrong (95 % interval for images of this kind: {low:.2%} to {high:.2%}).{also}
@@ -181,13 +181,13 @@ def _use(run: Run) -> str:
     repeat = "It was started from Python with what no command can name: a network, data or recipe of its own."
     if command is not None:
         same = _what_is_the_same(run.record["machine"])
-        repeat = f"    {command}\n\n{same}"
+        repeat = f"    {plain(command)}\n\n{same}"
     use = f"convatlas predict {shlex.quote(str(run.folder))} image.png"
     if run.record["config"]["network"] not in all_cards():
         use = f"net.load_state_dict(safetensors.torch.load_file({str(run.folder / WEIGHTS)!r}))"
     return f"""## Use it
 
-    {use}
+    {plain(use)}
 
 ## Repeat it
 
@@ -206,7 +206,7 @@ def _what_is_the_same(machine: Mapping[str, Any]) -> str:
 def _facts(run: Run) -> str:
     record = run.record
     rows = "\n".join(
-        f"| {name} | {table_cell(_toml(value))} |" for name, value in flat(record["config"]["recipe"])
+        f"| {name} | {plain(_toml(value), 'markdown')} |" for name, value in flat(record["config"]["recipe"])
     )
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     machine = record["machine"]
