@@ -27,8 +27,8 @@ def error_section(confusion: NDArray[np.int64], names: Sequence[str]) -> str:
     if not worst:
         return "## Mistakes\n\nThere were none."
     rows = [
-        f"| {plain(names[row.label], 'markdown')} | {row.images:,} | {row.right / row.images:.1%} | {_share(row)} | "
-        f"{plain(names[row.mostly], 'markdown')} ({row.mistaken:,}) |"
+        f"| {_cell(names[row.label])} | {row.images:,} | {row.right / row.images:.1%} | {_share(row)} | "
+        f"{_cell(names[row.mostly])} ({row.mistaken:,}) |"
         for row in worst
         if row.mostly is not None
     ]

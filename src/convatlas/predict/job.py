@@ -136,7 +136,7 @@ def _finished(parts: Path, out: Path, identity: dict[str, Any]) -> Job | None:
 
 
 def _clean(parts: Path, *, keep_folder: bool = False) -> None:
-    """Deletes a job's folder, its answers first: what a kill leaves is never without what says whose it is."""
+    """Deletes a job's folder, its answers first: a kill leaves none without what says whose they are."""
     for path in sorted(parts.iterdir()):
         if path.name not in (JOB, FILES, DONE, LOCK):
             path.unlink(missing_ok=True)

@@ -92,8 +92,8 @@ class Run(Summary):
         stated = self.record["result"].get("weights_sha256")
         if stated is not None and sha256_of(path) != stated:
             raise RunError(
-                f"{path}: is damaged (its SHA-256 is not the one in {RECORD}); `convatlas resume` on a copy of "
-                f'the folder without "result" in {RECORD} writes it anew from the last checkpoint'
+                f"{path}: is damaged (its SHA-256 is not the one in {RECORD}); with `result` taken out of "
+                f"{RECORD}, `convatlas resume` writes it anew from the last checkpoint"
             )
         return path
 
