@@ -231,3 +231,81 @@ def test_one_prediction_for_each_of_many(predictor: Predictor, tmp_path: Path) -
     (alone,) = predictor.predict(pixels(7), top=1)
     assert not isinstance(alone, Skipped)
     assert found[7]["top"] == alone.record()["top"]
+
+
+def test_a_damaged_part_is_made_anew(
+    predictor: Predictor, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "PART_FILES", 3)
+    out = tmp_path / "answers.jsonl"
+
+    def dies(parts: Parts) -> Iterator[tuple[int, Results]]:
+        predictions = job._local_runner(predictor, 3, 1.0)(parts)
+        for _ in range(10):
+            yield next(predictions)
+        raise Killed
+
+    with pytest.raises(Killed):
+        run_job(predictor, [photos], out, runner=dies)
+    part = tmp_path / "answers.jsonl.parts" / "000000000003.jsonl"
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+    done = run_job(predictor, [photos], out)
+    # The damaged image is among the three of the damaged part.
+    assert (done.resumed, done.refusals, done.earlier_refusals) == (6, 1, 0)
+    assert records(out) == [results.record() for results in predictor.predict(photos)]
+
+
+def test_refusals_of_an_earlier_process_count(
+    predictor: Predictor, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "PART_FILES", 3)
+    out = tmp_path / "answers.jsonl"
+    real = job._finish
+
+    def dies(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(job, "_finish", dies)
+    with pytest.raises(Killed):
+        run_job(predictor, [photos], out)
+    monkeypatch.setattr(job, "_finish", real)
+    done = run_job(predictor, [photos], out)
+    assert (done.resumed, done.refusals, done.earlier_refusals) == (10, 0, 1)
+
+
+@pytest.mark.parametrize("at", range(4, 12))
+def test_a_kill_within_the_clean_up_leaves_no_answers_for_the_next_job(
+    predictor: Predictor, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    monkeypatch.setattr(job, "PART_FILES", 3)
+    out, left, unlink = tmp_path / "answers.jsonl", [at], Path.unlink
+
+    def dies(path: Path, missing_ok: bool = False) -> None:
+        left[0] -= path.parent.name.endswith(".parts")
+        if not left[0]:
+            raise Killed
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", dies)
+    with pytest.raises(Killed):
+        run_job(predictor, [photos], out)
+    monkeypatch.undo()
+    monkeypatch.setattr(job, "PART_FILES", 3)
+    first = out.read_bytes()
+    # The same job has nothing to do, and another one takes none of its answers.
+    assert run_job(predictor, [photos], out).resumed == 10
+    assert out.read_bytes() == first
+    assert not (tmp_path / "answers.jsonl.parts").exists()
+    out.unlink()
+    assert run_job(predictor, [photos / "000.png"], out, top=1).predictions == 1
+    assert len(records(out)) == 1
+
+
+def test_parts_without_a_job_are_not_taken(predictor: Predictor, photos: Path, tmp_path: Path) -> None:
+    parts = tmp_path / "answers.jsonl.parts"
+    parts.mkdir()
+    (parts / "000000000000.jsonl").write_text('{"image": "other"}\n')
+    run_job(predictor, [photos], tmp_path / "answers.jsonl")
+    assert records(tmp_path / "answers.jsonl") == [each.record() for each in predictor.predict(photos)]

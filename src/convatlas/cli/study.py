@@ -101,13 +101,14 @@ def _run_one(name: str, preset: str, repeat: int, pilot: bool, settings: Mapping
     from convatlas.studies.report import effect_grid
     from convatlas.studies.run import run_and_judge
     from convatlas.tables import grid_text
-    from convatlas.training.signals import TRY_AGAIN, StoppedError
+    from convatlas.training.signals import TRY_AGAIN, InterruptedWorkError, StoppedError, ending_at_once
 
     try:
-        folder, record, judgement = run_and_judge(
-            name, preset=preset, repeat=repeat, pilot=pilot, out=out, log=print, settings=settings
-        )
-    except StoppedError as stopped:
+        with ending_at_once(f"the study {name}"):
+            folder, record, judgement = run_and_judge(
+                name, preset=preset, repeat=repeat, pilot=pilot, out=out, log=print, settings=settings
+            )
+    except (StoppedError, InterruptedWorkError) as stopped:
         print(f"convatlas: {stopped}; the same command goes on from there", file=sys.stderr)
         return TRY_AGAIN
     width, color = terminal(to_file=False)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import numpy as np
 import torch
 
 from convatlas.data.check import check_listing
-from convatlas.data.listing import SUFFIXES, Listing, list_images
+from convatlas.data.listing import SUFFIXES, Listing, is_hidden, list_images
 from convatlas.data.sets import (
     DataError,
     ImageFileSet,
@@ -83,8 +85,12 @@ def read_folder(
     train, test = (find_split_folder(path, names) for names in (TRAIN_NAMES, TEST_NAMES))
     if train is None and test is not None and len(subfolders(path)) == 1:
         raise DataError(f"{path}: holds {test.name} but no train; {LAYOUT}")
+    if train is not None and test is None and _others_hold_images(path, train):
+        train = None  # A class that is called "train", among other classes.
     if train is None:
         train, test = path, None
+    if note is not None:
+        _tell_layout(path, train, test, note)
     class_names = class_folders(train)
     splits = [labelled_by_folder(train, class_names, note)]
     if test is not None:
@@ -122,7 +128,7 @@ def subfolders(path: Path) -> tuple[str, ...]:
     """
     try:
         with os.scandir(path) as entries:
-            return tuple(sorted(e.name for e in entries if e.is_dir() and not e.name.startswith(".")))
+            return tuple(sorted(e.name for e in entries if e.is_dir() and not is_hidden(e.name)))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
 
@@ -140,6 +146,11 @@ def find_split_folder(path: Path, names: tuple[str, ...]) -> Path | None:
         if subfolders(split) and not _holds_images(split):
             return split
     return None
+
+
+def _others_hold_images(path: Path, train: Path) -> bool:
+    """Whether images lie in a folder beside the part to learn: then all of them are classes."""
+    return any(_holds_images(path / name) for name in subfolders(path) if name != train.name)
 
 
 def class_folders(path: Path) -> tuple[str, ...]:
@@ -162,8 +173,9 @@ def check_test_classes(path: Path, class_names: tuple[str, ...]) -> None:
     Raises:
         DataError: there is one.
     """
+    known = {_composed(name) for name in class_names}
     for name in subfolders(path):
-        if name not in class_names:
+        if _composed(name) not in known:
             raise DataError(
                 f"{path / name}: there is no class of that name to learn from; "
                 f"nearest: {nearest(name, class_names)}"
@@ -177,13 +189,13 @@ def labelled_by_folder(path: Path, class_names: tuple[str, ...], note: Note | No
         DataError: a class has no images.
     """
     listing = list_images(path)
-    numbers = {name: number for number, name in enumerate(class_names)}
+    numbers = {_composed(name): number for number, name in enumerate(class_names)}
     # Images beside the class folders have no class; they are left out.
-    labels = [numbers.get(name.split("/", 1)[0], NO_LABEL) for name in listing.names.all()]
+    labels = [numbers.get(_composed(name.split("/", 1)[0]), NO_LABEL) for name in listing.names.all()]
     labels = np.array(labels, dtype=np.int64)
-    here = set(subfolders(path))
+    here = set(map(_composed, subfolders(path)))
     for number, count in enumerate(np.bincount(labels[labels >= 0], minlength=len(class_names))):
-        if count == 0 and class_names[number] in here:
+        if count == 0 and _composed(class_names[number]) in here:
             raise DataError(
                 f"{path / class_names[number]}: class folder without images (files that end in "
                 f"{', '.join(SUFFIXES)}); put some there or remove it"
@@ -259,6 +271,29 @@ def _usable(split: Labelled, digest: Digest) -> ImageFileSet:
     digest.update(os.fsencode("\0".join([names[row] for row in rows.tolist()])))
     digest.update(split.files.num_bytes[rows].tobytes() + labels.tobytes())
     return ImageFileSet(split.files, rows, torch.from_numpy(labels), split.sizes[rows])
+
+
+@functools.cache
+def _composed(name: str) -> str:
+    """A name with its accents composed: macOS writes them apart, and both are one class."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _tell_layout(path: Path, train: Path, test: Path | None, note: Note) -> None:
+    """Tells which folders are no classes, and where all classes look like parts."""
+    parts = {part.name for part in (train, test) if part is not None}
+    beside = [name for name in subfolders(path) if name not in parts] if train != path else []
+    if beside:
+        shown = ", ".join(beside[:SHOWN]) + (
+            f" and {len(beside) - SHOWN} more" if len(beside) > SHOWN else ""
+        )
+        note(f"{path}: {shown}: left out, since the classes are in {', '.join(sorted(parts))}")
+    below = {subfolders(train / name) for name in subfolders(train)}
+    if len(below) == 1 and len(subfolders(train)) > 1 and (names := next(iter(below))):
+        note(
+            f"{train}: every class folder holds the folders {', '.join(names[:SHOWN])} and may be no class; "
+            f"{LAYOUT}"
+        )
 
 
 def _holds_images(path: Path) -> bool:

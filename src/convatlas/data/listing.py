@@ -22,7 +22,17 @@ from convatlas.files import cache_folder, write_atomic
 SUFFIXES = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # Beyond this number, files are taken as unchanged while their folders are.
 FEW = 20_000
-FORMAT = 1  # of the kept listing; another number makes every kept one void
+# Folders of Synology, macOS, Windows and QNAP beside the user's own.
+SYSTEM = (
+    "@eadir",
+    "__macosx",
+    "#recycle",
+    "$recycle.bin",
+    "system volume information",
+    "@recycle",
+    ".@__thumb",
+)
+FORMAT = 2  # of the kept listing; another number makes every kept one void
 
 # What is known of an image, in the order of knowing more.
 UNKNOWN, HEADER_READ, DECODED, BAD = range(4)
@@ -209,7 +219,7 @@ def _entries(folder: Path) -> tuple[list[str], int, list[str]]:
     others, below = 0, list[str]()
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
+            if is_hidden(entry.name):
                 continue
             if entry.is_dir():
                 below.append(entry.name)
@@ -218,6 +228,11 @@ def _entries(folder: Path) -> tuple[list[str], int, list[str]]:
             else:
                 others += 1
     return images, others, below
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is none of the user's: hidden, or made by a system or photo manager."""
+    return name.startswith(".") or name.casefold() in SYSTEM
 
 
 def _fresh(

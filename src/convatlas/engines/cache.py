@@ -27,7 +27,7 @@ from convatlas.engines.mixed import LayerCost
 from convatlas.files import cache_folder, write_json
 from convatlas.machine import abilities, processor
 
-FORMAT = 1
+FORMAT = 2
 RECORD = "choice.json"
 MAX_BYTES = 4 * 1024**3
 PACKAGES = (
@@ -52,11 +52,13 @@ class Choice:
         results: as in the report, the chosen one first.
         weights: digest of the weights that `files` hold.
         files: folder of what the engine was built into; None where it needs nothing.
+        sums: SHA-256 of each of the files, by its path in the folder.
     """
 
     results: tuple[EngineResult, ...]
     weights: str
     files: Path | None
+    sums: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
 
 
 def home() -> Path:
@@ -98,12 +100,14 @@ def find_choice(key: str) -> Choice | None:
     folder = home() / key
     try:
         data = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        if data.pop("sha256") != _digest(data):
+            return None
         results = tuple(_read_result(entry) for entry in data["results"])
         files = folder / "files"
-        choice = Choice(results, data["weights"], files if files.is_dir() else None)
+        choice = Choice(results, data["weights"], files if files.is_dir() else None, dict(data["sums"]))
         if not results:
             return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     with contextlib.suppress(OSError):
         os.utime(folder / RECORD)  # Says when it was used last.
@@ -119,13 +123,35 @@ def keep_choice(key: str, choice: Choice) -> None:
             if choice.files is not None:
                 shutil.copytree(choice.files, folder / "files")
             results = [dataclasses.asdict(result) for result in choice.results]
-            record = {"results": results, "weights": choice.weights}
-            write_json(folder / RECORD, record)
+            record = {"results": results, "weights": choice.weights, "sums": _sums(folder / "files")}
+            write_json(folder / RECORD, record | {"sha256": _digest(record)})
             forget_choice(key)
             folder.rename(home() / key)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         _make_room()
+
+
+def is_intact(choice: Choice) -> bool:
+    """Whether the files of a choice are those that were kept, to the bit."""
+    try:
+        return choice.files is not None and _sums(choice.files) == choice.sums
+    except OSError:
+        return False
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in a folder."""
+    sums: dict[str, str] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                sums[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return sums
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def forget_choice(key: str) -> None:

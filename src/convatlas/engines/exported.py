@@ -144,9 +144,26 @@ def metadata_of(net: nn.Module, input_size: tuple[int, int, int]) -> dict[str, s
         facts["model"] = json.dumps(overrides_of(net), sort_keys=True, default=str)
     if isinstance(transform, Transform):
         facts["transform"] = transform.record()
+        facts["input"] = _describe(transform)
     if names:
         facts["class_names"] = json.dumps(list(names), ensure_ascii=False)
     return facts
+
+
+def _describe(transform: Transform) -> str:
+    """How an image becomes the input, in words that another program's author can follow."""
+    channels, height, width = transform.input_size
+    colour = "RGB" if channels == 3 else "grey" if channels == 1 else f"{channels} channels"
+    if transform.kind == "digit":
+        resized = "the ink, light on black, cut out and centred"
+    else:
+        resized = (
+            f"short side resized to {transform.resized_side} px ({transform.interpolation}), central crop"
+        )
+    return (
+        f"float32 (B, {channels}, {height}, {width}), {colour}, values in [0, 1], then (value - mean) / std "
+        f"with mean {list(transform.mean)} and std {list(transform.std)}; {resized} of {height}x{width} px"
+    )
 
 
 def _read_metadata(
@@ -166,6 +183,7 @@ def _open_onnx(path: Path, threads: int) -> ExportedNetwork:
     require("onnxruntime")
     import onnxruntime
 
+    _check_external(path)
     from convatlas.engines.backends.onnxruntime import open_onnx
 
     options = onnxruntime.SessionOptions()
@@ -182,7 +200,31 @@ def _open_onnx(path: Path, threads: int) -> ExportedNetwork:
     return ExportedNetwork(path, metadata, *shape, open_for)
 
 
+def _check_external(path: Path) -> None:
+    """Refuses weights in other files that are links: a file must not show what lies elsewhere.
+
+    Raises:
+        EngineError: one is.
+    """
+    try:
+        import onnx
+    except ImportError:  # Without it only the runtime's own check is left.
+        return
+    for tensor in onnx.load(str(path), load_external_data=False).graph.initializer:
+        for entry in tensor.external_data:
+            target = path.parent / entry.value
+            if entry.key == "location" and (
+                target.is_symlink()
+                or not target.resolve().is_relative_to(path.parent.resolve())
+                or (target.exists() and target.stat().st_nlink > 1)
+            ):
+                raise EngineError(f"{path}: its weights in {entry.value} are a link to another file; refused")
+
+
 def _open_xml(path: Path, threads: int) -> ExportedNetwork:
+    with path.open("rb") as file:
+        if b"<net" not in file.read(4096):  # OpenVINO prints a log of its own, and reads other formats too.
+            raise EngineError(f"{path}: is no network of OpenVINO's (XML that begins with <net>)")
     from convatlas.engines.backends.openvino import METADATA, open_model, openvino_core
 
     model = openvino_core().read_model(path)

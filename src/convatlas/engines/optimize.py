@@ -36,6 +36,12 @@ from convatlas.engines.worker_pool import LATE
 from convatlas.machine import processor
 from convatlas.progress import waiting
 
+UNTRIED = "nothing could be tried"
+# Parts of notes on failures that need not come again.
+PASSING = (
+    LATE, UNTRIED, "its process", "failed here", "stopped answering", "No space left", "Errno", "OSError",
+    "memory", "Memory", "quota",
+)  # fmt: skip
 # So that a choice is made in a minute, unless the machine is very busy; int8 takes longer, as it sees images.
 TIME_LIMITS: dict[Precision, float] = {"fp32": 60.0, "bf16": 60.0, "int8": 600.0}
 
@@ -53,6 +59,7 @@ def optimize(
     threads: int | None = None,
     remember: bool = True,
     time_limit: float | None = None,
+    anew: bool = False,
     progress: bool | None = None,
 ) -> Engine:
     """Finds the fastest way to run a network here: tries what is installed, checks it, measures it.
@@ -80,7 +87,7 @@ def optimize(
         remember: whether to use and keep the memory of choices.
         time_limit: seconds for building; who is not ready then is dropped. "torch-compiled", which takes the
             longest, has two thirds of it at most. None for 60 with fp32 and bf16, 600 with int8.
-
+        anew: decide again, and remember that instead.
         progress: whether to show that a search is under way; None for where standard error is a terminal, and
             in a notebook.
 
@@ -101,7 +108,7 @@ def optimize(
     )
     task = _Task(net, request, inputs, expected, once, eager, limit, begin, rounding)
     key = _key(net, request, inputs.digest()) if remember else None
-    if key is not None and (recalled := _recall(task, key)):
+    if key is not None and not anew and (recalled := _recall(task, key)):
         return recalled
     with waiting("trying engines, for up to a minute", progress):
         return _decide(task, key)
@@ -209,6 +216,8 @@ def _recall(task: _Task, key: str) -> Engine | None:
         engine = _decide(dataclasses.replace(task, request=only), key)
         return engine if engine.name == result.engine else None
     config = result.config or BackendConfig()
+    if not cache.is_intact(choice):  # Built anew.
+        return None
     try:
         batch_fn = _open(result.engine, task.request.job, choice.files, config)
     except Exception:  # Damaged files are built anew.
@@ -219,7 +228,23 @@ def _recall(task: _Task, key: str) -> Engine | None:
 
 
 def _decide(task: _Task, key: str | None) -> Engine:
-    """Tries what the question allows, and takes the fastest that also works in this process."""
+    """Tries what the question allows, and takes the fastest; the network itself where the disk is full."""
+    try:
+        return _decide_on_disk(task, key)
+    except OSError as error:
+        results = (
+            EngineResult(EAGER, BackendConfig(), None, 0.0, 1.0),
+            EngineResult("all engines", note=f"{UNTRIED} ({error})"),
+        )
+        return task.engine(task.eager, results, remembered=False)
+
+
+def _decide_on_disk(task: _Task, key: str | None) -> Engine:
+    """Tries what the question allows, and takes the fastest that also works in this process.
+
+    Raises:
+        OSError: the temporary folder cannot be written to.
+    """
     with tempfile.TemporaryDirectory(prefix="convatlas-", ignore_cleanup_errors=True) as folder:
         results = _tried(task, Path(folder))
         dropped = [result for result in results if result.note]
@@ -263,16 +288,21 @@ def _tried(task: _Task, folder: Path) -> list[EngineResult]:
             task.rounding,
         )
     except OSError as error:  # For example a full disk.
-        return [EngineResult("all engines", note=f"nothing could be tried ({error})")]
+        return [EngineResult("all engines", note=f"{UNTRIED} ({error})")]
 
 
 def _keep(task: _Task, key: str | None, engine: Engine, files: Path | None) -> None:
     chosen, *others = engine.report.results
-    if chosen.engine == EAGER and any(LATE in result.note for result in others):
-        return  # On a quieter day another one may be ready.
+    if chosen.engine == EAGER and any(_may_pass(result.note) for result in others):
+        return  # On a better day another one may be ready.
     if key is not None:
         digest = cache.weights_digest(task.net)
         cache.keep_choice(key, cache.Choice(engine.report.results, digest, files))
+
+
+def _may_pass(note: str) -> bool:
+    """Whether a failure need not come again: a busy machine, a full disk, a process that the system ended."""
+    return any(words in note for words in PASSING)
 
 
 def _open(engine: str, job: Job, files: Path, config: BackendConfig) -> BatchFn:

@@ -18,6 +18,7 @@ import torch
 
 from convatlas.engines.backend import EngineError
 from convatlas.engines.quiet import quiet
+from convatlas.files import write_atomic
 
 EXTRA = "convatlas.json"
 
@@ -39,13 +40,20 @@ _TREES = (
 
 
 def write_pt2(program: torch.export.ExportedProgram, path: Path, metadata: Mapping[str, str]) -> None:
-    """Writes an exported network, with texts that go along."""
+    """Writes an exported network, with texts that go along.
+
+    Raises:
+        OSError: it cannot be written, for example as the disk is full; `path` is as it was.
+    """
     for node in program.graph.nodes:
         # Where in whose source the operation stands is nobody's business.
         for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node"):
             node.meta.pop(key, None)
+    # By way of memory: torch ends the process where the disk is full.
+    buffer = io.BytesIO()
     with quiet():
-        torch.export.save(program, path, extra_files={EXTRA: json.dumps(dict(metadata))})
+        torch.export.save(program, buffer, extra_files={EXTRA: json.dumps(dict(metadata))})
+    write_atomic(path, buffer.getvalue())
 
 
 def read_pt2(path: Path) -> tuple[torch.export.ExportedProgram, dict[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import os
 import time
 from collections import Counter
@@ -118,7 +119,9 @@ def _export(net: nn.Module, inputs: Inputs, expected: Tensor, job: Job, folder: 
     example = inputs.example.to(job.device)
     with quiet(), torch.no_grad():
         try:
-            torch.export.save(torch.export.export(net, (example,)), folder / "net.pt2")
+            _save(torch.export.export(net, (example,)), folder / "net.pt2")
+        except OSError:
+            raise
         except Exception as error:  # Any error of a foreign network's own Python may come up here.
             reason = " ".join(str(error).split())[:200]
             return f"the network could not be exported ({type(error).__name__}: {reason})"
@@ -127,8 +130,15 @@ def _export(net: nn.Module, inputs: Inputs, expected: Tensor, job: Job, folder: 
             # A network that computes with the batch size is one network for each size.
             with contextlib.suppress(Exception):
                 program = torch.export.export(net, (example,), dynamic_shapes=sizes)
-                torch.export.save(program, folder / "dynamic.pt2")
+                _save(program, folder / "dynamic.pt2")
     return ""
+
+
+def _save(program: torch.export.ExportedProgram, path: Path) -> None:
+    """Writes an exported network by way of memory: torch ends the process where the disk is full."""
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    path.write_bytes(buffer.getbuffer())
 
 
 def _built(

@@ -27,7 +27,7 @@ from convatlas.predict.load import open_network
 from convatlas.predict.outputs import Skipped
 from convatlas.predict.predictor import Precision, Predictor
 from convatlas.predict.progress import watched
-from convatlas.runs.run import RECORD, open_run
+from convatlas.runs.run import RECORD, locate_data, locate_data_dir, open_run
 from convatlas.summary import Summary
 
 Subject = Predictor | str | Path
@@ -270,8 +270,8 @@ def _find_data(
         raise ValueError("`data`: say on which images, such as folder:PATH; only a run knows its own")
     if data is None and record is not None and not record.get("data", {}).get("named", True):
         raise ValueError(f"{first}: was trained on data from Python; give them as `data`")
-    trained_on = None if record is None else record["config"]["data"]
-    place = data_dir or (record or {}).get("options", {}).get("data_dir")
+    trained_on = None if record is None else locate_data(record)
+    place = data_dir or (None if record is None else locate_data_dir(record))
     name = data or str(trained_on)
     source = load_source(
         name,

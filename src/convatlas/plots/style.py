@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from convatlas.drawing.palette import PALETTES, THEMES, Palette
 from convatlas.drawing.raster import FOLDER
 from convatlas.errors import unknown
+from convatlas.escape import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -237,4 +238,4 @@ def _settings(colours: Palette, cycle: Sequence[str]) -> dict[str, Any]:
 
 def literal(text: str) -> str:
     """A text that is not taken for a formula."""
-    return text.replace("$", r"\$")
+    return plain(text, "figure")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from convatlas.escape import plain
 from convatlas.metrics.error_analysis import most_confused
 from convatlas.metrics.report_sections import MOST_CLASSES
 from convatlas.plots.style import DPI, literal, palette, png, series, styled, whole_numbers
@@ -213,7 +214,7 @@ def draw_tiles(tiles: Sequence[Tile], columns: int = 8, side: int = 128, *, them
             (tile.title, top, colours.ink),
             (tile.note, top + line + side + 2, colours.muted),
         ):
-            line_of_text = _clip(" ".join(text.split()), side, font.getlength)
+            line_of_text = _clip(plain(" ".join(text.split())), side, font.getlength)
             draw.text((left, y), line_of_text, fill=colour, font=font)
     buffer = io.BytesIO()
     sheet.save(buffer, format="png", optimize=False)

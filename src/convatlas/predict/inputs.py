@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from convatlas.data.image_files import ImageError, decode_image, plain_image
-from convatlas.data.listing import SUFFIXES
+from convatlas.data.listing import SUFFIXES, is_hidden
 from convatlas.predict.video import STREAMS, count_frames, is_film, read_frames
 
 STDIN = "-"
@@ -129,7 +129,16 @@ def read_pixels(item: Item, least_side: int | None = None) -> Tensor:
         return _from_image(content, item.name)
     if isinstance(content, Tensor):
         return _from_tensor(content, item.name)
-    return _from_array(content() if callable(content) else content, item.name)
+    return _from_array(_frame(content, item.name) if callable(content) else content, item.name)
+
+
+def _frame(content: Pixels, name: str) -> Any:
+    try:
+        return content()
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # A damaged film makes its library raise anything.
+        raise ImageError(f"{name}: a frame is damaged ({type(error).__name__}: {error})") from None
 
 
 def _named(text: str, fps: float | None) -> Iterator[Item]:
@@ -140,9 +149,18 @@ def _named(text: str, fps: float | None) -> Iterator[Item]:
         if is_film(name):
             yield from _frames(name, name, fps)
         elif Path(name).is_dir():
-            yield Item(name, ImageError(f"{name}: no images in it (files that end in {', '.join(SUFFIXES)})"))
+            yield Item(name, _empty(name))
         else:
             yield Item(name, Path(name))
+
+
+def _empty(folder: str) -> ImageError:
+    """Why a folder gives no image."""
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        return ImageError(f"{folder}: cannot be read ({error.strerror})")
+    return ImageError(f"{folder}: no images in it (files that end in {', '.join(SUFFIXES)})")
 
 
 def _expanded(text: str) -> Iterator[str]:
@@ -165,15 +183,26 @@ def _matches(pattern: str) -> list[str]:
     return sorted(str(root / path) for path in found if not any(part.startswith(".") for part in path.parts))
 
 
-def _below(folder: str) -> Iterator[str]:
-    """The image files below a folder, sorted; hidden ones are left out, links to folders not followed."""
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
+def _below(folder: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
+    """The image files below a folder, sorted; a folder that cannot be read stands for itself.
+
+    Hidden folders and those of photo managers are left out; links are followed, but not in a circle.
+    """
+    try:
+        state = Path(folder).stat()
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError:
+        yield folder
+        return
+    own = (state.st_dev, state.st_ino)
+    if own in above:
+        return
     for entry in entries:
-        if entry.name.startswith("."):
+        if is_hidden(entry.name):
             continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _below(entry.path)
+        if entry.is_dir():
+            yield from _below(entry.path, (*above, own))
         elif entry.name.lower().endswith(SUFFIXES):
             yield entry.path
 

@@ -89,7 +89,7 @@ def run_job(
     if not images:
         raise ValueError("name at least one image")
     parts = _parts_of(out)
-    if out.exists() and not parts.exists():
+    if out.exists() and not any((parts / name).exists() for name in (JOB, DONE)):
         raise ValueError(f"{out}: is there already; name another file, or remove it to have it made anew")
     if not out.parent.is_dir():
         raise ValueError(f"{out}: there is no folder {out.parent}")
@@ -140,7 +140,7 @@ def _clean(parts: Path, *, keep_folder: bool = False) -> None:
     for path in sorted(parts.iterdir()):
         if path.name not in (JOB, FILES, DONE, LOCK):
             path.unlink(missing_ok=True)
-    for name in (FILES, JOB, DONE):
+    for name in (FILES, JOB, *((DONE,) if keep_folder else ())):
         (parts / name).unlink(missing_ok=True)
     if not keep_folder:
         shutil.rmtree(parts)

@@ -20,7 +20,7 @@ from convatlas.models.registry import create_model
 from convatlas.predict.engine_policy import EngineName, Workload
 from convatlas.predict.predictor import Predictor
 from convatlas.runs.model_spec import ModelSpec
-from convatlas.runs.run import RECORD, RunError, open_run
+from convatlas.runs.run import RECORD, WEIGHTS, RunError, open_run
 from convatlas.weights.errors import WeightsError
 from convatlas.weights.files import read_safetensors_metadata, read_weights
 from convatlas.weights.load import load_own
@@ -107,6 +107,8 @@ def load_network(source: str | os.PathLike[str]) -> Network[Any]:
     if is_model(name) and not (path / RECORD).is_file() and not path.is_file():
         return _published(name, tag or True)
     if path.is_file():
+        if path.name == WEIGHTS and (path.parent / RECORD).is_file() and _is_finished(path.parent):
+            return _from_file(open_run(path.parent).weights)
         return _from_file(path)
     try:
         return _from_file(open_run(path).weights)
@@ -115,6 +117,14 @@ def load_network(source: str | os.PathLike[str]) -> Network[Any]:
             raise
         close = nearest(text, [*all_cards(), *all_aliases()])
         raise RunError(f"{error}; nor a network, of which the nearest are {close}") from None
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether a record that can be read says that the run is finished."""
+    try:
+        return open_run(folder).state == "finished"
+    except RunError:
+        return False
 
 
 def _published(name: str, tag: bool | str) -> Network[Any]:

@@ -7,6 +7,8 @@ import dataclasses
 import json
 import logging
 import os
+import socket
+import sys
 import warnings
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -16,6 +18,8 @@ from convatlas.predict.job import PartRunner, Parts, Results
 from convatlas.predict.outputs import Prediction, Skipped
 from convatlas.predict.predictor import Predictor
 
+WAIT_S = 30.0
+"""Seconds that a cluster may take to answer the first call."""
 CHUNK_FILES = 64
 """Files that a machine gets at a time."""
 
@@ -46,6 +50,7 @@ def ray_runner(predictor: Predictor, *, top: int | None = None, fps: float | Non
             return
         with _quiet_ray(ray):
             if not ray.is_initialized():
+                check_address()
                 ray.init(log_to_driver=False, logging_level=logging.ERROR)
             yield from _in_parts(_mapped(ray, rows, predictor, count, fps), parts)
 
@@ -130,6 +135,9 @@ def _unpacked(entry: dict[str, Any]) -> Results:
 def _quiet_ray(ray: Any) -> Generator[None]:
     """Ray Data draws bars and logs plans; here, the job has a bar of its own."""
     context = ray.data.DataContext.get_current()
+    sys.stdout.flush()
+    own = os.dup(1)
+    os.dup2(2, 1)  # What its processes print is no answer.
     before = context.enable_progress_bars
     logger = logging.getLogger("ray.data")
     level = logger.level
@@ -142,6 +150,28 @@ def _quiet_ray(ray: Any) -> Generator[None]:
     finally:
         context.enable_progress_bars = before
         logger.setLevel(level)
+        sys.stdout.flush()
+        os.dup2(own, 1)
+        os.close(own)
+
+
+def check_address() -> None:
+    """Calls the cluster that RAY_ADDRESS names, since Ray itself waits for it without an end in sight.
+
+    Raises:
+        ValueError: it does not answer within `WAIT_S`, or the address is none.
+    """
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address in ("", "auto", "local"):
+        return
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(f"RAY_ADDRESS={address!r}; expected HOST:PORT, ray://HOST:PORT, auto or local")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=WAIT_S).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ValueError(f"RAY_ADDRESS={address!r}: the cluster does not answer ({reason})") from None
 
 
 def _require_ray() -> Any:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from convatlas.data.image_files import MAX_PIXELS, ImageError
 
 FILMS = (
-    ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts",
-    ".webm", ".wmv",
+    ".264", ".265", ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".h264", ".h265", ".hevc",
+    ".ivf", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts",
+    ".mxf", ".nut", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m",
 )  # fmt: skip
 
 STREAMS = ("http://", "https://", "rtmp://", "rtsp://", "tcp://", "udp://")
@@ -56,7 +57,7 @@ def read_frames(source: str | BinaryIO, name: str, fps: float | None = 1.0) -> I
         with av.open(source) as film:
             if not film.streams.video:
                 raise ImageError(f"{name}: has no moving image in it")
-            stream = film.streams.video[0]
+            stream = _moving(film)
             _check_size(name, stream.codec_context)
             stream.thread_type = "AUTO"
             rate = float(stream.average_rate or 25)
@@ -72,8 +73,20 @@ def read_frames(source: str | BinaryIO, name: str, fps: float | None = 1.0) -> I
                     yield Frame(number, seconds, functools.partial(_pixels, frame))
             if start is None:
                 raise ImageError(f"{name}: holds no frame")
-    except av.error.FFmpegError as error:
+    except ImageError:
+        raise
+    except Exception as error:  # What a damaged film makes PyAV raise need not be an error of FFmpeg's.
         raise ImageError(f"{name}: {_reason(error)}") from None
+
+
+def _moving(film: Any) -> Any:
+    """The first stream that moves: some films begin with their cover."""
+    streams = film.streams.video
+    return next((stream for stream in streams if "attached_pic" not in _disposition(stream)), streams[0])
+
+
+def _disposition(stream: Any) -> str:
+    return str(getattr(stream, "disposition", ""))
 
 
 def _pixels(frame: Any) -> NDArray[np.uint8]:
@@ -92,7 +105,7 @@ def _check_size(name: str, image: Any) -> None:
 def _reason(error: Any) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
-    return f"no film, or damaged ({error.strerror})"
+    return f"no film, or damaged ({getattr(error, 'strerror', None) or type(error).__name__})"
 
 
 def count_frames(source: str, fps: float | None = 1.0) -> int:
@@ -104,10 +117,10 @@ def count_frames(source: str, fps: float | None = 1.0) -> int:
     av = _require_av()
     try:
         with av.open(source) as film:
-            (stream, *_) = film.streams.video
+            stream = _moving(film)
             rate = float(stream.average_rate or 25)
             seconds = film.duration / av.time_base if film.duration else stream.frames / rate
-    except (av.error.FFmpegError, ValueError):
+    except Exception:  # As in `read_frames`, which says why.
         return 0
     return math.ceil(seconds * (rate if fps is None else min(fps, rate)))
 

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import socket
+import stat
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -35,7 +36,7 @@ def locked(folder: Path) -> Generator[None]:
         LockedError: another process holds it.
         OSError: the folder is missing or may not be written.
     """
-    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    handle = open_lock(folder, os.O_RDWR | os.O_CREAT)
     try:
         _take(handle, folder)
         _held.add(handle)
@@ -46,6 +47,29 @@ def locked(folder: Path) -> Generator[None]:
     finally:
         _held.discard(handle)
         os.close(handle)
+
+
+def open_lock(folder: Path, flags: int) -> int:
+    """Opens the lock of a run folder, where it is a file; the handle.
+
+    Raises:
+        LockedError: something else lies in its place: a link could lead anywhere, and a pipe be waited for.
+        OSError: it cannot be opened.
+    """
+    try:
+        handle = os.open(folder / LOCK, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR):
+            raise _no_file(folder) from None
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise _no_file(folder)
+    return handle
+
+
+def _no_file(folder: Path) -> LockedError:
+    return LockedError(f"{folder / LOCK}: is a link or no regular file; remove it")
 
 
 def _take(handle: int, folder: Path) -> None:

@@ -20,7 +20,7 @@ from convatlas.data.sources import load_source
 from convatlas.errors import nearest
 from convatlas.files import write_json
 from convatlas.machine import processor
-from convatlas.runs.lock import LOCK
+from convatlas.runs.lock import LockedError, open_lock
 from convatlas.summary import Summary
 
 WEIGHTS = "weights.safetensors"
@@ -92,8 +92,8 @@ class Run(Summary):
         stated = self.record["result"].get("weights_sha256")
         if stated is not None and sha256_of(path) != stated:
             raise RunError(
-                f"{path}: is damaged (its SHA-256 is not the one in {RECORD}); with `result` taken out of "
-                f"{RECORD}, `convatlas resume` writes it anew from the last checkpoint"
+                f"{path}: is damaged (its SHA-256 is not the one in {RECORD}); `convatlas resume "
+                f"{self.folder}` writes it anew from the last checkpoint"
             )
         return path
 
@@ -132,10 +132,10 @@ def open_run(folder: Path) -> Run:
         raise RunError(f"{folder}: is not the folder of a run (it holds no {RECORD}){_others(folder)}")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        check_result(record)
         _ = record["config"]["network"], record["config"]["data"], record["config"]["recipe"]["epochs"]
         if "result" in record:
             _ = record["result"]["test_accuracy"]
+            check_result(record)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(f"{path}: is damaged ({type(error).__name__}: {error})") from None
     except OSError as error:
@@ -200,11 +200,30 @@ def trained_on(folder: Path, record: Mapping[str, Any]) -> Source:
         ValueError: the data are gone or cannot be used.
     """
     try:
-        config, data_dir = record["config"], record.get("options", {}).get("data_dir")
-        name, on_bad_image = config["data"], config.get("on_bad_image", "refuse")
+        on_bad_image = record["config"].get("on_bad_image", "refuse")
+        name, data_dir = locate_data(record), locate_data_dir(record)
     except (KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{folder / RECORD}: is damaged ({type(error).__name__}: {error})") from None
     return load_source(name, data_dir=data_dir, on_bad_image=on_bad_image)
+
+
+def locate_data(record: Mapping[str, Any]) -> str:
+    """The name of a run's data; a relative path that leads nowhere here begins where it was trained."""
+    name = str(record["config"]["data"])
+    kind, colon, path = name.partition(":")
+    return f"{kind}:{_from_there(path, record)}" if colon and path else name
+
+
+def locate_data_dir(record: Mapping[str, Any]) -> str | None:
+    """Where the small data sets of a run lie; None for the usual place."""
+    path = record.get("options", {}).get("data_dir")
+    return None if path is None else _from_there(str(path), record)
+
+
+def _from_there(path: str, record: Mapping[str, Any]) -> str:
+    """A path as it stands where it leads somewhere, else from the folder that the run was trained in."""
+    there = Path(str(record.get("cwd", ""))) / path
+    return str(there) if not Path(path).exists() and there.exists() else path
 
 
 def find_run(name: str, root: Path) -> Run:
@@ -325,8 +344,8 @@ def machine(threads: int) -> dict[str, Any]:
 
 def _is_locked(folder: Path) -> bool:
     try:
-        handle = os.open(folder / LOCK, os.O_RDONLY)
-    except OSError:
+        handle = open_lock(folder, os.O_RDONLY)
+    except (OSError, LockedError):
         return False
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)

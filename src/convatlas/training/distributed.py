@@ -26,8 +26,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from convatlas.devices import find_device
 
-# For as long as a rank may be busy with something that others wait for, for example compiling.
-PATIENCE = datetime.timedelta(minutes=10)
+TIMEOUT = "CONVATLAS_RANK_TIMEOUT"
+"""Environment variable: seconds that ranks wait for one that is busy or gone; 120 where it is not set."""
 # How gloo and NCCL say that the other end of a connection is no longer there.
 LOST = re.compile(r"Connection (closed|reset|refused)|Broken pipe|NCCL|[Tt]imed out|Timeout")
 
@@ -160,9 +160,10 @@ def _join(device: torch.device) -> None:
     # Flags and counts lie in main memory: they go by gloo, without waiting for the GPU.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
-        store, rank, world_size = next(rendezvous("env://", timeout=PATIENCE))
+        patience = rank_timeout()
+        store, rank, world_size = next(rendezvous("env://", timeout=patience))
         ours = PrefixStore(agree_on_life(store, rank, world_size), store)
-        dist.init_process_group(backend, store=ours, rank=rank, world_size=world_size, timeout=PATIENCE)
+        dist.init_process_group(backend, store=ours, rank=rank, world_size=world_size, timeout=patience)
     except (ValueError, RuntimeError) as error:
         raise RanksError(f"the other processes cannot be reached ({_first_line(error)})") from error
 
@@ -186,11 +187,11 @@ def agree_on_life(store: Store, rank: int, world_size: int) -> str:
     if rank > 0:
         store.set(f"life/asked/{rank}", own)
         answer = f"life/answer/{rank}/{own}"
-        store.wait([answer], PATIENCE)
+        store.wait([answer], rank_timeout())
         life = store.get(answer).decode()
         store.set(f"life/joined/{life}/{rank}", "")
         return life
-    missing, late = set(range(1, world_size)), time.monotonic() + PATIENCE.total_seconds()
+    missing, late = set(range(1, world_size)), time.monotonic() + rank_timeout().total_seconds()
     while missing:
         if time.monotonic() > late:
             raise RuntimeError(f"{len(missing)} of {world_size} processes did not come")
@@ -201,6 +202,30 @@ def agree_on_life(store: Store, rank: int, world_size: int) -> str:
                 missing.remove(other)
         time.sleep(0.02)
     return own
+
+
+def rank_timeout() -> datetime.timedelta:
+    """How long ranks wait for one that is busy, for example compiling, or gone.
+
+    Raises:
+        ValueError: CONVATLAS_RANK_TIMEOUT is not a number of seconds.
+    """
+    text = os.environ.get(TIMEOUT, "120")
+    try:
+        return datetime.timedelta(seconds=check_seconds(float(text)))
+    except (ValueError, OverflowError):
+        raise RanksError(f"{TIMEOUT}={text!r}; expected a number of seconds, at least 1") from None
+
+
+def check_seconds(seconds: float) -> float:
+    """The seconds, where they are one or more.
+
+    Raises:
+        ValueError: they are fewer, or NaN.
+    """
+    if not seconds >= 1.0:
+        raise ValueError(f"{seconds} s")
+    return seconds
 
 
 def _first_line(error: Exception) -> str:

@@ -49,6 +49,10 @@ class EvalTransform:
         return isinstance(self.fit, TestFit) and self.fit.fit == "tiles"
 
 
+class GivenUpError(Exception):
+    """An evaluation that was given up, as something else is asked for."""
+
+
 @torch.no_grad()
 def evaluate(
     net: nn.Module,
@@ -59,6 +63,7 @@ def evaluate(
     ranks: Ranks,
     loss: str = "softmax",
     dtype: torch.dtype | None = None,
+    stops: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
     """Measures a network; it is left in evaluation mode.
 
@@ -73,6 +78,10 @@ def evaluate(
         ranks: the processes.
         loss: as in a recipe: "softmax", "hinge" or "rbf".
         dtype: type of convolutions and matrix products; None for the network's own.
+        stops: asked after each batch whether to give up.
+
+    Raises:
+        GivenUpError: `stops` said so.
     """
     net.eval()
     count = len(split)
@@ -87,6 +96,8 @@ def evaluate(
         seen[rows] = 1.0
 
     def compute(images: Tensor) -> Tensor:
+        if stops():
+            raise GivenUpError
         with torch.autocast(ranks.device.type, dtype=dtype, enabled=dtype is not None):
             return net(images).float()
 

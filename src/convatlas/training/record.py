@@ -44,6 +44,7 @@ def make_record(
     return {
         "config": config_of(setup.spec),
         "seed": setup.spec.seed,
+        "cwd": str(Path.cwd()),
         "settings": {name: _plain(value) for name, value in settings.items()},
         "options": dict(options),
         "from_names": repeatable,

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import json
+import shutil
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,16 @@ from convatlas.models.network import check_count
 from convatlas.runs import checkpoint as files
 from convatlas.runs.checkpoint import CHECKPOINTS
 from convatlas.runs.lock import locked
-from convatlas.runs.run import WEIGHTS, Run, RunError, make_run_folder, sealed, sha256_of, write_record
+from convatlas.runs.run import (
+    METRICS,
+    WEIGHTS,
+    Run,
+    RunError,
+    make_run_folder,
+    sealed,
+    sha256_of,
+    write_record,
+)
 from convatlas.training.cpu.malloc import kept_memory
 from convatlas.training.distributed import Ranks
 from convatlas.training.logging.events import Callback, Facts, Silent, Watcher
@@ -110,6 +120,18 @@ def hold(folder: Path, ranks: Ranks) -> Generator[None]:
     """
     with locked(folder) if ranks.is_first else contextlib.nullcontext():
         yield
+
+
+@contextlib.contextmanager
+def removed_if_refused(folder: Path, ranks: Ranks) -> Generator[None]:
+    """Removes the folder of a new run where training is refused before it has left anything there."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        kept = isinstance(error, TrainingError) or files.steps_in(folder / CHECKPOINTS)
+        if ranks.is_first and not kept and not (folder / METRICS).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def check_room(setup: TrainSetup, folder: Path, keep: int) -> None:

@@ -35,14 +35,16 @@ class StopFlag:
 
     Attributes:
         asked: set by the first signal.
+        number: of that signal.
     """
 
     def __init__(self) -> None:
         self.asked = False
+        self.number = 0
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """Notes the first signal; from then on, signals end the process as they end any other."""
-        self.asked = True
+        self.asked, self.number = True, number
         # torchrun's agent passes on what a scheduler sends to all processes anyway, and kills after 30 s.
         if "TORCHELASTIC_RUN_ID" not in os.environ:
             for each in SIGNALS:
@@ -65,3 +67,57 @@ def stop_flag() -> Generator[StopFlag]:
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    # It came after the last step, where the training had no more use for it; what trains on has.
+    outer = before.get(flag.number)
+    if flag.asked and isinstance(outer, EndAtOnce):
+        outer(flag.number, None)
+
+
+class EndAtOnce:
+    """A handler of signals that ends what runs, wherever it is.
+
+    Args:
+        what: for the message.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Ends it.
+
+        Raises:
+            InterruptedWorkError: always.
+        """
+        raise InterruptedWorkError(self.what)
+
+
+class InterruptedWorkError(Exception):
+    """Work that consists of several trainings was asked to stop; what was finished is kept."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} was stopped; the trainings that are finished are kept")
+
+
+@contextlib.contextmanager
+def ending_at_once(what: str) -> Generator[None]:
+    """Turns SIGTERM, SIGINT and SIGUSR1 into an error while the block runs, also one that came in a training.
+
+    Only a program's main thread can do so.
+
+    Args:
+        what: for the message.
+
+    Raises:
+        InterruptedWorkError: a signal came.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = EndAtOnce(what)
+    before: dict[int, Any] = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, signal.SIG_DFL if previous is None else previous)

@@ -13,9 +13,10 @@ from convatlas.catalog.cards import is_model
 from convatlas.config import change
 from convatlas.data.fit import Fit
 from convatlas.data.sets import OnBadImage, Source
+from convatlas.metrics.report_sections import PAGE
 from convatlas.runs import checkpoint as files
 from convatlas.runs.checkpoint import CHECKPOINTS
-from convatlas.runs.run import Run, RunError, open_run
+from convatlas.runs.run import Run, RunError, locate_data, locate_data_dir, open_run
 from convatlas.training.distributed import Ranks, open_ranks
 from convatlas.training.logging.events import Callback, Watcher
 from convatlas.training.logging.progress import watcher_for
@@ -42,6 +43,7 @@ from convatlas.training.session import (
     hold,
     load_final,
     make_folder,
+    removed_if_refused,
     work,
 )
 from convatlas.training.setup import TrainSetup, make_setup, make_source
@@ -184,7 +186,7 @@ def train(
             check_agreement(record, ranks)
             check_room(setup, Path(out), keep)
             folder = make_folder(Path(out), name, setup)
-            with hold(folder, ranks):
+            with hold(folder, ranks), removed_if_refused(folder, ranks):
                 if curve is not None and ranks.is_first:
                     write_lr_curve(folder, curve)
                 return work(setup, folder, record, upkeep, shown, None)
@@ -209,7 +211,8 @@ def resume(
     """Goes on with a training that was stopped or killed, to the same weights that it would have reached.
 
     It starts from the newest checkpoint that is whole, or anew where there is none. A finished run is
-    returned as it is; with `allow_change` and more `epochs` in `settings`, it is trained longer.
+    returned as it is, unless its weights are damaged or its report is missing, which are then written anew
+    from the last checkpoint; with `allow_change` and more `epochs` in `settings`, it is trained longer.
 
     Args:
         folder: of the run.
@@ -263,7 +266,7 @@ def _go_on(
             f"{folder}: is finished, and {', '.join(settings)} would change it; `--allow-change` "
             "(`allow_change=True`) goes on from its end, so more `epochs` train it longer"
         )
-    if run.state == "finished" and not settings:
+    if run.state == "finished" and not settings and (_is_whole(run) or not _can_repeat(record, given)):
         watcher.note(f"{folder}: is finished, with a test accuracy of {run.test_accuracy:.2%}")
         if given.network is not None:
             load_final(run, given.network.to(ranks.device), ranks)
@@ -275,12 +278,12 @@ def _go_on(
                 f"{folder}: was started from Python with {spec.network} on {spec.data}; only "
                 "`convatlas.resume(folder, network=..., data=...)` there can go on with it"
             )
-        data = spec.data if given.data is None else given.data
+        data = locate_data(record) if given.data is None else given.data
         spec = dataclasses.replace(
             spec, recipe=change(spec.recipe, settings), data=data if isinstance(data, str) else spec.data
         )
         with arithmetic(ranks, exact=spec.exact, threads=record["machine"]["threads"]):
-            source = make_source(data, given.test_data, spec, record["options"].get("data_dir"), watcher.note)
+            source = make_source(data, given.test_data, spec, locate_data_dir(record), watcher.note)
             setup = make_setup(spec, given.network, source, ranks, given.workers, record.get("replaced"))
             check_room(setup, folder, upkeep.keep)
             found = files.newest_checkpoint(folder / CHECKPOINTS, watcher.note) if ranks.is_first else None
@@ -291,6 +294,22 @@ def _go_on(
                 _tell_conditions(now, setup, watcher)
             now.pop("result", None)
             return work(setup, folder, now, upkeep, watcher, found, longer=run.state == "finished")
+
+
+def _is_whole(run: Run) -> bool:
+    """Whether a finished run has its report, and the weights that training wrote."""
+    try:
+        return run.weights.is_file() and (run.folder / PAGE).is_file()
+    except RunError:
+        return False
+
+
+def _can_repeat(record: Mapping[str, Any], given: Given) -> bool:
+    """Whether network and data are at hand, without which nothing can be written anew."""
+    named = record.get("data", {}).get("named", False)
+    return (given.network is not None or is_model(record["config"]["network"])) and bool(
+        named or given.data is not None
+    )
 
 
 def _check_unchanged(

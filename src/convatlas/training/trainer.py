@@ -7,12 +7,13 @@ to stop and to go on is to write them and to read them.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from convatlas.models.network import Network
 from convatlas.runs import checkpoint as files
 from convatlas.runs.checkpoint import CHECKPOINTS
 from convatlas.training import nonfinite
-from convatlas.training.evaluation import evaluate
+from convatlas.training.evaluation import GivenUpError, evaluate
 from convatlas.training.head_probe import check_probed, features_of, fit_head, probed_layer
 from convatlas.training.logging.metrics_logger import MetricsLogger, Stopwatch
 from convatlas.training.setup import TrainSetup
@@ -116,7 +117,10 @@ class Training:
         evaluation: Evaluation | None = None
         while not self.state.over:
             try:
-                watch, lr = self.learn_epoch()
+                if self._is_unmeasured():
+                    watch, lr = Stopwatch(), self._lr_before()
+                else:
+                    watch, lr = self.learn_epoch()
                 evaluation = self.close_epoch(watch, lr)
             except nonfinite.NotFiniteError as error:
                 nonfinite.go_back(self, str(error))
@@ -215,6 +219,14 @@ class Training:
             with self.learner.averaged():
                 self.learner.best.keep()
 
+    def _is_unmeasured(self) -> bool:
+        """Whether an epoch has just been trained and its evaluation was given up."""
+        step = self.state.step
+        return step > 0 and step % self.batch_order.steps_per_epoch == 0 and self.state.images > 0
+
+    def _lr_before(self) -> float:
+        return self.recipe.lr_at(self.state.step - 1, self.batch_order.num_steps) * self.state.lr_factor
+
     def learn_epoch(self) -> tuple[Stopwatch, float]:
         """Takes the steps that are left of an epoch.
 
@@ -304,13 +316,14 @@ class Training:
         state, patience = self.state, self.recipe.patience
         epoch = state.step // self.batch_order.steps_per_epoch
         last = state.step >= self.batch_order.num_steps
-        evaluation = self.evaluate(exactly=last)
+        evaluation, held = self.evaluate(exactly=last), None
+        if self.setup.validation is not None:
+            held = self.measure(self.setup.validation, exactly=last, gives_up=True)
+        # Up to here, nothing of the state was changed: where a signal came, the next process begins here.
         loss, right = (total / max(1, state.images) for total in (state.loss_sum, state.right))
         state.loss_sum, state.images, state.right = 0.0, 0, 0
-        accuracy, held = evaluation.accuracy, None
-        if self.setup.validation is not None:
-            held = self.measure(self.setup.validation, exactly=last)
-            accuracy = held.accuracy
+        accuracy = evaluation.accuracy if held is None else held.accuracy
+        if held is not None:
             self.keep_if_best(held.loss, epoch)
         if self.learner.soup is not None and epoch > self.recipe.epochs - self.recipe.soup:
             self.learner.soup.add(state.souped)
@@ -331,15 +344,29 @@ class Training:
         return evaluation
 
     def evaluate(self, *, exactly: bool) -> Evaluation:
-        """Measures the network on all test images; `exactly` is in float32, whatever is trained in."""
-        return self.measure(self.setup.source.test, exactly=exactly)
+        """Measures the network on all test images; `exactly` is in float32, whatever is trained in.
 
-    def measure(self, part: Samples, *, exactly: bool) -> Evaluation:
-        """Measures the network on some images, as `evaluate` does on those of the test."""
+        Raises:
+            StoppedError: a signal asked for the end meanwhile; a checkpoint has been written before.
+        """
+        return self.measure(self.setup.source.test, exactly=exactly, gives_up=True)
+
+    def measure(self, part: Samples, *, exactly: bool, gives_up: bool = False) -> Evaluation:
+        """Measures the network on some images, as `evaluate` does on those of the test.
+
+        Args:
+            part: the images.
+            exactly: in float32.
+            gives_up: where a signal comes, save and end.
+        """
         setup = self.setup
         dtype = None if exactly else setup.execution.autocast
         self.learner.follow_first()
-        with self.learner.averaged():
+        if gives_up and self._any(self.stop.asked)[0]:
+            self._leave_unmeasured()
+        # Of several processes, all would have to give up at the same batch; they go on to the end.
+        alone = gives_up and self.ranks.world_size == 1
+        with self.learner.averaged(), contextlib.suppress(GivenUpError):
             return evaluate(
                 self.learner.net,
                 part,
@@ -348,7 +375,15 @@ class Training:
                 ranks=self.ranks,
                 loss=self.recipe.loss,
                 dtype=dtype,
+                stops=lambda: alone and self.stop.asked,
             )
+        self._leave_unmeasured()
+
+    def _leave_unmeasured(self) -> NoReturn:
+        """Saves a state whose epoch is trained but not measured, with which the next process begins."""
+        if not self.state.over:  # Else the checkpoint of the end is there, and these are the final weights.
+            self.save()
+        raise StoppedError(str(self.folder), self.state.step)
 
     def save(self) -> None:
         """Writes a checkpoint, and deletes old ones.
