@@ -133,10 +133,8 @@ def test_hostile_class_names_reach_the_report_escaped(tmp_path: Path) -> None:
     for name in names:
         place = tmp_path / "data" / os.fsdecode(name)
         save_images(place, 6)
-    run = train(
-        "lenet5", data=f"folder:{tmp_path / 'data'}", input_size=32, epochs=1, batch_size=6, out=tmp_path / "runs",
-        workers=0, progress=False,
-    )  # fmt: skip
+    options = {"input_size": 32, "epochs": 1, "batch_size": 6, "workers": 0, "progress": False}
+    run = train("lenet5", data=f"folder:{tmp_path / 'data'}", out=tmp_path / "runs", **options)  # type: ignore[arg-type]
     text = (run.folder / "report.md").read_text(encoding="utf-8")
     assert "<script>" not in text
     assert (run.folder / "confusion.png").is_file()
