@@ -109,7 +109,7 @@ def read(hint: Any, given: Any, name: str) -> Any:
     if kinds and isinstance(given, Mapping):
         fields = dict(typing.cast(Mapping[str, Any], given))
         kind = fields.pop("kind", "") if len(kinds) > 1 else next(iter(kinds))
-        if kind not in kinds:
+        if not isinstance(kind, str) or kind not in kinds:
             raise UnknownNameError(f"`{name}.kind`={kind!r}; allowed are {', '.join(map(repr, kinds))}")
         return build(kinds[kind], fields, f"{name}.")
     if isinstance(given, list):

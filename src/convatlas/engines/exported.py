@@ -224,7 +224,7 @@ def _check_external(path: Path) -> None:
 def _open_xml(path: Path, threads: int) -> ExportedNetwork:
     with path.open("rb") as file:
         if b"<net" not in file.read(4096):  # OpenVINO prints a log of its own, and reads other formats too.
-            raise EngineError(f"{path}: is no network of OpenVINO's (XML that begins with <net>)")
+            raise EngineError(f"{path}: damaged, or no network of OpenVINO's (XML that begins with <net>)")
     from convatlas.engines.backends.openvino import METADATA, open_model, openvino_core
 
     model = openvino_core().read_model(path)
