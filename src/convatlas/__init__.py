@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from convatlas.catalog.cards import find_card as find_card
     from convatlas.catalog.cards import is_model as is_model
     from convatlas.catalog.cards import list_models as list_models
-    from convatlas.choosing.choose import choose as choose
+    from convatlas.choosing.entry import choose as choose
     from convatlas.data.sets import Source as Source
     from convatlas.data.sources import load_source as load_source
     from convatlas.data.transforms import Transform as Transform
@@ -51,7 +51,7 @@ _HOMES = {
     "Source": "data.sets",
     "Transform": "data.transforms",
     "bench": "benchmark.bench",
-    "choose": "choosing.choose",
+    "choose": "choosing.entry",
     "create_model": "models.registry",
     "draw": "drawing.api",
     "evaluate": "evaluation.evaluate",

@@ -207,7 +207,7 @@ def choose(
     passed.sort(key=lambda each: (-each.accuracy.top1, each.macs))
     fitting: list[Candidate] = []
     for number, candidate in enumerate(passed, 1):
-        clock = _Clock(candidate, batch_size, cores, measure)
+        clock = Clock(candidate.network, candidate.input_size, batch_size, cores, measure)
         timed = clock.known(engine)
         if timed is None and (measure or limits.max_latency is not None):
             if progress is not None:
@@ -227,17 +227,19 @@ Timed = tuple[float | None, str]
 
 
 @dataclasses.dataclass(frozen=True)
-class _Clock:
+class Clock:
     """Latencies of one network.
 
     Attributes:
-        candidate: the network.
+        network: name in the registry.
+        input_size: C, H, W.
         batch_size: B.
         threads: that work on a batch.
         anew: whether what was measured before is left alone.
     """
 
-    candidate: Candidate
+    network: str
+    input_size: tuple[int, int, int]
     batch_size: int
     threads: int
     anew: bool
@@ -262,13 +264,14 @@ class _Clock:
         return min(timed, self._searched(), key=lambda each: each[0] or float("inf"))
 
     def _stored(self, engine: str) -> Timed | None:
-        network, size = self.candidate.network, self.candidate.input_size
-        found = find_measurement(network, engine, self.batch_size, size, "fp32", self.threads)
+        size = self.input_size
+        found = find_measurement(self.network, engine, self.batch_size, size, "fp32", self.threads)
         return None if found is None else (found.latency, engine)
 
     def _benched(self, engine: str) -> Timed:
         (found,) = bench(
-            self.candidate.network,
+            self.network,
+            input_size=self.input_size,
             batch_sizes=(self.batch_size,),
             engines=(engine,),
             threads=self.threads,
@@ -280,13 +283,13 @@ class _Clock:
         if not cache.home().is_dir():
             return None
         with torch.device("meta"):
-            net = create_model(self.candidate.network).eval()
-        found = remembered_result(net, self.candidate.input_size, self.batch_size, self.threads)
+            net = create_model(self.network).eval()
+        found = remembered_result(net, self.input_size, self.batch_size, self.threads)
         return None if found is None or found.seconds is None else (found.seconds, found.engine)
 
     def _searched(self) -> Timed:
-        net = create_model(self.candidate.network).eval()
-        size, threads = self.candidate.input_size, self.threads
+        net = create_model(self.network).eval()
+        size, threads = self.input_size, self.threads
         made = optimize(net, size, self.batch_size, threads=threads, remember=not self.anew)
         return made.report.chosen.seconds, made.name
 

@@ -195,6 +195,21 @@ def fetch(entry: Published) -> Path:
     return _fetch_from_hub(entry)
 
 
+def is_here(entry: Published) -> bool:
+    """Whether a checkpoint can be loaded without a network connection."""
+    if entry.package:
+        try:
+            _find_in_package(entry)
+        except WeightsError:
+            return False
+        return True
+    try:
+        import huggingface_hub as hub
+    except ImportError:
+        return False
+    return isinstance(hub.try_to_load_from_cache(entry.hub, entry.file), str)
+
+
 def _find_in_package(entry: Published) -> Path:
     try:
         files = importlib.metadata.files(entry.package) or []
