@@ -1,8 +1,8 @@
 """How good the choice of `choose --data` is: regret and coverage over many small tasks.
 
 A task is a random subset of the classes and images of digits, of Fashion-MNIST, or of windows of photographs.
-What `choose` estimates by cross-validation on its few images (the same functions, on features that are computed
-once) is compared with what each candidate does on held-out images, 2,000 where there are so many.
+What `choose` estimates by cross-validation on its few images (the same functions, on features that are
+computed once) is compared with what each candidate does on held-out images, 2,000 where there are so many.
 
     python benchmarks/choose_tasks.py --tasks 50
 """
