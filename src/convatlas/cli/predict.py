@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
+    from convatlas.predict.outputs import Prediction
     from convatlas.predict.predictor import Predictor
 
 
@@ -29,6 +30,8 @@ def predict_command(
     exact: Annotated[bool, Parameter(negative="")] = False,
     device: str | None = None,
     classes: Path | None = None,
+    unknown: float | None = None,
+    coverage: float | None = None,
     cluster: Literal["ray"] | None = None,
 ) -> int:
     """Say what is on images.
@@ -56,6 +59,10 @@ def predict_command(
         workers: Threads that read images; one for each core if not given.
         exact: Decode large JPEGs at their full size, which takes longer.
         device: cpu or cuda; a GPU if there is one, if not given.
+        unknown: Say which images are of none of the classes; the number is the share of images of the classes
+            that may be refused by mistake, such as 0.05. Needs a run with --set validation=0.2.
+        coverage: Name with each answer the classes that hold the right one with this probability, such as
+            0.95. Needs a run with --set validation=0.2.
         classes: File with a name for each class, one a line, in the order of the logits.
         cluster: Spread the files of a job with --out over a cluster: ray, at the address in RAY_ADDRESS.
     """
@@ -73,6 +80,8 @@ def predict_command(
     from convatlas.predict.outputs import Prediction
     from convatlas.predict.progress import watched
 
+    if out is not None and out.suffix != ".jsonl" and (unknown is not None or coverage is not None):
+        raise ValueError(f"`--out {out}`: with --unknown or --coverage, answers are written as .jsonl")
     names = None if classes is None else read_classes(classes)
     rate = None if fps == "all" else read_rate(fps)
     # On a cluster, nobody knows how fast its machines are.
@@ -88,6 +97,8 @@ def predict_command(
         workers=workers,
         device=device,
         exact=exact,
+        unknown=unknown,
+        coverage=coverage,
     )
     if predictor.engine == "auto" and engine is None and precision == "fp32":
         print(
@@ -104,11 +115,19 @@ def predict_command(
         elif isinstance(prediction, Prediction):
             shown = "  ".join(f"{plain(name)} {share:.1%}" for name, share in prediction.top)
             at = "" if prediction.seconds is None else f" at {prediction.seconds:.2f} s"
-            print(f"{plain(prediction.image)}{at}: {shown}")
+            print(f"{plain(prediction.image)}{at}: {shown}{_judgement(prediction)}")
         else:
             print(f"convatlas: {plain(prediction.reason)}", file=sys.stderr)
     show_engines(predictor)
     return 2 if failed else 0
+
+
+def _judgement(answer: Prediction) -> str:
+    """Whether it is of none of the classes, and the set of its classes, where that was asked for."""
+    from convatlas.escape import plain
+
+    sure = "" if answer.classes is None else f"  in {{{', '.join(map(plain, answer.classes))}}}"
+    return f"{sure}  none of the classes" if answer.unknown else sure
 
 
 def write(

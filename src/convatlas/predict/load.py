@@ -17,6 +17,7 @@ from convatlas.errors import nearest
 from convatlas.metrics.probabilities import Outputs
 from convatlas.models.network import Network
 from convatlas.models.registry import create_model
+from convatlas.predict.confidence import make_confidence, read_held_back
 from convatlas.predict.engine_policy import EngineName, Workload
 from convatlas.predict.predictor import Predictor
 from convatlas.runs.model_spec import ModelSpec
@@ -40,6 +41,8 @@ def load(
     device: str | torch.device | None = None,
     exact: bool = False,
     outputs: Outputs = "auto",
+    coverage: float | None = None,
+    unknown: float | None = None,
 ) -> Predictor:
     """Loads a network together with its transform and class names, ready to say what is on images.
 
@@ -57,13 +60,20 @@ def load(
         device: where the network runs; None for the first GPU, or the processor where there is none.
         exact: decode each JPEG at its full size, as in `Predictor`.
         outputs: "logits", "probabilities", or "auto" to look at the numbers, as in `Predictor`.
+        coverage: of a run that held images back, name with each answer the set of classes that holds the
+            right one with this probability.
+        unknown: of such a run, say which images are of none of the classes; of those that are of one, about
+            this share is refused by mistake.
 
     Raises:
         RunError: there is no such run, or the file is damaged, not one of these, or does not fit.
         WeightsError: the published weights cannot be had, or a file would run code.
         ValueError: `class_names` does not fit, or an option is out of its range.
     """
-    return Predictor(
+    confidence = None
+    if coverage is not None or unknown is not None:
+        confidence = make_confidence(read_held_back(_run_folder(source)), coverage=coverage, unknown=unknown)
+    predictor = Predictor(
         open_network(source),
         class_names=class_names,
         engine=engine,
@@ -76,6 +86,21 @@ def load(
         exact=exact,
         outputs=outputs,
     )
+    predictor.confidence = confidence
+    return predictor
+
+
+def _run_folder(source: str | os.PathLike[str]) -> Path:
+    """The folder of a run.
+
+    Raises:
+        ValueError: the source is none.
+    """
+    path = Path(source)
+    folder = path.parent if path.is_file() else path
+    if not (folder / RECORD).is_file():
+        raise ValueError(f"{source}: `coverage` and `unknown` need the folder of a run that held images back")
+    return folder
 
 
 def open_network(source: str | os.PathLike[str]) -> Network[Any] | ExportedNetwork:

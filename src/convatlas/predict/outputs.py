@@ -26,12 +26,17 @@ class Prediction(Summary):
         top: the most likely classes with their probabilities, the most likely first.
         frame: of a film, counted from 0; None for an image.
         seconds: where in the film it is shown; None for an image.
+        classes: those that hold the right one with the probability that was asked for, the most likely first;
+            None where that was not asked for.
+        unknown: whether the image is of none of the classes; None where that was not asked for.
     """
 
     image: str
     top: tuple[tuple[str, float], ...]
     frame: int | None = None
     seconds: float | None = None
+    classes: tuple[str, ...] | None = None
+    unknown: bool | None = None
 
     def _title(self) -> str:
         at = "" if self.seconds is None else f" at {self.seconds:.2f} s"
@@ -53,7 +58,9 @@ class Prediction(Summary):
     def record(self) -> dict[str, Any]:
         """The same for JSON."""
         top = [{"class": name, "probability": round(share, 6)} for name, share in self.top]
-        return _place(self) | {"top": top}
+        more = {} if self.classes is None else {"classes": list(self.classes)}
+        refused = {} if self.unknown is None else {"unknown": self.unknown}
+        return _place(self) | {"top": top} | more | refused
 
 
 @dataclasses.dataclass(frozen=True)

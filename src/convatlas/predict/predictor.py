@@ -18,8 +18,9 @@ from convatlas.devices import find_device
 from convatlas.engines.backend import Precision
 from convatlas.engines.exported import ExportedNetwork, further_files, open_exported
 from convatlas.metrics.probabilities import Outputs, check_outputs, to_logits
-from convatlas.models.network import check_count
+from convatlas.models.network import Network, check_count
 from convatlas.predict.calibration import read_calibration
+from convatlas.predict.confidence import Confidence
 from convatlas.predict.engine_policy import EngineName, Workload, choose_engine
 from convatlas.predict.inputs import Item, find_items
 from convatlas.predict.outputs import Prediction, Skipped
@@ -31,6 +32,8 @@ from convatlas.summary import Summary
 if TYPE_CHECKING:
     from convatlas.engines.engine import Engine, Report
 
+_Answer = tuple[tuple[tuple[str, float], ...], tuple[str, ...] | None, bool | None]
+"""The most likely classes with their probabilities, the set of classes, and whether it is none of them."""
 TOP = 3
 """Classes that are named where the user says no number."""
 CALIBRATION_IMAGES = 256
@@ -64,6 +67,8 @@ class Predictor(Summary, nn.Module):
         network: as given.
         transform: as given.
         class_names: a name for each logit.
+        confidence: thresholds by which answers get sets of classes and images of no class are named; with it,
+            probabilities are at its temperature. None for neither.
 
     Shape: x (B, C, H, W), as the transform gives it -> (B, K).
 
@@ -117,6 +122,7 @@ class Predictor(Summary, nn.Module):
         self.workers = usable_cores() if workers is None else workers
         self.exact = exact
         self.outputs: Outputs = outputs
+        self.confidence: Confidence | None = None
         self._engines: dict[tuple[int, ...], Engine] = {}
         self.class_names = self._names(class_names)
 
@@ -217,7 +223,7 @@ class Predictor(Summary, nn.Module):
     def on(self, device: str) -> Predictor:
         """A copy on another device; a network in a file is opened anew."""
         network = self.network
-        return Predictor(
+        copied = Predictor(
             open_exported(network.path) if isinstance(network, ExportedNetwork) else copy.deepcopy(network),
             transform=self.transform,
             class_names=self.class_names,
@@ -229,6 +235,8 @@ class Predictor(Summary, nn.Module):
             exact=self.exact,
             outputs=self.outputs,
         )
+        copied.confidence = self.confidence
+        return copied
 
     def fingerprint(self) -> str:
         """Tells predictors that predict differently apart: SHA-256 of weights, transform and class names."""
@@ -237,6 +245,8 @@ class Predictor(Summary, nn.Module):
         if isinstance(self.network, ExportedNetwork):
             for path in (self.network.path, *further_files(self.network.path)):
                 digest.update(path.read_bytes() if path.is_file() else b"")
+        if self.confidence is not None:
+            digest.update(f"{self.confidence.coverage} {self.confidence.unknown}".encode())
         for name, tensor in self.network.state_dict().items():
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
@@ -250,26 +260,55 @@ class Predictor(Summary, nn.Module):
         found = self._scored(batch.pixels, top, batch_size)
         for place, item in enumerate(batch.items):
             if place in found:
-                yield Prediction(item.name, found[place], item.frame, item.seconds)
+                top_classes, classes, unknown = found[place]
+                yield Prediction(item.name, top_classes, item.frame, item.seconds, classes, unknown)
             else:
                 reason = batch.reasons.get(place, f"{item.name}: the network's logits are NaN")
                 yield Skipped(item.name, reason, item.frame, item.seconds)
 
-    def _scored(
-        self, pixels: dict[int, Tensor], top: int, batch_size: int
-    ) -> dict[int, tuple[tuple[str, float], ...]]:
+    def _scored(self, pixels: dict[int, Tensor], top: int, batch_size: int) -> dict[int, _Answer]:
         """The most likely classes of each image whose logits are numbers."""
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for place, image in pixels.items():
             by_shape.setdefault(tuple(image.shape), []).append(place)
-        found: dict[int, tuple[tuple[str, float], ...]] = {}
+        found: dict[int, _Answer] = {}
         for places in by_shape.values():
             images = self._stacked([pixels[place] for place in places])
-            shares, classes = self._shares(images, len(places), batch_size).topk(top)
-            for place, row, names in zip(places, shares.tolist(), classes.tolist(), strict=True):
+            shares = self._shares(images, len(places), batch_size)
+            if self.confidence is not None:
+                shares = self.confidence.tempered(shares)
+            judged = self._judged(shares, images)
+            best, classes = shares.topk(top)
+            for place, row, names, (those, unknown) in zip(
+                places, best.tolist(), classes.tolist(), judged, strict=True
+            ):
                 if row[0] == row[0]:  # NaN is not itself.
-                    found[place] = tuple((self.class_names[k], p) for k, p in zip(names, row, strict=True))
+                    named = tuple((self.class_names[k], p) for k, p in zip(names, row, strict=True))
+                    found[place] = (named, those, unknown)
         return found
+
+    def _judged(self, shares: Tensor, images: Tensor) -> list[tuple[tuple[str, ...] | None, bool | None]]:
+        """For each image its set of classes, and whether it is of none; None for what is not asked for."""
+        how, count = self.confidence, len(shares)
+        classes: list[tuple[str, ...] | None] = [None] * count
+        unknown: list[bool | None] = [None] * count
+        if how is not None and how.coverage is not None:
+            classes = [tuple(self.class_names[k] for k in row) for row in how.sets(shares.cpu())]
+        if how is not None and how.unknown is not None:
+            unknown = list(how.is_unknown(shares.cpu(), self._features(images, count)))
+        return list(zip(classes, unknown, strict=True))
+
+    def _features(self, images: Tensor, count: int) -> Tensor | None:
+        """What goes into the last layer, (N, C); None where no distance is looked at."""
+        network = self.network
+        if self.confidence is None or not self.confidence.known.numel() or not isinstance(network, Network):
+            return None
+        with torch.inference_mode():
+            found = [
+                network.forward_head(network.forward_features(part.to(self.device)), pre_logits=True)
+                for part in images.split(self.batch_size)
+            ]
+        return torch.cat(found).float().cpu().view(count, len(images) // count, -1).mean(dim=1)
 
     def _shares(self, images: Tensor, count: int, batch_size: int) -> Tensor:
         """Probabilities (N, K) of N images, each of which has as many views: the mean over these."""

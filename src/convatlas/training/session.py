@@ -34,6 +34,7 @@ from convatlas.runs.run import (
 )
 from convatlas.training.cpu.malloc import kept_memory
 from convatlas.training.distributed import Ranks
+from convatlas.training.held_back import held_back
 from convatlas.training.logging.events import Callback, Facts, Silent, Watcher
 from convatlas.training.logging.metrics_logger import MetricsLogger, test_figures
 from convatlas.training.logging.progress import CompositeCallback
@@ -289,6 +290,10 @@ def _finish(
     else:
         result |= {"best_validation_accuracy": state.best_accuracy, "kept_epoch": state.kept_epoch}
     _write_weights(training, folder, record, result["test_accuracy"])
+    if training.setup.validation is not None:
+        held = held_back(training.setup, training.learner.net, training.setup.validation)
+        held.write(folder)
+        result["temperature"] = round(held.temperature, 4)
     result = sealed(result | {"weights_sha256": sha256_of(folder / WEIGHTS)})
     run = Run(folder, record | {"result": result})
     write_record(folder, run.record)
