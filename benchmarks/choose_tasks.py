@@ -39,13 +39,11 @@ class Pool:
     is_test: np.ndarray[Any, Any]
 
 
-def load_pools(fashion: int) -> list[Pool]:
+def load_pools(fashion: int, networks: tuple[str, ...]) -> list[Pool]:
     digits = convatlas.load_source("digits")
     pools = [_pool("digits", digits, 10_000, 10_000)]
-    try:
+    if fashion:
         pools.append(_pool("fashion-mnist", convatlas.load_source("fashion-mnist"), fashion, fashion))
-    except ValueError as error:
-        print(f"without Fashion-MNIST: {error}")
     windows = make_windows(PhotoTask(0, tuple(sorted(PHOTOS)), 60, 120, 0.8))
     images, labels, masks = [], [], []
     names = sorted(PHOTOS)
@@ -60,7 +58,7 @@ def load_pools(fashion: int) -> list[Pool]:
     source = Source("photographs", samples, samples, tuple(names), "0" * 64, (3, PX, PX))
     pools.append(Pool("photographs", source, {}, np.array(masks)))
     for pool in pools:
-        for network in NETWORKS:
+        for network in networks:
             option = NetworkOption(network, "published", PX, 0, 1.0, (3, PX, PX))
             opened = open_option(option, pool.source)
             ranks = Ranks(torch.device("cpu"))
@@ -125,16 +123,19 @@ def run_task(pool: Pool, seed: int) -> dict[str, Any]:
         "regret": regret,
         "covered": covered[found.index(best)],
         "all": covered,
-        "bias": [each[1] - each[3] for each in found[:3]],
+        "bias": [each[1] - each[3] for each in found if each[0] in NETWORKS],
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--tasks", type=int, default=50)
-    parser.add_argument("--fashion", type=int, default=2_000)
+    parser.add_argument(
+        "--fashion", type=int, default=2_000, help="images to learn from and to test on; 0 for none"
+    )
+    parser.add_argument("--networks", nargs="+", default=NETWORKS)
     options = parser.parse_args()
-    pools = load_pools(options.fashion)
+    pools = load_pools(options.fashion, tuple(options.networks))
     rows = [run_task(pools[seed % len(pools)], seed) for seed in range(options.tasks)]
     print(f"\n{len(rows)} tasks; torch {torch.__version__}, numpy {np.__version__}, {platform.processor()}")
     summarise("all", rows)

@@ -182,8 +182,11 @@ def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
     """The temperature, from 0.05 to 20, at which the mean loss of logits (N, K) is least."""
     from scipy.optimize import minimize_scalar
 
+    def loss(power: float) -> float:
+        return float(log_losses(logits / math.exp(power), labels).mean())
+
     found = minimize_scalar(
-        lambda power: float(log_losses(logits / math.exp(power), labels).mean()),
+        loss,
         bounds=(math.log(0.05), math.log(20.0)),
         method="bounded",
     )
