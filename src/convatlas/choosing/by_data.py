@@ -20,7 +20,7 @@ from convatlas.choosing.baselines import commonest, neighbours, regress, simple_
 from convatlas.choosing.candidates import NetworkOption, Opened, find_options, open_option
 from convatlas.choosing.choose import Clock, Limits
 from convatlas.choosing.estimate import DataCandidate, DataSelection, compare_first, marked, rate
-from convatlas.data.folder import TEST_NAMES, find_part
+from convatlas.data.folder import TEST_NAMES, find_split_folder
 from convatlas.data.sets import Chosen, DataError, Samples, Source, choose_rows, counted
 from convatlas.data.sources import load_source
 from convatlas.metrics.linear_probe import Ints, cross_predict, fit_probe, make_folds
@@ -182,7 +182,7 @@ def read_pool(data: str | Source, data_dir: str | Path | None, seed: int) -> Sou
     source = load_source(data, data_dir=data_dir, on_bad_image="skip") if isinstance(data, str) else data
     pool: Samples = source.train
     kind, _, path = source.name.partition(":")
-    if kind == "folder" and find_part(Path(path).expanduser(), TEST_NAMES) is None:
+    if kind == "folder" and find_split_folder(Path(path).expanduser(), TEST_NAMES) is None:
         pool = Joined(source.train, source.test)
     labels = pool.labels.numpy()
     counts = np.bincount(labels, minlength=len(source.class_names))
