@@ -179,7 +179,7 @@ def choose(
         engine: that latencies are for; "auto" for the fastest, by `optimize`, which takes up to a minute for
             a network that it has not seen here. None for what `optimize` remembers, else eager, and "auto"
             where eager is too slow for `max_latency`, but the fastest engine may not be.
-        threads: likewise; None for `torch.get_num_threads()`.
+        threads: CPU threads of each engine; None for `torch.get_num_threads()`.
         measure: measure all that pass the other limits, even without `max_latency` or if measured before.
         progress: called before a network is measured, with its name, its number and how many there are.
 

@@ -109,7 +109,7 @@ def read_scales(text: str) -> tuple[int, ...]:
     """The numbers of "224,256,288".
 
     Raises:
-        ValueError: one is no number.
+        ValueError: if one is not a number.
     """
     try:
         return tuple(int(number) for number in text.split(","))

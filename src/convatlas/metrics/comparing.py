@@ -50,7 +50,7 @@ def compare(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> 
 
     Args:
         first_right: for each image, whether the first one's answer is right, (N,).
-        second_right: likewise of the second.
+        second_right: the same of the second.
 
     Raises:
         ValueError: there is no image, or the lengths differ.

@@ -61,7 +61,7 @@ class Effect:
         values: the effect of each seed or fresh process.
         estimate: over all; None where there is none.
         p_holds: p-value of the clause, adjusted by Holm over the clauses that decide.
-        p_fails: p-value of its contrary, likewise.
+        p_fails: p-value of its contrary.
         verdict: on the clause alone.
     """
 

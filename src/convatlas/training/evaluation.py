@@ -28,7 +28,7 @@ class EvalTransform:
 
     Attributes:
         mean: per channel, for values in [0, 1].
-        std: per channel, likewise.
+        std: standard deviation of each channel, in the units of `mean`.
         fit: brings an image to size; None where all have it. Where it shows an image as several tiles, the
             prediction is the mean of their probabilities.
         batch_size: images at a time.

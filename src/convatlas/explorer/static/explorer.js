@@ -276,19 +276,19 @@ const make = (name, attributes, ...children) => {
   element.append(...children);
   return element;
 };
-let picture = null;
+let photo = null;
 function drawField(row) {
   const host = byId('rf');
   const [height, width] = host.dataset.side.split(',').map(Number);
   const edge = Math.max(height, width), unit = edge / 260, band = 12 * unit, room = 8 * unit;
   const svg = make('svg', { class: 'rf', viewBox: `${-band} ${-band} ${width + band + room} ${height + band + room}`, role: 'img', 'aria-labelledby': 'rf-says' });
-  const image = make('image', { href: picture ?? host.dataset.picture, width, height, preserveAspectRatio: 'xMidYMid slice' });
+  const image = make('image', { href: photo ?? host.dataset.photo, width, height, preserveAspectRatio: 'xMidYMid slice' });
   const pattern = make('pattern', { id: 'hatch', class: 'hatch', width: 6 * unit, height: 6 * unit, patternUnits: 'userSpaceOnUse', patternTransform: 'rotate(45)' }, make('path', { d: `M0 0V${6 * unit}` , 'stroke-width': unit }));
   svg.append(make('defs', {}, pattern), image);
   const says = byId('rf-says');
   const name = document.createElement('b');
   name.textContent = row.dataset.layer.replace(/:\d+$/, '');
-  if (!row.dataset.rf) { host.replaceChildren(svg); says.replaceChildren(name, ' has no place on the picture.'); return; }
+  if (!row.dataset.rf) { host.replaceChildren(svg); says.replaceChildren(name, ' has no place on the image.'); return; }
   const [size, stride, start, places] = JSON.parse(row.dataset.rf);
   const at = [0, 1].map((axis) => Math.min(places[axis] - 1, place ? place[axis] : Math.floor(places[axis] * [0.4, 0.36][axis])));
   const whole = size.map((each, axis) => each === null || stride[axis] === null);
@@ -319,12 +319,12 @@ function drawField(row) {
   says.replaceChildren(name, sentence(size, stride, first, places, at, [height, width]));
 }
 function sentence(size, stride, first, places, at, sides) {
-  if (size.every((each) => each === null)) return ' sees the whole picture.';
+  if (size.every((each) => each === null)) return ' sees the whole image.';
   const wide = size.map((each) => each === null ? 'all' : each).reverse().join('×');
   const where = ` at row ${at[0]}, column ${at[1]} of ${places[0]}×${places[1]} sees ${wide} px`;
   if (size.some((each, axis) => each === null || stride[axis] === null)) return `${where}; its places do not move evenly.`;
   const [rows, columns] = [0, 1].map((axis) => `${first[axis]} to ${first[axis] + size[axis] - 1}`);
-  const more = size.some((each, axis) => each > sides[axis]) ? ` It sees more than the picture (${Math.max(...size)} of ${Math.max(...sides)} px).` : '';
+  const more = size.some((each, axis) => each > sides[axis]) ? ` It sees more than the image (${Math.max(...size)} of ${Math.max(...sides)} px).` : '';
   return `${where}: rows ${rows}, columns ${columns}. The next place sees ${stride[1]} px further on.${more}`;
 }
 function writeFormulas(row) {
@@ -386,12 +386,12 @@ if (knobs) {
   for (const button of all('[data-move]')) button.addEventListener('click', () => movePlace(...button.dataset.move.split(',').map(Number)));
   const take = (file) => {
     if (!file) return;
-    const url = URL.createObjectURL(file), test = new Image(), problem = byId('picture-problem');
-    test.onload = () => { if (picture) URL.revokeObjectURL(picture); picture = url; problem.hidden = true; point(find('#part-rows tr.on')); };
-    test.onerror = () => { URL.revokeObjectURL(url); problem.hidden = false; problem.textContent = `${file.name} is not a picture that can be read here (JPEG, PNG, WebP).`; };
+    const url = URL.createObjectURL(file), test = new Image(), problem = byId('photo-problem');
+    test.onload = () => { if (photo) URL.revokeObjectURL(photo); photo = url; problem.hidden = true; point(find('#part-rows tr.on')); };
+    test.onerror = () => { URL.revokeObjectURL(url); problem.hidden = false; problem.textContent = `${file.name} is not an image that can be read here (JPEG, PNG, WebP).`; };
     test.src = url;
   };
-  byId('picture').addEventListener('change', (event) => take(event.target.files[0]));
+  byId('photo').addEventListener('change', (event) => take(event.target.files[0]));
   const side = byId('side');
   side.addEventListener('dragover', (event) => event.preventDefault());
   side.addEventListener('drop', (event) => { event.preventDefault(); take(event.dataTransfer.files[0]); });

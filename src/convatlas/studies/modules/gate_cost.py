@@ -22,7 +22,7 @@ class Printed:
 
     Attributes:
         base: name in the registry.
-        gated: likewise.
+        gated: the same with gates.
         errors: top-1 on ImageNet of both, one crop of 224 px, in %.
         gflops: of both; the paper counts a multiply-add as one.
     """
@@ -54,8 +54,8 @@ class Cost:
     Attributes:
         line: of its Table 2.
         params: without and with gates.
-        macs: likewise, of convolutions and linear layers.
-        all_ops: arithmetic operations of all kinds, likewise.
+        macs: MACs of convolutions and linear layers.
+        all_ops: arithmetic operations of all kinds.
     """
 
     line: Printed

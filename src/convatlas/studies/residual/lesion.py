@@ -85,8 +85,8 @@ class Lesions:
 
     Attributes:
         before: error of the whole residual network, and of the whole plain one.
-        single: error with each part removed alone, first to last, likewise.
-        keeping: whether each of these parts keeps the shape, likewise.
+        single: error with each part removed alone, first to last.
+        keeping: whether each of these parts keeps the shape.
         removed: pairs of a number of blocks removed from the residual network and the error.
         swapped: pairs of how far the order of its blocks is from the trained one, and the error.
         gradient: size of the gradient through paths of k blocks, for k from 0 to n.
