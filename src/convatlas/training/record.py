@@ -42,7 +42,7 @@ def make_record(
     """
     source = setup.source
     return {
-        "config": config_of(setup.spec),
+        "config": spec_record(setup.spec),
         "seed": setup.spec.seed,
         "cwd": str(Path.cwd()),
         "settings": {name: _plain(value) for name, value in settings.items()},
@@ -91,11 +91,11 @@ def continued(
 
 
 def replaced_by(setup: TrainSetup) -> list[str]:
-    """Names of the our own convolutions that a training takes."""
+    """Names of our own convolutions that a training takes."""
     return [ours.name for ours in setup.execution.replaced]
 
 
-def config_of(spec: TrainSpec) -> dict[str, Any]:
+def spec_record(spec: TrainSpec) -> dict[str, Any]:
     """What was asked for, as JSON holds it."""
     return {
         "network": spec.network,
@@ -112,7 +112,7 @@ def config_of(spec: TrainSpec) -> dict[str, Any]:
     }
 
 
-def options_of(
+def spec_flags(
     spec: TrainSpec, recipe: str | Path | Recipe | None, data_dir: str | Path | None, tensorboard: bool
 ) -> dict[str, Any]:
     """The flags of `convatlas train`, beside `--set`, that were not left at their default."""
@@ -204,7 +204,7 @@ def find_launched(out: Path, name: str | None, spec: TrainSpec) -> Path | None:
     again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
     for run in reversed(find_runs(out)[0]):
         record = run.record
-        same = record.get("launch") == launch and record["config"] == config_of(spec)
+        same = record.get("launch") == launch and record["config"] == spec_record(spec)
         same = same and record["seed"] == spec.seed and name in (None, run.folder.name)
         if same and (again or "result" not in record):
             return run.folder

@@ -139,7 +139,7 @@ def make_setup(
         source: the data.
         ranks: the processes.
         workers: processes that decode images, in each of `ranks`; None for what fits this machine.
-        replaced: names of the our own convolutions that the training began with; None where it begins.
+        replaced: names of our own convolutions that the training began with; None where it begins.
 
     Raises:
         UnknownNameError: a name does not exist; names the nearest.

@@ -32,7 +32,7 @@ from convatlas.training.record import (
     differences,
     find_launched,
     make_record,
-    options_of,
+    spec_flags,
     read_spec,
 )
 from convatlas.training.session import (
@@ -165,7 +165,7 @@ def train(
         on_bad_image=on_bad_image,
     )
     module = network if isinstance(network, nn.Module) else None
-    options = options_of(spec, recipe, data_dir, tensorboard)
+    options = spec_flags(spec, recipe, data_dir, tensorboard)
     with open_ranks(device) as ranks, attended(watcher or watcher_for(progress), ranks) as shown:
         launched = ranks.broadcast_object(find_launched(Path(out), name, spec) if ranks.is_first else None)
         if launched is not None:  # torchrun has started this process anew after a failure.
