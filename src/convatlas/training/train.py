@@ -32,8 +32,8 @@ from convatlas.training.record import (
     differences,
     find_launched,
     make_record,
-    spec_flags,
     read_spec,
+    spec_flags,
 )
 from convatlas.training.session import (
     Upkeep,
