@@ -145,13 +145,12 @@ def test_a_map_written_in_place_counts_once() -> None:
 
 
 def test_an_engine_that_fails_has_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
-    from convatlas.engines import search as results
-    from convatlas.engines.backend import EngineError
+    from convatlas.engines import backend
 
-    def missing(*packages: str) -> None:
-        raise EngineError("openvino not installed: pip install openvino")
+    def missing(*packages: str, extra: str) -> None:
+        raise backend.EngineError("openvino not installed: pip install openvino")
 
-    monkeypatch.setattr(results, "require", missing)
+    monkeypatch.setattr(backend, "require", missing)
     rows = bench("lenet5", engines=("eager", "torch"), threads=1, seconds=0.0, remember=False)
     assert rows[0].latency is not None
     assert (rows[1].latency, rows[1].error, rows[1].images_per_second) == (None, None, None)

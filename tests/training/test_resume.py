@@ -163,8 +163,10 @@ def test_stopped_again_and_again(tmp_path: Path) -> None:
     assert sha256(resume(folder, data=spots())) == sha256(train(**small(tmp_path, name="whole")))
 
 
-def test_a_stop_during_the_last_step_is_a_finished_run(tmp_path: Path) -> None:
-    assert train(**small(tmp_path), watcher=Told(12)).state == "finished"
+def test_a_stop_during_the_last_step_leaves_the_evaluation_to_resume(tmp_path: Path) -> None:
+    ended = resume(stopped(12, **small(tmp_path, name="stopped")), data=spots())
+    assert ended.state == "finished"
+    assert sha256(ended) == sha256(train(**small(tmp_path, name="whole")))
 
 
 def test_a_finished_run_is_returned_as_it_is(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ class Flat(nn.Module):
             Flat(),
             small_source(),
             {},
-            r"Flat: predictions \(2, 10\) to two images; `data`='small' has 4 classes, so expected \(2, 4\)",
+            r"Flat: gives \(2, 10\) for two images; `data`='small' has 4 classes, so expected \(2, 4\)",
             id="classes",
         ),
         pytest.param(

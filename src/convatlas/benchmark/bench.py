@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_leaves
 from convatlas.benchmark.measurement import Measurement, keep_measurement
 from convatlas.catalog.accuracy import find_accuracy
 from convatlas.catalog.cards import all_aliases, find_card, list_models
-from convatlas.engines import ENGINES
-from convatlas.engines.backend import BatchFn, Precision
+from convatlas.engines import ENGINES, find_engine
+from convatlas.engines.backend import BatchFn, EngineError, Precision
 from convatlas.engines.engine import Engine
 from convatlas.engines.optimize import optimize
 from convatlas.engines.request import EAGER, input_shape
@@ -159,9 +159,58 @@ def _measure(
     """A network with one batch size, on each engine."""
     device = next(net.parameters()).device.type
     images = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0)).to(device)
-    built = {
+    built, missing = _build(net, shape, batch, engines, precision, threads)
+    working = {name: engine for name, engine in built.items() if engine.name == name}
+    times = _timed(working, images, limit * len(working))
+    sheet = size(net, shape)
+    accuracy = find_accuracy(net.name, shape)
+    rows: list[Measurement] = []
+    for name in engines:
+        engine = built.get(name)
+        p50, p95 = _percentiles(times[name]) if name in times else (None, None)
+        rows.append(
+            Measurement(
+                network=net.name,
+                engine=name,
+                batch=batch,
+                input_size=shape,
+                precision=engine.precision if engine else precision,
+                threads=engine.report.threads if engine else threads or torch.get_num_threads(),
+                device=device,
+                latency=p50,
+                latency_p95=p95,
+                images_per_second=batch / p50 if p50 else None,
+                peak_memory=peak_memory(net, images) if name == EAGER else None,
+                error=working[name].report.chosen.error if name in working else None,
+                params=sheet.params,
+                macs=sheet.macs,
+                top1=accuracy.top1 if accuracy else None,
+                note="" if name in working else _note(name, engine) if engine else missing[name],
+            )
+        )
+    return rows
+
+
+def _build(
+    net: Any,
+    shape: tuple[int, int, int],
+    batch: int,
+    engines: tuple[str, ...],
+    precision: Precision,
+    threads: int | None,
+) -> tuple[dict[str, Engine], dict[str, str]]:
+    """The engines that are installed, and how to install each of the others."""
+    built: dict[str, Engine] = {}
+    missing: dict[str, str] = {}
+    for name in engines:
+        try:
+            if name != EAGER:
+                find_engine(name).require()
+        except EngineError as error:
+            missing[name] = str(error)
+            continue
         # Only what takes long to build is worth remembering.
-        name: optimize(
+        built[name] = optimize(
             net,
             shape,
             batch,
@@ -171,36 +220,7 @@ def _measure(
             remember=name != EAGER,
             progress=False,
         )
-        for name in engines
-    }
-    working = {name: engine for name, engine in built.items() if engine.name == name}
-    times = _timed(working, images, limit * len(working))
-    sheet = size(net, shape)
-    accuracy = find_accuracy(net.name, shape)
-    rows: list[Measurement] = []
-    for name, engine in built.items():
-        p50, p95 = _percentiles(times[name]) if name in times else (None, None)
-        rows.append(
-            Measurement(
-                network=net.name,
-                engine=name,
-                batch=batch,
-                input_size=shape,
-                precision=engine.precision,
-                threads=engine.report.threads,
-                device=device,
-                latency=p50,
-                latency_p95=p95,
-                images_per_second=batch / p50 if p50 else None,
-                peak_memory=peak_memory(net, images) if name == EAGER else None,
-                error=engine.report.chosen.error if name in working else None,
-                params=sheet.params,
-                macs=sheet.macs,
-                top1=accuracy.top1 if accuracy else None,
-                note="" if name in working else _note(name, engine),
-            )
-        )
-    return rows
+    return built, missing
 
 
 def _note(name: str, engine: Engine) -> str:

@@ -289,7 +289,7 @@ def _check_net(net: nn.Module, spec: TrainSpec, source: Source, transform: Trans
     if not isinstance(logits, Tensor) or logits.shape != (2, count):
         given = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
         raise ValueError(
-            f"{spec.network}: answers {given} to two images; `data`={source.name!r} has {count} classes, "
+            f"{spec.network}: gives {given} for two images; `data`={source.name!r} has {count} classes, "
             f"so expected (2, {count})"
         )
 
