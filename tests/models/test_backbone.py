@@ -63,4 +63,4 @@ def test_a_detector_learns_a_step() -> None:
     detector.eval()
     with torch.no_grad():
         found = detector(images)
-    assert {"boxes", "logits", "labels"} <= found[0].keys()
+    assert {"boxes", "scores", "labels"} <= found[0].keys()
