@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -50,15 +49,19 @@ def explain_command(
     """
     if not images:
         raise ValueError("name at least one image after the network")
-    from convatlas.escape import plain
+    from convatlas.cli.save_each import save_each
     from convatlas.predict.explain import Explanation, explain_each
     from convatlas.predict.load import load
     from convatlas.predict.out_files import OutFiles
 
     files = OutFiles(out, images, format, alone="cam", folder="explained")
     predictor = load(network, workers=1, device=device)
-    refused = 0
-    for found in explain_each(
+
+    def save(found: Explanation) -> str:
+        path = found.figure(theme=theme).save(files.path(found.image, found.frame), scale=scale)
+        return found.line(str(path))
+
+    explained = explain_each(
         predictor,
         images,
         class_name=class_name,
@@ -67,11 +70,5 @@ def explain_command(
         window=window,
         check=check,
         fps=fps,
-    ):
-        if not isinstance(found, Explanation):
-            refused += 1
-            print(f"convatlas: {plain(found.reason)}", file=sys.stderr)
-            continue
-        path = found.figure(theme=theme).save(files.path(found.image, found.frame), scale=scale)
-        print(found.line(str(path)))
-    return 2 if refused else 0
+    )
+    return save_each(explained, save)

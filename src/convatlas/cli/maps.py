@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -42,6 +41,7 @@ def maps_command(
     """
     if not images:
         raise ValueError("name at least one image after the network")
+    from convatlas.cli.save_each import save_each
     from convatlas.escape import plain
     from convatlas.predict.load import load
     from convatlas.predict.maps import FeatureMaps, map_each
@@ -49,13 +49,9 @@ def maps_command(
 
     files = OutFiles(out, images, format, alone="maps", folder="maps")
     predictor = load(network, workers=1, device=device)
-    refused = 0
-    for found in map_each(predictor, images, stage=stage, fps=fps):
-        if not isinstance(found, FeatureMaps):
-            refused += 1
-            print(f"convatlas: {plain(found.reason)}", file=sys.stderr)
-            continue
-        figure = found.figure(units=units, theme=theme)
-        path = figure.save(files.path(found.image, found.frame), scale=scale)
-        print(f"{plain(found.image)}: {plain(path)} ({found.stage}; strongest unit {found.order[0]})")
-    return 2 if refused else 0
+
+    def save(found: FeatureMaps) -> str:
+        path = found.figure(units=units, theme=theme).save(files.path(found.image, found.frame), scale=scale)
+        return f"{plain(found.image)}: {plain(path)} ({found.stage}; strongest unit {found.order[0]})"
+
+    return save_each(map_each(predictor, images, stage=stage, fps=fps), save)

@@ -165,7 +165,7 @@ def read_classes(path: Path) -> list[str]:
     """The lines of a file.
 
     Raises:
-        ValueError: it is no text.
+        ValueError: if it is not UTF-8 text.
     """
     try:
         return path.read_text(encoding="utf-8").splitlines()

@@ -11,10 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, get_args
-
-if TYPE_CHECKING:
-    pass
+from typing import Literal, get_args
 
 Interpolation = Literal["bilinear", "bicubic", "random"]
 """How an image is resized; "random" draws nearest, bilinear, bicubic or area for each image."""

@@ -134,6 +134,16 @@ def require(*packages: str, extra: str = "engines") -> None:
         )
 
 
+def float32_on_cpu(job: Job) -> tuple[Precision, ...]:
+    """Precisions of an engine that computes in float32, on the CPU alone."""
+    return ("fp32",) if job.device == "cpu" else ()
+
+
+def one_config(job: Job, precision: Precision) -> tuple[BackendConfig, ...]:
+    """Ways of using an engine that can be used in one way."""
+    return (BackendConfig(),)
+
+
 def read_program(folder: Path) -> torch.export.ExportedProgram:
     """The network of a job's folder, for any batch size where it can be."""
     path = folder / "dynamic.pt2"

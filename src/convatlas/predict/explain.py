@@ -222,16 +222,11 @@ def _each(
     predictor: Predictor, network: Network[Any], transform: Transform, items: Iterator[Item], asked: _Asked
 ) -> Iterator[Explanation | Skipped]:
     others: list[Network[Any]] = []
-    for item in items:
-        try:
-            pixels = read_pixels(item)
-            shown = transform.pixels(pixels)
-        except ImageError as error:
-            yield Skipped(item.name, str(error), item.frame, item.seconds)
+    for item, read in read_shown(items, transform):
+        if isinstance(read, Skipped):
+            yield read
             continue
-        except ValueError as error:
-            yield Skipped(item.name, f"{item.name}: {error}", item.frame, item.seconds)
-            continue
+        pixels, shown = read
         if asked.check and not others:  # Made once for all images.
             others = [randomised(network, seed) for seed in range(REPEATS.get(asked.method, 3))]
         found = _explained(predictor, network, transform, shown, asked, others)
@@ -303,6 +298,19 @@ def last_stage(network: Network[Any], x: Tensor) -> int:
 def heat_size(explanation: Explanation) -> str:
     """How many places the heat has, such as "7x7"."""
     return "x".join(map(str, explanation.heat.shape))
+
+
+def read_shown(
+    items: Iterator[Item], transform: Transform
+) -> Iterator[tuple[Item, tuple[Tensor, Tensor] | Skipped]]:
+    """Reads images: their pixels and what the transform makes of them, or why they cannot be used."""
+    for item in items:
+        try:
+            pixels = read_pixels(item)
+            yield item, (pixels, transform.pixels(pixels))
+        except (ImageError, ValueError) as error:
+            reason = str(error) if isinstance(error, ImageError) else f"{item.name}: {error}"
+            yield item, Skipped(item.name, reason, item.frame, item.seconds)
 
 
 def as_seen(pixels: Tensor, shown: Tensor, transform: Transform) -> Tensor:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convatlas.data.image_files import ImageError
 from convatlas.data.transforms import Transform
 from convatlas.drawing import Figure
 from convatlas.drawing.canvas import MARGIN, Canvas
@@ -21,9 +20,9 @@ from convatlas.errors import unknown
 from convatlas.escape import plain
 from convatlas.models.network import Network
 from convatlas.plots.pixels import SIGNED, Pixels, coloured, png_bytes, signed
-from convatlas.predict.explain import as_seen
+from convatlas.predict.explain import as_seen, read_shown
 from convatlas.predict.features import describe
-from convatlas.predict.inputs import find_items, read_pixels
+from convatlas.predict.inputs import find_items
 from convatlas.predict.outputs import Skipped
 from convatlas.predict.predictor import Predictor
 
@@ -99,14 +98,11 @@ def _each(
     asked: tuple[int, str, float | None],
 ) -> Iterator[FeatureMaps | Skipped]:
     stage, described, fps = asked
-    for item in find_items(images, fps):
-        try:
-            pixels = read_pixels(item)
-            shown = transform.pixels(pixels)
-        except (ImageError, ValueError) as error:
-            reason = str(error) if isinstance(error, ImageError) else f"{item.name}: {error}"
-            yield Skipped(item.name, reason, item.frame, item.seconds)
+    for item, read in read_shown(find_items(images, fps), transform):
+        if isinstance(read, Skipped):
+            yield read
             continue
+        pixels, shown = read
         with torch.no_grad():
             x = transform.normalise(shown[None]).to(predictor.device)
             found = network.forward_stages(x)[stage][0].float().cpu().clone()

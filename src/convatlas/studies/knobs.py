@@ -7,8 +7,6 @@ from typing import TypeVar
 
 from convatlas.models.network import check_count
 
-PRESETS = ("quick", "standard", "full")
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Knobs:

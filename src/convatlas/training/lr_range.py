@@ -8,15 +8,15 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from convatlas.data.batches import Batch, read_batches
 from convatlas.files import write_atomic, write_json
-from convatlas.models.network import Network
-from convatlas.training.head_probe import features_of, fit_head, probed_layer
+from convatlas.training.head_probe import probed_layer
 from convatlas.training.setup import TrainSetup
+from convatlas.training.start import fit_classifier, make_learner
 from convatlas.training.train_step import Learner
 
 if TYPE_CHECKING:
@@ -148,24 +148,10 @@ def draw_lr_curve(curve: LrCurve) -> bytes:
 
 def _copied_learner(setup: TrainSetup) -> Learner:
     recipe = dataclasses.replace(setup.spec.recipe, ema_decay=None, soup=0, validation=0.0)
-    learner = Learner(
-        copy.deepcopy(setup.net),
-        recipe,
-        ranks=setup.ranks,
-        execution=setup.execution,
-        seed=setup.spec.seed,
-        mean=setup.transform.mean,
-        std=setup.transform.std,
-        num_classes=setup.num_classes,
-        labels=setup.source.train.labels,
-    )
+    learner = make_learner(setup, copy.deepcopy(setup.net), recipe)
     layer = probed_layer(learner.net) if recipe.head_start == "probe" else None
-    if layer is not None and isinstance(learner.net, Network):
-        train: Any = setup.source.train
-        features = features_of(learner.net, train, setup.eval_transform, setup.ranks)
-        balanced = recipe.class_weights == "balanced"
-        options: dict[str, Any] = {"strength": None, "seed": setup.spec.seed, "balanced": balanced}
-        fit_head(layer, features, train.labels, setup.ranks, **options)
+    if layer is not None:
+        fit_classifier(setup, learner.net, recipe, layer)
     return learner
 
 

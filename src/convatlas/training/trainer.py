@@ -28,12 +28,12 @@ from convatlas.runs import checkpoint as files
 from convatlas.runs.checkpoint import CHECKPOINTS
 from convatlas.training import nonfinite
 from convatlas.training.evaluation import GivenUpError, evaluate
-from convatlas.training.head_probe import check_probed, features_of, fit_head, probed_layer
+from convatlas.training.head_probe import check_probed, probed_layer
 from convatlas.training.logging.metrics_logger import MetricsLogger, Stopwatch
 from convatlas.training.setup import TrainSetup
 from convatlas.training.signals import StopFlag, StoppedError
+from convatlas.training.start import fit_classifier, make_learner
 from convatlas.training.state import StepSync, TrainState
-from convatlas.training.train_step import Learner
 
 # A GPU is not asked after each step: to wait for its answer would leave it idle.
 LOOK_EVERY_ON_GPU = 10
@@ -78,17 +78,7 @@ class Training:
         )
         self.folder, self.checkpoints = folder, folder / CHECKPOINTS
         self.facts, self.stop, self.save_every, self.keep = facts, stop, save_every, keep
-        self.learner = Learner(
-            setup.net,
-            self.recipe,
-            ranks=setup.ranks,
-            execution=setup.execution,
-            seed=setup.spec.seed,
-            mean=setup.transform.mean,
-            std=setup.transform.std,
-            num_classes=setup.num_classes,
-            labels=setup.source.train.labels,
-        )
+        self.learner = make_learner(setup, setup.net, self.recipe)
         self.state = TrainState()
         self.metrics_logger: MetricsLogger | None = None
         # Losses added up and right answers, since the last look.
@@ -175,18 +165,7 @@ class Training:
 
     def fit_head(self, layer: nn.Linear) -> Tensor:
         """Fits the classifier on the features of the training images, which are returned: (N, C)."""
-        setup, recipe = self.setup, self.recipe
-        net: Any = self.learner.net
-        features = features_of(net, setup.source.train, setup.eval_transform, self.ranks)
-        found = fit_head(
-            layer,
-            features,
-            setup.source.train.labels,
-            self.ranks,
-            strength=recipe.weight_decay if recipe.optimizer == "lbfgs" and recipe.weight_decay else None,
-            seed=setup.spec.seed,
-            balanced=recipe.class_weights == "balanced",
-        )
+        features, found = fit_classifier(self.setup, self.learner.net, self.recipe, layer)
         if found is not None:
             self.note(
                 f"the classifier is a logistic regression on features, with a penalty of {found.strength:g}"

@@ -17,6 +17,8 @@ from convatlas.engines.backend import (
     EngineError,
     Job,
     Precision,
+    float32_on_cpu,
+    one_config,
     read_exact_program,
     require,
 )
@@ -75,14 +77,6 @@ def open_file(path: Path, shape: tuple[int, int, int, int], threads: int, config
     return run
 
 
-def _precisions(job: Job) -> tuple[Precision, ...]:
-    return ("fp32",) if job.device == "cpu" else ()
-
-
-def _configs(job: Job, precision: Precision) -> tuple[BackendConfig, ...]:
-    return (BackendConfig(),)
-
-
 def _build(job: Job, precision: Precision, source: Path, target: Path) -> None:
     convert(read_exact_program(source), target / NAME)
 
@@ -91,4 +85,6 @@ def _open(job: Job, folder: Path, config: BackendConfig) -> BatchFn:
     return open_file(folder / NAME, job.shape, job.threads, config)
 
 
-ENGINE = Backend("executorch", PACKAGES, _precisions, _configs, _build, _open, is_slow=True, extra="mobile")
+ENGINE = Backend(
+    "executorch", PACKAGES, float32_on_cpu, one_config, _build, _open, is_slow=True, extra="mobile"
+)

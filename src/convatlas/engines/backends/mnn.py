@@ -21,6 +21,8 @@ from convatlas.engines.backend import (
     EngineError,
     Job,
     Precision,
+    float32_on_cpu,
+    one_config,
     read_program,
     require,
 )
@@ -84,14 +86,6 @@ def open_file(path: Path, shape: tuple[int, int, int, int], threads: int, config
     return run
 
 
-def _precisions(job: Job) -> tuple[Precision, ...]:
-    return ("fp32",) if job.device == "cpu" else ()
-
-
-def _configs(job: Job, precision: Precision) -> tuple[BackendConfig, ...]:
-    return (BackendConfig(),)
-
-
 def _build(job: Job, precision: Precision, source: Path, target: Path) -> None:
     convert(read_program(source), target / NAME)
 
@@ -100,4 +94,4 @@ def _open(job: Job, folder: Path, config: BackendConfig) -> BatchFn:
     return open_file(folder / NAME, job.shape, job.threads, config)
 
 
-ENGINE = Backend("mnn", PACKAGES, _precisions, _configs, _build, _open, extra="mobile")
+ENGINE = Backend("mnn", PACKAGES, float32_on_cpu, one_config, _build, _open, extra="mobile")

@@ -15,7 +15,15 @@ import torch
 from torch import Tensor
 
 from convatlas.engines.agreement import compare
-from convatlas.engines.backend import Backend, BackendConfig, BatchFn, Job, Precision, stream_sizes
+from convatlas.engines.backend import (
+    Backend,
+    BackendConfig,
+    BatchFn,
+    Job,
+    Precision,
+    float32_on_cpu,
+    stream_sizes,
+)
 from convatlas.engines.fold import fold
 from convatlas.engines.native.fusing import fuse
 from convatlas.engines.native.lowering import lower
@@ -194,10 +202,6 @@ class NativeNet:
         return step
 
 
-def _precisions(job: Job) -> tuple[Precision, ...]:
-    return ("fp32",) if job.device == "cpu" else ()
-
-
 def _configs(job: Job, precision: Precision) -> tuple[BackendConfig, ...]:
     return tuple(BackendConfig(precision, at_once) for at_once in (0, *stream_sizes(job)))
 
@@ -246,4 +250,4 @@ def _open(job: Job, folder: Path, config: BackendConfig) -> BatchFn:
     return net
 
 
-ENGINE = Backend("native", (), _precisions, _configs, _build, _open)
+ENGINE = Backend("native", (), float32_on_cpu, _configs, _build, _open)

@@ -26,6 +26,7 @@ from convatlas.engines.backend import (
     EngineError,
     Job,
     Precision,
+    float32_on_cpu,
     read_program,
     require,
     stream_sizes,
@@ -149,10 +150,6 @@ def open_file(path: Path, shape: tuple[int, int, int, int], threads: int, config
     return run
 
 
-def _precisions(job: Job) -> tuple[Precision, ...]:
-    return ("fp32",) if job.device == "cpu" else ()
-
-
 def _configs(job: Job, precision: Precision) -> tuple[BackendConfig, ...]:
     streams = (BackendConfig(at_once=1),) if stream_sizes(job) else ()
     return (BackendConfig(), *streams)
@@ -166,4 +163,4 @@ def _open(job: Job, folder: Path, config: BackendConfig) -> BatchFn:
     return open_file(folder / PARAM, job.shape, job.threads, config)
 
 
-ENGINE = Backend("ncnn", PACKAGES, _precisions, _configs, _build, _open, extra="mobile")
+ENGINE = Backend("ncnn", PACKAGES, float32_on_cpu, _configs, _build, _open, extra="mobile")

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from convatlas.metrics.calibration import calibrate
 from convatlas.models.network import check_count
 from convatlas.studies.arms import Arm, compare
 from convatlas.studies.clauses import Clause, difference
@@ -22,11 +23,6 @@ from convatlas.studies.knobs import TrainingKnobs
 from convatlas.studies.study import Outcome, Study
 from convatlas.studies.trainings import Trained
 from convatlas.studies.verdict import Fact
-
-if TYPE_CHECKING:
-    pass
-
-from convatlas.metrics.calibration import calibrate
 from convatlas.training.losses import hinge_losses
 
 LOSSES = ("softmax", "hinge")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -22,9 +21,6 @@ from convatlas.studies.context import StudyContext
 from convatlas.studies.knobs import TrainingKnobs
 from convatlas.studies.study import Outcome, Study
 from convatlas.studies.verdict import Fact
-
-if TYPE_CHECKING:
-    pass
 
 KINDS: dict[str, type[nn.Module]] = {"mean": nn.AvgPool2d, "max": nn.MaxPool2d}
 

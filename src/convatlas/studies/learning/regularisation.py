@@ -9,21 +9,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import statistics
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
+from convatlas.blocks.norm import LocalResponseNorm
 from convatlas.models.network import check_count
 from convatlas.studies.arms import Arm, Compared, compare
 from convatlas.studies.clauses import Clause, difference
 from convatlas.studies.context import StudyContext
 from convatlas.studies.knobs import TrainingKnobs
 from convatlas.studies.study import Outcome, Study
-
-if TYPE_CHECKING:
-    pass
-
-from convatlas.blocks.norm import LocalResponseNorm
 
 KINDS = ("none", "dropout", "augmentation", "weight decay", "LRN", "all")
 """What is switched on: nothing, one of four, or all four."""

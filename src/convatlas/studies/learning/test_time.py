@@ -8,28 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from convatlas.data.sets import Samples
+from convatlas.evaluation.crops import Protocol
+from convatlas.evaluation.logits import Tables, make_member
 from convatlas.models.network import check_count
-from convatlas.studies.arms import Arm, compare, train_arm
+from convatlas.predict.predictor import Predictor
+from convatlas.studies.arms import Arm, compare, incompetent, train_arm
 from convatlas.studies.clauses import Clause
 from convatlas.studies.context import StudyContext
 from convatlas.studies.knobs import TrainingKnobs
 from convatlas.studies.study import Outcome, Study, Table
 from convatlas.studies.trainings import Trained
-
-if TYPE_CHECKING:
-    pass
-
-from convatlas.data.sets import Samples
-from convatlas.evaluation.crops import Protocol
-from convatlas.evaluation.logits import Tables, make_member
-from convatlas.predict.predictor import Predictor
-from convatlas.studies.arms import incompetent
 
 NOMINAL_PX = 224
 """Px of the crops for which the scales are given."""

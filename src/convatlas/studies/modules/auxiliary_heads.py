@@ -8,25 +8,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from convatlas.blocks.conv import ConvNormAct, relu
 from convatlas.blocks.head import ClassifierHead
-from convatlas.models.network import check_count
+from convatlas.blocks.inception import AuxHead
+from convatlas.models.network import AuxLogits, check_count
 from convatlas.studies.arms import Arm, compare
 from convatlas.studies.clauses import Clause, difference
 from convatlas.studies.context import StudyContext
 from convatlas.studies.knobs import TrainingKnobs
 from convatlas.studies.study import Outcome, Study
-
-if TYPE_CHECKING:
-    pass
-
-from convatlas.blocks.inception import AuxHead
-from convatlas.models.network import AuxLogits
 from convatlas.training.losses import aux_loss
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from convatlas.blocks.conv import ConvNormAct, Norm
 from convatlas.blocks.head import ClassifierHead
+from convatlas.blocks.inception import InceptionMix, batch_norm
+from convatlas.models.googlenet import ROWS, GoogLeNetConfig, Row, make_module
 from convatlas.models.network import check_count
 from convatlas.sizing.run import size
 from convatlas.studies.arms import Arm, compare
@@ -25,12 +27,6 @@ from convatlas.studies.knobs import TrainingKnobs
 from convatlas.studies.study import Outcome, Study
 from convatlas.studies.timing import time_in_fresh_processes
 from convatlas.studies.verdict import Fact
-
-if TYPE_CHECKING:
-    pass
-
-from convatlas.blocks.inception import InceptionMix, batch_norm
-from convatlas.models.googlenet import ROWS, GoogLeNetConfig, Row, make_module
 
 PX = 28
 

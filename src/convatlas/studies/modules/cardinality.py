@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from convatlas.blocks.conv import ConvNormAct
 from convatlas.blocks.head import ClassifierHead
 from convatlas.models.network import check_count
+from convatlas.models.resnext import EXPANSION, make_resnext_block
 from convatlas.sizing.run import size
 from convatlas.studies.arms import Arm, compare
 from convatlas.studies.clauses import Clause, difference
@@ -21,11 +21,6 @@ from convatlas.studies.context import StudyContext
 from convatlas.studies.knobs import TrainingKnobs
 from convatlas.studies.study import Outcome, Study
 from convatlas.studies.verdict import Fact
-
-if TYPE_CHECKING:
-    pass
-
-from convatlas.models.resnext import EXPANSION, make_resnext_block
 
 WIDTHS = {1: 64, 2: 40, 4: 24, 8: 14, 32: 4}
 """Table 2: cardinality C, and the width d of a group at which a block has about 70 thousand weights."""

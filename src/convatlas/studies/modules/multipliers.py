@@ -20,9 +20,6 @@ from convatlas.studies.study import Outcome, Study
 from convatlas.studies.verdict import Fact
 
 if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
     from convatlas.sizing import Sheet
 
 NETWORK = "mobilenet_v1_100"

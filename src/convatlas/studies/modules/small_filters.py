@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -23,9 +23,6 @@ from convatlas.studies.context import StudyContext
 from convatlas.studies.knobs import TrainingKnobs
 from convatlas.studies.study import Outcome, Study
 from convatlas.studies.verdict import Fact
-
-if TYPE_CHECKING:
-    pass
 
 WORDS = {2: "two", 3: "three", 4: "four", 5: "five"}
 

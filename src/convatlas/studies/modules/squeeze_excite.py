@@ -9,30 +9,25 @@ import dataclasses
 import functools
 import statistics
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-
-from convatlas.models.network import check_count
-from convatlas.studies.arms import Arm, compare
-from convatlas.studies.clauses import Clause, difference
-from convatlas.studies.context import StudyContext
-from convatlas.studies.knobs import TrainingKnobs
-from convatlas.studies.study import Outcome, Study, Table
-from convatlas.studies.trainings import Trained
-
-if TYPE_CHECKING:
-    pass
-
 from torch.utils.hooks import RemovableHandle
 
 from convatlas.blocks.residual import BasicBlock, make_shortcut
 from convatlas.blocks.squeeze import SqueezeExcite
+from convatlas.models.network import check_count
 from convatlas.models.resnet_cifar import ResNetCifar, ResNetCifarConfig
+from convatlas.studies.arms import Arm, compare
+from convatlas.studies.clauses import Clause, difference
+from convatlas.studies.context import StudyContext
+from convatlas.studies.knobs import TrainingKnobs
 from convatlas.studies.modules.gate_cost import TABLE_2, cost_facts, cost_table, count
+from convatlas.studies.study import Outcome, Study, Table
+from convatlas.studies.trainings import Trained
 
 Array = NDArray[np.float64]
 

@@ -7,31 +7,26 @@ and Accurate Model Scaling", for scaling mostly by width.
 from __future__ import annotations
 
 import dataclasses
+import json
 import statistics
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from convatlas.files import write_json
 from convatlas.models.network import check_count
 from convatlas.models.registry import create_model
-from convatlas.studies.arms import Arm, compare
-from convatlas.studies.clauses import Clause, difference
-from convatlas.studies.context import StudyContext
-from convatlas.studies.knobs import TrainingKnobs
-from convatlas.studies.study import Outcome, Study, Table
-
-if TYPE_CHECKING:
-    pass
-
-import json
-
-from convatlas.files import write_json
 from convatlas.scaling.budget import Budget
 from convatlas.scaling.cost import Candidate, CostModel
 from convatlas.scaling.families import DEPTH, WIDTH, Base, open_base
 from convatlas.scaling.rules import RULES
 from convatlas.scaling.search import Curve, exact_value, search, size_range
+from convatlas.studies.arms import Arm, compare
+from convatlas.studies.clauses import Clause, difference
+from convatlas.studies.context import StudyContext
+from convatlas.studies.knobs import TrainingKnobs
+from convatlas.studies.study import Outcome, Study, Table
 from convatlas.studies.timing import time_in_turns
 
 AXES = ("depth", "width", "resolution")

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from convatlas.studies.arms import Arm, compare
 from convatlas.studies.clauses import Clause, difference
 from convatlas.studies.context import StudyContext
 from convatlas.studies.knobs import TrainingKnobs
 from convatlas.studies.study import Outcome, Study
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

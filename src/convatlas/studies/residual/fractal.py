@@ -9,7 +9,6 @@ import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +22,6 @@ from convatlas.studies.knobs import TrainingKnobs
 from convatlas.studies.study import Outcome, Study, Table
 from convatlas.studies.trainings import Trained
 from convatlas.studies.verdict import Fact
-
-if TYPE_CHECKING:
-    pass
 
 NUM_BLOCKS = 5
 

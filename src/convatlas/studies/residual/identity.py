@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
@@ -16,14 +16,9 @@ from convatlas.models.registry import create_model
 from convatlas.studies.arms import Arm, compare
 from convatlas.studies.clauses import Clause, difference
 from convatlas.studies.context import StudyContext
-from convatlas.studies.knobs import TrainingKnobs
+from convatlas.studies.residual.degradation import DegradationKnobs
 from convatlas.studies.study import Outcome, Study
 from convatlas.studies.verdict import Fact
-
-if TYPE_CHECKING:
-    pass
-
-from convatlas.studies.residual.degradation import check_depths
 
 UNITS = {"post": "resnet20_cifar", "pre": "preact_resnet110_cifar"}
 """By place of the activation: a network whose depth is then changed. Both have option A's shortcuts."""
@@ -34,25 +29,10 @@ bottlenecks."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class IdentityKnobs(TrainingKnobs):
-    """What can be turned.
+class IdentityKnobs(DegradationKnobs):
+    """What can be turned: the depths, as in the study of degradation; the deep networks are deeper."""
 
-    Attributes:
-        shallow: layers of the shallow networks, 6n + 2.
-        deep: layers of the deep networks, 6n + 2.
-    """
-
-    shallow: int = 20
     deep: int = 110
-
-    def __post_init__(self) -> None:
-        """Checks the depths.
-
-        Raises:
-            ValueError: if no network has such a depth, or the deep ones are no deeper.
-        """
-        super().__post_init__()
-        check_depths({"shallow": self.shallow, "deep": self.deep})
 
 
 def make_net(unit: str, depth: int, in_chans: int, num_classes: int) -> nn.Module:

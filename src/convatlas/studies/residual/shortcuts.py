@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -16,13 +15,9 @@ from convatlas.studies.arms import Arm, compare
 from convatlas.studies.clauses import Clause, difference
 from convatlas.studies.context import StudyContext
 from convatlas.studies.knobs import TrainingKnobs
+from convatlas.studies.residual.degradation import check_depths
 from convatlas.studies.study import Outcome, Study
 from convatlas.studies.verdict import Fact
-
-if TYPE_CHECKING:
-    pass
-
-from convatlas.studies.residual.degradation import check_depths
 
 KINDS = ("plain", "A", "B", "C")
 """No shortcut; zeros for new channels; projections where shapes differ; projections everywhere."""

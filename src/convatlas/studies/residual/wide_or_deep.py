@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import statistics
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +23,6 @@ from convatlas.studies.knobs import TrainingKnobs
 from convatlas.studies.study import Outcome, Study, Table
 from convatlas.studies.timing import time_in_fresh_processes
 from convatlas.studies.verdict import Fact
-
-if TYPE_CHECKING:
-    pass
 
 NETWORK = "wide_resnet16_4_cifar"
 
